@@ -1,0 +1,96 @@
+"""Checks of what comes in, and the one shape of error text.
+
+Every complaint says four things: what is wrong, what was received, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """Bad input from the user: the command line prints it as one line and exits with code 2.
+
+    Args:
+        what: What is wrong, without a full stop: "epsilon is too large for 4096 codes".
+        received: The offending value, as the user would recognise it.
+        expected: What would have been right.
+        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes".
+
+    Example:
+        >>> str(InputError("C is too small", received=1, expected="C >= 2", fix="add codes"))
+        'C is too small: received 1, expected C >= 2; add codes.'
+    """
+
+    def __init__(self, what: str, *, received: object, expected: object, fix: str) -> None:
+        super().__init__(f"{what}: received {received}, expected {expected}; {fix}.")
+
+
+def check_at_least(name: str, value: float, least: float, *, fix: str) -> None:
+    """Raise InputError unless ``value >= least``; NaN never passes."""
+    if not value >= least:
+        raise InputError(f"{name} is too small", received=value, expected=f">= {least}", fix=fix)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise InputError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        known = ", ".join(choices)
+        raise InputError(
+            f"unknown {name}", received=repr(value), expected=f"one of {known}", fix="choose one"
+        )
+
+
+def check_matrix(name: str, value: Tensor, *, columns: int | None = None) -> None:
+    """Raise InputError unless ``value`` is a real floating [N, columns] tensor with N >= 1."""
+    if value.dim() != 2:
+        raise InputError(
+            f"{name} has the wrong number of dimensions",
+            received=f"shape {tuple(value.shape)}",
+            expected="a matrix [N, F]",
+            fix="pass one row per sample",
+        )
+    if not value.is_floating_point():
+        raise InputError(
+            f"{name} is not floating point",
+            received=value.dtype,
+            expected="float64, float32, bfloat16 or float16",
+            fix=f"convert with {name}.float()",
+        )
+    if value.shape[0] == 0:
+        raise InputError(
+            f"{name} is empty", received="0 rows", expected="at least 1", fix="pass a batch"
+        )
+    if columns is not None and value.shape[1] != columns:
+        raise InputError(
+            f"{name} has the wrong width",
+            received=f"{value.shape[1]} columns",
+            expected=f"{columns}",
+            fix="use the same width for embedding and dictionary",
+        )
+
+
+def check_same_shape(name1: str, value1: Tensor, name2: str, value2: Tensor) -> None:
+    """Raise InputError unless the two tensors have the same shape."""
+    if value1.shape != value2.shape:
+        raise InputError(
+            f"{name1} and {name2} differ in shape",
+            received=f"{tuple(value1.shape)} and {tuple(value2.shape)}",
+            expected="equal shapes, row i of each from the same sample",
+            fix="pair the two views",
+        )
+
+
+def check_finite(name: str, value: Tensor, *, fix: str) -> None:
+    """Raise InputError when ``value`` holds NaN or infinity; says how many."""
+    bad = int((~torch.isfinite(value)).sum())
+    if bad:
+        raise InputError(
+            f"{name} holds values that are not finite",
+            received=f"{bad} of {value.numel()} NaN or infinite",
+            expected="finite numbers",
+            fix=fix,
+        )

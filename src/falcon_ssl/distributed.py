@@ -1,0 +1,128 @@
+"""The only user of torch.distributed: who am I, and sums over ranks that carry gradients.
+
+Without an initialised process group every function is the identity of one process.
+
+Why gradients must flow through the sums: the loss L is one function of the whole batch. Each rank computes the
+same L, so backward runs R times, once on every rank; the backward of `all_reduce_sum` adds the R gradients, each
+rank then holds the gradient of R * L with respect to its own rows, and the mean that DDP takes over ranks is
+exactly the gradient of L. Equal shards are not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether a process group of more than one rank is running."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Index of this process, 0 when there is only one."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes, 1 when there is only one."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """y = sum over ranks of x;  dL/dx = sum over ranks of dL/dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum of ``x`` over all ranks, with gradient.
+
+    Args:
+        x: Any shape, the same on every rank.
+
+    Returns:
+        The sum, equal on every rank; ``x`` itself when there is one process.
+    """
+    return _AllReduceSum.apply(x) if is_distributed() else x  # type: ignore[no-any-return,no-untyped-call]
+
+
+def all_reduce_sum_async(x: Tensor) -> Callable[[], Tensor]:
+    """Start summing ``x`` in place over all ranks, without gradient; call the result to wait for it.
+
+    Lets communication of one block overlap with the computation of the next.
+    """
+    if not is_distributed():
+        return lambda: x
+    work = dist.all_reduce(x, async_op=True)
+
+    def wait() -> Tensor:
+        assert work is not None
+        work.wait()
+        return x
+
+    return wait
+
+
+def row_counts(num_rows: int, device: torch.device) -> list[int]:
+    """Rows held by each rank, in rank order."""
+    if not is_distributed():
+        return [num_rows]
+    mine = torch.tensor([num_rows], device=device)
+    counts = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(counts, mine)
+    return [int(count) for count in counts]
+
+
+def global_count(num_rows: int, device: torch.device) -> int:
+    """Rows over all ranks: the N of every 1/N."""
+    return sum(row_counts(num_rows, device))
+
+
+class _AllGatherRows(torch.autograd.Function):
+    """Rows of all ranks in rank order;  dL/dx = my rows of the sum over ranks of dL/dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
+        # Every rank contributes the same number of rows, padded: gloo and NCCL both want equal shapes.
+        padded = x.new_zeros(max(counts), *x.shape[1:])
+        padded[: x.shape[0]] = x
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        ctx.counts = counts
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        start = sum(ctx.counts[: rank()])
+        return grad[start : start + ctx.counts[rank()]], None
+
+
+def all_gather_rows(x: Tensor) -> Tensor:
+    """Concatenate the rows of all ranks, in rank order, with gradient; shards may differ in size.
+
+    Args:
+        x: [N_r, ...], the rows of this rank.
+
+    Returns:
+        [sum_r N_r, ...], equal on every rank; ``x`` itself when there is one process.
+    """
+    if not is_distributed():
+        return x
+    return _AllGatherRows.apply(x, row_counts(x.shape[0], x.device))  # type: ignore[no-any-return,no-untyped-call]
