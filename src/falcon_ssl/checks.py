@@ -1,7 +1,4 @@
-"""Checks of what comes in, and the one shape of error text.
-
-Every complaint says four things: what is wrong, what was received, what was expected, what to do.
-"""
+"""Checks of what comes in; every complaint is an `InputError` (see `falcon_ssl.errors`)."""
 
 from __future__ import annotations
 
@@ -10,23 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-
-class InputError(ValueError):
-    """Bad input from the user: the command line prints it as one line and exits with code 2.
-
-    Args:
-        what: What is wrong, without a full stop: "epsilon is too large for 4096 codes".
-        received: The offending value, as the user would recognise it.
-        expected: What would have been right.
-        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes".
-
-    Example:
-        >>> str(InputError("C is too small", received=1, expected="C >= 2", fix="add codes"))
-        'C is too small: received 1, expected C >= 2; add codes.'
-    """
-
-    def __init__(self, what: str, *, received: object, expected: object, fix: str) -> None:
-        super().__init__(f"{what}: received {received}, expected {expected}; {fix}.")
+from falcon_ssl.errors import InputError as InputError
 
 
 def check_at_least(name: str, value: float, least: float, *, fix: str) -> None:

@@ -1,0 +1,24 @@
+"""The one shape of error text, apart from the checks so that floors without torch can raise it.
+
+Every complaint says four things: what is wrong, what was received, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input from the user: the command line prints it as one line and exits with code 2.
+
+    Args:
+        what: What is wrong, without a full stop: "epsilon is too large for 4096 codes".
+        received: The offending value, as the user would recognise it.
+        expected: What would have been right.
+        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes".
+
+    Example:
+        >>> str(InputError("C is too small", received=1, expected="C >= 2", fix="add codes"))
+        'C is too small: received 1, expected C >= 2; add codes.'
+    """
+
+    def __init__(self, what: str, *, received: object, expected: object, fix: str) -> None:
+        super().__init__(f"{what}: received {received}, expected {expected}; {fix}.")
