@@ -1,0 +1,88 @@
+"""Which image comes when: an epoch's order as a function of (seed, epoch), shared over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError, check_at_least
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Cuts every epoch's permutation into global batches and gives each rank its part of each.
+
+    The order of epoch e depends on (seed, e) alone, and rank r takes rows [B r / R, B (r + 1) / R)
+    of every global batch of B rows: any number of ranks sees the same batches, in rank order.
+
+    Args:
+        num_images: N, size of the source.
+        batch_size: B, rows of a global batch, over all ranks together.
+        seed: Seed of the order.
+        drop_last: Leave out the last batch of an epoch when it is short.
+        rank: r, this process.
+        world_size: R, number of processes.
+
+    Raises:
+        InputError: A batch larger than the source, or a batch with fewer rows than ranks.
+
+    Example:
+        >>> plan = BatchPlan(num_images=10, batch_size=4, seed=0)
+        >>> plan.batches_per_epoch, [len(rows) for rows in plan.epoch_indices(0)]
+        (2, [4, 4])
+    """
+
+    num_images: int
+    batch_size: int
+    seed: int
+    drop_last: bool = True
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least("seed", self.seed, 0, fix="use a non-negative seed")
+        check_at_least(
+            "batch_size", self.batch_size, self.world_size, fix="give every rank at least one row"
+        )
+        if self.drop_last and self.num_images < self.batch_size:
+            raise InputError(
+                "batch_size is larger than the data set",
+                received=f"batches of {self.batch_size} from {self.num_images} images",
+                expected="at least one full batch an epoch",
+                fix="lower batch_size",
+            )
+        short = self.num_images % self.batch_size
+        if not self.drop_last and 0 < short < self.world_size:
+            raise InputError(
+                "the last batch of an epoch is too short to share out",
+                received=f"{short} rows over {self.world_size} ranks",
+                expected="at least one row on every rank",
+                fix="use drop_last=True or another batch_size",
+            )
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of global batches in an epoch."""
+        full, short = divmod(self.num_images, self.batch_size)
+        return full + (short > 0 and not self.drop_last)
+
+    def epoch_indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
+        """Indices of this rank's rows, batch by batch.
+
+        Args:
+            epoch: e, from 0.
+            start: First batch to yield: a run resumes at position (epoch, batch).
+
+        Yields:
+            int64 [B_r].
+        """
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+        for batch in range(start, self.batches_per_epoch):
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            first = len(rows) * self.rank // self.world_size
+            last = len(rows) * (self.rank + 1) // self.world_size
+            yield torch.from_numpy(rows[first:last])

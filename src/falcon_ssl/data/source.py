@@ -1,0 +1,151 @@
+"""What a data set is to the library: uint8 images by index, labels that only evaluation reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError, check_finite
+
+
+class Source(Protocol):
+    """A fixed, finite set of equally shaped images."""
+
+    @property
+    def name(self) -> str:
+        """For people: "digits train (scikit-learn, 1437 images of 8x8)"."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        ...
+
+    @property
+    def labels(self) -> Tensor | None:
+        """int64 [N], or None; only evaluation reads it."""
+        ...
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Name of every label, or None."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The two parts of a data set.
+
+    Attributes:
+        train: What pretraining sees.
+        test: What figures are reported on; None when the data has no such part.
+        note: One line for reports: which split, and how faithful the pixels are.
+    """
+
+    train: Source
+    test: Source | None
+    note: str
+
+
+class TensorSource:
+    """Images that are already in memory.
+
+    Args:
+        images: [N, C, H, W], uint8 in 0..255 or floating point in [0, 1].
+        labels: int64 [N], or None.
+        name: For people.
+        class_names: Name of every label, or None.
+
+    Raises:
+        InputError: Wrong shape, no images, NaN or values outside [0, 1], labels of another length.
+
+    Example:
+        >>> source = TensorSource(torch.zeros(4, 1, 8, 8), name="four black squares")
+        >>> source.images(torch.tensor([2, 0])).shape, len(source)
+        (torch.Size([2, 1, 8, 8]), 4)
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        name: str,
+        labels: Tensor | None = None,
+        class_names: list[str] | None = None,
+    ) -> None:
+        if images.dim() != 4 or len(images) == 0:
+            raise InputError(
+                f"images of {name} have the wrong shape",
+                received=tuple(images.shape),
+                expected="[N, C, H, W] with N >= 1",
+                fix="stack the images along a first dimension",
+            )
+        if labels is not None and labels.shape != (len(images),):
+            raise InputError(
+                f"labels of {name} do not fit its images",
+                received=f"shape {tuple(labels.shape)}",
+                expected=f"one label for each of {len(images)} images",
+                fix="pair them, or pass labels=None",
+            )
+        self.name = name
+        self.labels = None if labels is None else labels.long()
+        self.class_names = class_names
+        self._images = as_uint8(images, name=name)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, channels, height, width = self._images.shape
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        return self._images[indices]
+
+
+def as_uint8(images: Tensor, *, name: str) -> Tensor:
+    """Bring pixel values to uint8: unchanged when they are, rounded when floating point in [0, 1].
+
+    Args:
+        images: Any shape; uint8, or floating point in [0, 1].
+        name: What the images are called in an error.
+
+    Returns:
+        uint8, same shape.
+
+    Raises:
+        InputError: NaN or infinity, values outside [0, 1], or another dtype.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise InputError(
+            f"images of {name} have the wrong type",
+            received=images.dtype,
+            expected="uint8 in 0..255 or floating point in [0, 1]",
+            fix="convert the pixel values",
+        )
+    check_finite(f"images of {name}", images, fix="drop or repair the broken images")
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 1:
+        raise InputError(
+            f"pixel values of {name} are out of range",
+            received=f"{low:.3g} to {high:.3g}",
+            expected="0 to 1 for floating point images",
+            fix="rescale them, before any normalisation",
+        )
+    return (images * 255).round().to(torch.uint8)
