@@ -2,10 +2,10 @@
 
 Without an initialised process group every function is the identity of one process.
 
-Why gradients must flow through the sums: the loss L is one function of the whole batch. Each rank computes the
-same L, so backward runs R times, once on every rank; the backward of `all_reduce_sum` adds the R gradients, each
-rank then holds the gradient of R * L with respect to its own rows, and the mean that DDP takes over ranks is
-exactly the gradient of L. Equal shards are not needed.
+Why gradients must flow through the sums: the loss L is one function of the whole batch. Each rank
+computes the same L, so backward runs R times, once on every rank; the backward of `all_reduce_sum`
+adds the R gradients, each rank then holds the gradient of R * L with respect to its own rows, and
+the mean that DDP takes over ranks is exactly the gradient of L. Equal shards are not needed.
 """
 
 from __future__ import annotations
@@ -58,13 +58,22 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     Returns:
         The sum, equal on every rank; ``x`` itself when there is one process.
     """
-    return _AllReduceSum.apply(x) if is_distributed() else x  # type: ignore[no-any-return,no-untyped-call]
+    return _AllReduceSum.apply(x) if is_distributed() else x  # type: ignore[no-untyped-call]
+
+
+def all_reduce_max(x: Tensor) -> Tensor:
+    """Element-wise maximum of ``x`` over all ranks, without gradient: a shift that keeps exp finite."""
+    if not is_distributed():
+        return x
+    y = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(y, op=dist.ReduceOp.MAX)
+    return y
 
 
 def all_reduce_sum_async(x: Tensor) -> Callable[[], Tensor]:
-    """Start summing ``x`` in place over all ranks, without gradient; call the result to wait for it.
+    """Start summing ``x`` in place over all ranks, without gradient; the result waits for it.
 
-    Lets communication of one block overlap with the computation of the next.
+    Communication of one block then overlaps with the computation of the next.
     """
     if not is_distributed():
         return lambda: x
@@ -98,7 +107,7 @@ class _AllGatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
-        # Every rank contributes the same number of rows, padded: gloo and NCCL both want equal shapes.
+        # Padded to equal shapes: gloo and NCCL both want them.
         padded = x.new_zeros(max(counts), *x.shape[1:])
         padded[: x.shape[0]] = x
         parts = [torch.empty_like(padded) for _ in counts]
@@ -125,4 +134,6 @@ def all_gather_rows(x: Tensor) -> Tensor:
     """
     if not is_distributed():
         return x
-    return _AllGatherRows.apply(x, row_counts(x.shape[0], x.device))  # type: ignore[no-any-return,no-untyped-call]
+    counts = row_counts(x.shape[0], x.device)
+    rows: Tensor = _AllGatherRows.apply(x, counts)  # type: ignore[no-untyped-call]
+    return rows
