@@ -1,0 +1,125 @@
+"""ResNet-18 and ResNet-50 (He et al. 2016) without the classifier, any width, two stems.
+
+Parameters are named as in torchvision and timm, so weights travel both ways.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from falcon_ssl.batchnorm import GlobalBatchNorm
+from falcon_ssl.checks import check_choice
+
+Stem = Literal["cifar", "imagenet"]
+
+
+class ResNet(nn.Module):
+    """Four stages of residual blocks, each half the resolution and twice the channels of the last.
+
+    Args:
+        in_channels: Channels of the images.
+        block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1 with four times the
+            channels).
+        depths: Blocks of each stage.
+        stem: "cifar" keeps the resolution (one 3x3 convolution); "imagenet" divides it by four
+            (a 7x7 convolution of stride 2, then max pooling).
+        width: Channels of the first stage; D = 8 width, or 32 width with bottlenecks.
+
+    Raises:
+        InputError: An unknown block or stem.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        block: Literal["basic", "bottleneck"],
+        depths: tuple[int, int, int, int],
+        stem: Stem,
+        width: int = 64,
+    ) -> None:
+        super().__init__()
+        check_choice("block", block, ("basic", "bottleneck"))
+        check_choice("stem", stem, ("cifar", "imagenet"))
+        make = _Basic if block == "basic" else _Bottleneck
+        if stem == "cifar":
+            self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+            self.maxpool: nn.Module = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.bn1 = GlobalBatchNorm(width)
+
+        def stage(index: int) -> nn.Sequential:
+            inner, stride = width * 2**index, 1 if index == 0 else 2
+            before = width if index == 0 else inner // 2 * make.expansion
+            later = inner * make.expansion
+            blocks = [make(before, inner, stride=stride)]
+            blocks += [make(later, inner, stride=1) for _ in range(depths[index] - 1)]
+            return nn.Sequential(*blocks)
+
+        self.layer1, self.layer2, self.layer3, self.layer4 = map(stage, range(4))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> z_ND."""
+        x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        z_ND: Tensor = x.mean(dim=(2, 3))
+        return z_ND
+
+
+class _Basic(nn.Module):
+    """y = relu(shortcut(x) + bn2(conv2(relu(bn1(conv1(x))))))."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = GlobalBatchNorm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = GlobalBatchNorm(channels)
+        self.downsample = _shortcut(in_channels, channels, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn2(self.conv2(y))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+class _Bottleneck(nn.Module):
+    """y = relu(shortcut(x) + bn3(conv3(relu(bn2(conv2(relu(bn1(conv1(x)))))))))."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.bn1 = GlobalBatchNorm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = GlobalBatchNorm(channels)
+        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
+        self.bn3 = GlobalBatchNorm(out_channels)
+        self.downsample = _shortcut(in_channels, out_channels, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = F.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(y))
+        return F.relu(y + self.downsample(x), inplace=True)
+
+
+def _shortcut(in_channels: int, out_channels: int, *, stride: int) -> nn.Module:
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+        GlobalBatchNorm(out_channels),
+    )

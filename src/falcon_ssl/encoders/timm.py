@@ -1,0 +1,102 @@
+"""Encoders from timm, by name; an optional dependency, imported when one is asked for."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from falcon_ssl.checks import InputError
+
+
+def timm_encoder(
+    name: str,
+    *,
+    in_channels: int,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    drop_path: float | None = None,
+) -> nn.Module:
+    """Build a timm model without classifier and without pretrained weights.
+
+    Args:
+        name: timm's name: "vit_small_patch16_224".
+        in_channels: Channels of the images.
+        image_size: Side of the images, for models with position embeddings; they accept other
+            sizes (small crops) too where timm can interpolate. Other models do not need it.
+        patch_size: Overrides the patch size in the name.
+        drop_path: Rate of stochastic depth.
+
+    Returns:
+        A module mapping [N, C, H, W] to pooled features z_ND.
+
+    Raises:
+        InputError: timm is not installed, has no such model, or the model does not take an option.
+    """
+    timm = _import_timm()
+    if not timm.is_model(name):
+        alike = (
+            timm.list_models(f"*{name.split('_')[0]}*")[:5] or timm.list_models("vit_small*")[:5]
+        )
+        raise InputError(
+            "unknown timm model",
+            received=repr(name),
+            expected=f"a name such as {', '.join(alike)}",
+            fix="look it up with timm.list_models()",
+        )
+    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
+    if patch_size is not None:
+        options["patch_size"] = patch_size
+    if drop_path is not None:
+        options["drop_path_rate"] = drop_path
+    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size
+        try:  # most transformers interpolate their position embeddings, some cannot
+            return _create(timm, name, options | {"dynamic_img_size": True})
+        except TypeError:
+            pass
+    try:
+        return _create(timm, name, options)
+    except TypeError as error:
+        raise InputError(
+            f"timm model {name} does not take an option",
+            received=str(error),
+            expected="options of that model",
+            fix="leave the option out",
+        ) from error
+
+
+def _create(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
+    model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model
+
+
+def _import_timm() -> ModuleType:
+    """Import timm, also beside a torchvision that was built for another torch.
+
+    timm imports torchvision. A torchvision without its compiled part fails to import, because
+    it describes operators that nothing declared; declaring the two is enough, nobody here runs them.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "timm is not installed",
+            received=str(error),
+            expected="the optional dependency timm",
+            fix="install it with: pip install 'falcon-ssl[timm]'",
+        ) from error
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        torch.library.define(
+            "torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+        torch.library.define(
+            "torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
+        import timm
+    module: ModuleType = timm
+    return module
