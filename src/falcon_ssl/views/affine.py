@@ -1,4 +1,4 @@
-"""Operations that move pixels; all batched, one set of parameters per image."""
+"""Rotation, scale and shift."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RandomAffine:
         down = uniform(count, -self.shift * height, self.shift * height, generator=generator)
         return warp_affine(
             images,
-            angle=angle.to(images.device),
-            scale=scale.to(images.device),
-            shift=torch.stack([right, down], dim=1).to(images.device),
+            angle=angle.to(images.device, non_blocking=True),
+            scale=scale.to(images.device, non_blocking=True),
+            shift=torch.stack([right, down], dim=1).to(images.device, non_blocking=True),
         )

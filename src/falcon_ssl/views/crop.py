@@ -1,0 +1,119 @@
+"""Random resized crops with flips."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.views.draw import uniform
+from falcon_ssl.views.separable import apply_separable, resize_matrix
+
+_TRIES = 10
+
+
+def draw_boxes(
+    count: int,
+    *,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw boxes of random area, shape and place inside an image.
+
+    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``, the
+    place uniform. Boxes that do not fit are drawn again, up to ten times, then cut to fit: the
+    usual distribution (Szegedy et al. 2015), here with boxes that need not lie on whole pixels.
+
+    Args:
+        count: N.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest width / height.
+        generator: CPU generator.
+
+    Returns:
+        float32 [N, 4] on the CPU: top, left, height, width.
+    """
+    tries = count * _TRIES
+    area = uniform(tries, *scale, generator=generator) * (height * width)
+    log_ratio = uniform(tries, math.log(ratio[0]), math.log(ratio[1]), generator=generator)
+    box_width = (area * log_ratio.exp()).sqrt().view(count, _TRIES)
+    box_height = (area / log_ratio.exp()).sqrt().view(count, _TRIES)
+    fits = (box_width <= width) & (box_height <= height)
+    first = fits.long().argmax(dim=1, keepdim=True)  # 0 when none fits
+    box_width = box_width.gather(1, first).flatten().clamp_(max=width)
+    box_height = box_height.gather(1, first).flatten().clamp_(max=height)
+    top = uniform(count, 0, 1, generator=generator) * (height - box_height)
+    left = uniform(count, 0, 1, generator=generator) * (width - box_width)
+    return torch.stack([top, left, box_height, box_width], dim=1)
+
+
+def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> Tensor:
+    """Cut a box out of every image, mirror it or not, and resize it to a square.
+
+    Args:
+        images: [N, C, H, W], floating point.
+        boxes: [N, 4]: top, left, height, width, in pixels.
+        flip: bool [N], mirror left and right.
+        size: Side of the result.
+
+    Returns:
+        [N, C, size, size].
+    """
+    top, left, height, width = boxes.unbind(dim=1)
+    start = torch.where(flip, left + width, left)
+    length = torch.where(flip, -width, width)
+    rows = resize_matrix(top, height, inputs=images.shape[2], outputs=size)
+    columns = resize_matrix(start, length, inputs=images.shape[3], outputs=size)
+    return apply_separable(images, rows, columns)
+
+
+def resize(images: Tensor, *, size: int) -> Tensor:
+    """Resize whole images to squares, antialiased: [N, C, H, W] -> [N, C, size, size]."""
+    height, width = images.shape[2:]
+    whole = images.new_tensor([[0, 0, height, width]])
+    rows = resize_matrix(whole[:, 0], whole[:, 2], inputs=height, outputs=size)
+    columns = resize_matrix(whole[:, 1], whole[:, 3], inputs=width, outputs=size)
+    shared = (len(images), -1, -1)
+    return apply_separable(images, rows.expand(shared), columns.expand(shared))
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A random box of every image, resized to a square, mirrored with some probability.
+
+    Args:
+        size: Side of the result, in pixels.
+        scale: Smallest and largest share of the image's area.
+        ratio: Smallest and largest width / height.
+        flip: Probability of mirroring left and right.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+        """[N, C, H, W] -> [N, C, size, size]."""
+        boxes = draw_boxes(
+            len(images),
+            height=images.shape[2],
+            width=images.shape[3],
+            scale=self.scale,
+            ratio=self.ratio,
+            generator=generator,
+        )
+        flip = torch.rand(len(images), generator=generator) < self.flip
+        return resized_crop(
+            images,
+            boxes.to(images.device, non_blocking=True),
+            flip=flip.to(images.device, non_blocking=True),
+            size=self.size,
+        )

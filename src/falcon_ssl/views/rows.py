@@ -1,0 +1,41 @@
+"""Doing something to some images of a batch: an operation costs only the rows that it touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def chosen_rows(count: int, probability: float, *, generator: torch.Generator) -> Tensor:
+    """Choose every row with the same probability, independently.
+
+    Args:
+        count: N, number of rows.
+        probability: In [0, 1].
+        generator: CPU generator.
+
+    Returns:
+        int64 [K] on the CPU, ascending.
+    """
+    return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
+
+
+def change_rows(images: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Replace some images by ``change`` of them, in place.
+
+    Args:
+        images: [N, ...], may be written to.
+        rows: int64 [K] on the CPU, which images to change.
+        change: [K, ...] -> [K, ...], may write to its argument.
+
+    Returns:
+        [N, ...].
+    """
+    if len(rows) == 0:
+        return images
+    if len(rows) == len(images):
+        return change(images)
+    rows = rows.to(images.device, non_blocking=True)
+    return images.index_copy_(0, rows, change(images.index_select(0, rows)))

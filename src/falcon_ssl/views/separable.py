@@ -1,0 +1,70 @@
+"""Linear maps of images that treat rows and columns apart: cropping, flipping, resizing, blurring.
+
+    y_NChw = R_NhH x_NCHW K_NwW^T
+
+A pair of small matrices for every image makes all of them two batched matrix products, which both
+CPUs and GPUs do at full speed, with any mixture of parameters in one batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def apply_separable(x_NCHW: Tensor, R_NhH: Tensor, K_NwW: Tensor) -> Tensor:
+    """Apply R to the rows and K to the columns of every image: y = R x K^T.
+
+    Args:
+        x_NCHW: Images, floating point.
+        R_NhH: Weights of the input rows in every output row.
+        K_NwW: Weights of the input columns in every output column.
+
+    Returns:
+        y_NChw.
+    """
+    N, C, H, W = x_NCHW.shape
+    columns = torch.bmm(x_NCHW.reshape(N, C * H, W), K_NwW.transpose(1, 2))
+    return torch.matmul(R_NhH[:, None], columns.view(N, C, H, -1))
+
+
+def resize_matrix(start: Tensor, length: Tensor, *, inputs: int, outputs: int) -> Tensor:
+    """Weights that resize the interval [start, start + length) of an axis to ``outputs`` pixels.
+
+    Output pixel i looks at centre c_i = start + (i + 1/2) s with s = length / outputs, through a
+    triangle of half width max(s, 1): bilinear interpolation when enlarging, antialiased when
+    reducing; the weights of pixels inside the image are scaled to sum to 1. Pillow's
+    ``resize(..., BILINEAR, box=...)`` computes the same. A negative length runs backwards: a flip.
+
+    Args:
+        start: [N], where the interval begins, in pixels; its end for a flip.
+        length: [N], in pixels, not 0.
+        inputs: Pixels of the axis before.
+        outputs: Pixels of the axis after.
+
+    Returns:
+        [N, outputs, inputs].
+    """
+    step = (length / outputs)[:, None]
+    centre = start[:, None] + (torch.arange(outputs, device=start.device) + 0.5) * step
+    pixel = torch.arange(inputs, device=start.device) + 0.5
+    half_width = step.abs().clamp(min=1)[:, :, None]
+    distance = (pixel - centre[:, :, None]).abs_().div_(half_width)
+    weights = distance.neg_().add_(1).clamp_(min=0)
+    return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def gaussian_matrix(sigma: Tensor, *, size: int) -> Tensor:
+    """Weights that blur an axis: w_ij ~ exp(-(i - j)^2 / 2 sigma^2), rows scaled to sum to 1.
+
+    Args:
+        sigma: [N], in pixels, > 0.
+        size: Pixels of the axis.
+
+    Returns:
+        [N, size, size].
+    """
+    pixel = torch.arange(size, device=sigma.device)
+    squared = (pixel[:, None] - pixel).square()
+    weights = (-0.5 * squared / sigma[:, None, None].square()).exp_()
+    return weights.div_(weights.sum(dim=2, keepdim=True))
