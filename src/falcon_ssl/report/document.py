@@ -1,0 +1,184 @@
+"""What a page is made of, and how it becomes one HTML file that needs no network.
+
+The template knows only these parts; which quantities a page shows is decided in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import ClassVar, Literal, TypeAlias
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from falcon_ssl._version import __version__
+
+Status: TypeAlias = Literal["healthy", "warning", "collapsed", "unknown"]
+
+
+MarkKind: TypeAlias = Literal["run", "random", "chance"]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A position on a card's ruler: this run, the random encoder, or chance."""
+
+    kind: MarkKind
+    share: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A headline number with what to compare it with.
+
+    Attributes:
+        label: What is measured.
+        value: The number.
+        of: What follows it in small type: "of 128".
+        marks: Places on the ruler under the number, as shares of its length; empty for no ruler.
+        notes: The values to compare with, in words, each with its kind of mark on the ruler.
+    """
+
+    label: str
+    value: str
+    of: str = ""
+    marks: tuple[Mark, ...] = ()
+    notes: tuple[tuple[MarkKind, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its title and a caption that says exactly what is drawn.
+
+    Attributes:
+        title: Heading.
+        body: The picture as HTML.
+        caption: What the quantity is: centred or not, normalised or not, which rows.
+        span: "wide" takes both columns of the page, "tall" two rows of one.
+    """
+
+    kind: ClassVar[str] = "figure"
+    title: str
+    body: Markup
+    caption: str
+    span: Literal["", "wide", "tall"] = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table; ``best`` sets it in bold."""
+
+    text: str
+    best: bool = False
+    status: Status | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the first of each row being its header.
+
+    Attributes:
+        head: Column titles.
+        groups: Title of a group of rows (may be empty) and its rows.
+        numeric: Number of columns after the first that hold numbers.
+        title: Heading above the table.
+        note: A remark under the table.
+        wide: Whether it takes both columns of the page.
+    """
+
+    kind: ClassVar[str] = "table"
+    head: Sequence[str]
+    groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]]
+    numeric: int
+    title: str = ""
+    note: str = ""
+    wide: bool = True
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Name and value pairs."""
+
+    kind: ClassVar[str] = "facts"
+    pairs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Text in a typewriter face, folded away when long."""
+
+    kind: ClassVar[str] = "listing"
+    title: str
+    text: str
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence to the reader, coloured by its status."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+    status: Status = "unknown"
+
+
+Block: TypeAlias = Figure | Table | Facts | Listing | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, with an anchor of its own."""
+
+    slug: str
+    title: str
+    intro: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        title: Its heading.
+        eyebrow: A few words above the heading.
+        status: Colour of the verdict.
+        verdict: The one sentence to read.
+        cards: Headline numbers.
+        sections: Everything else; those without blocks are left out.
+    """
+
+    title: str
+    eyebrow: str
+    status: Status
+    verdict: str
+    cards: Sequence[Card] = ()
+    sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Write the page as one HTML file; the same page gives the same bytes.
+
+    Args:
+        page: What to show.
+        path: File to write; an older one is replaced.
+
+    Returns:
+        ``path``.
+    """
+    files = resources.files("falcon_ssl.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    html = environment.from_string((files / "page.html").read_text("utf-8")).render(
+        page=page,
+        sections=[section for section in page.sections if section.blocks],
+        style=Markup((files / "page.css").read_text("utf-8")),
+        script=Markup((files / "page.js").read_text("utf-8")),
+        version=__version__,
+    )
+    path.write_text(html, encoding="utf-8")
+    return path

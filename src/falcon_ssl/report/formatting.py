@@ -1,0 +1,60 @@
+"""Numbers as people read them: three digits that matter, thin spaces, percent where it helps."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["percent", "score", "count", "real"]
+
+THIN_SPACE = "\u2009"
+MINUS = "\u2212"
+
+
+def format_number(value: float | None, kind: Kind = "real") -> str:
+    r"""Write a number for a reader.
+
+    Args:
+        value: The number; None becomes a dash, NaN and infinity stay visible.
+        kind: "percent" (of a share in [0, 1]), "score" (three decimals), "count" (whole number,
+            grouped in thousands) or "real" (four significant digits).
+
+    Returns:
+        Text with a true minus sign, and thin spaces before "%" and between thousands.
+
+    Example:
+        >>> format_number(0.9861, "percent")
+        '98.6\u2009%'
+        >>> format_number(16384, "count"), format_number(-0.00012345), format_number(None)
+        ('16\u2009384', '−0.0001234', '–')
+    """
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"
+    if kind == "percent":
+        text = f"{100 * value:.1f}{THIN_SPACE}%"
+    elif kind == "score":
+        text = f"{value:.3f}"
+    elif kind == "count" or 1e4 <= abs(value) < 1e7:
+        text = f"{value:,.0f}".replace(",", THIN_SPACE)
+    elif value == 0 or 1e-4 <= abs(value) < 1e4:
+        text = f"{value:.4g}"
+    else:
+        text = f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return text.replace("-", MINUS)
+
+
+def format_duration(seconds: float) -> str:
+    """Write a time span in the two units that matter.
+
+    Example:
+        >>> format_duration(4.26), format_duration(75), format_duration(5025)
+        ('4.3 s', '1 min 15 s', '1 h 23 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,312 @@
+"""The figures of one run: pure functions of its records.
+
+Every caption says what the quantity is: centred or not, normalised or not, which rows, which split.
+A figure whose record is absent is None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from falcon_ssl.report.document import Figure
+from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.images import heat_map, pick_square, thumbnail_sheet
+from falcon_ssl.report.records import Array, Run
+from falcon_ssl.report.svg import Level, Series, line_chart
+from falcon_ssl.report.theory import block_contrast
+
+COLOUR_SCALE = Markup(
+    '<p class="scale" role="img" aria-label="orange is -1, blue is +1"><i></i></p>'
+)
+MOST_KEYS = 24
+
+
+def split_name(run: Run) -> str:
+    """The split that was evaluated, in words."""
+    return f"{run.about('split') or 'evaluated'} split"
+
+
+def effective_rank(spectrum: Array) -> float:
+    """exp of the entropy of normalised singular values: how many directions are really used.
+
+    Example:
+        >>> import numpy as np
+        >>> round(effective_rank(np.array([0.25, 0.25, 0.25, 0.25, 0.0])), 6)
+        4.0
+    """
+    shares = spectrum[spectrum > 0] / spectrum.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def off_diagonal_rms(covariance: Array) -> float:
+    """Root mean square of the entries off the diagonal; 0 for decorrelated features."""
+    width = covariance.shape[0]
+    if width < 2:
+        return 0.0
+    squares = float((covariance.astype(np.float64) ** 2).sum() - (np.diag(covariance) ** 2).sum())
+    return float(np.sqrt(max(squares, 0.0) / (width * (width - 1))))
+
+
+def covariance_figure(run: Run) -> Figure | None:
+    """H^T H of the run, beside that of the random encoder when it was recorded."""
+    pictures = [
+        (name, run.arrays[key])
+        for name, key in (
+            ("this run", "covariance_FF"),
+            ("random encoder", "covariance_random_FF"),
+        )
+        if key in run.arrays
+    ]
+    if not pictures:
+        return None
+    body = Markup("").join(
+        Markup('<div class="matrix"><span>{}: off-diagonal RMS {}</span>{}</div>').format(
+            name, format_number(off_diagonal_rms(matrix)), _picture(matrix, f"covariance, {name}")
+        )
+        for name, matrix in pictures
+    )
+    width = pictures[0][1].shape[0]
+    shown = pick_square(pictures[0][1]).shape[0]
+    part = "" if shown == width else f" Drawn: {shown} of the {width} dimensions, evenly spaced."
+    return Figure(
+        "Covariance of the embedding: ideally the identity",
+        Markup('<div class="pair">{}</div>{}').format(body, COLOUR_SCALE),
+        f"HᵀH with H = √(F/N)·u over the {split_name(run)}, F = {width}. Rows of u have unit length;"
+        " they are not centred, so the diagonal averages exactly 1. Values beyond ±1 are drawn as"
+        f" ±1.{part} A collapsed embedding shows large plain patches, decorrelated features a single"
+        " blue diagonal.",
+        span="wide",
+    )
+
+
+def _picture(matrix: Array, text: str) -> Markup:
+    return Markup('<img alt="{}" src="{}">').format(text, heat_map(pick_square(matrix)))
+
+
+def class_colour(label: int, num_classes: int) -> str:
+    """A colour per class, in middle tones that show on white and on near-black."""
+    hue = 255.0 + 360.0 * label / max(num_classes, 1)
+    lightness = (0.60, 0.72)[label % 2]
+    return f"oklch({lightness} 0.145 {hue % 360:.0f})"
+
+
+def adjacency_figure(run: Run) -> Figure | None:
+    """H H^T up to scale: cosines between test rows, sorted by code."""
+    if "adjacency_MM" not in run.arrays:
+        return None
+    adjacency = run.arrays["adjacency_MM"]
+    size = adjacency.shape[0]
+    stripes, words = [], ""
+    if "adjacency_code_M" in run.arrays:
+        codes = run.arrays["adjacency_code_M"]
+        _, order = np.unique(codes, return_inverse=True)
+        stripes.append([("var(--soft)", "var(--line)")[k % 2] for k in _runs(codes)])
+        words = f" The first stripe changes shade where the code changes ({order.max() + 1} codes)."
+    labels = run.arrays.get("adjacency_label_M")
+    if labels is not None and labels.min() >= 0:
+        num_classes = int(labels.max()) + 1
+        stripes.append([class_colour(int(k), num_classes) for k in labels])
+        words += " The coloured stripe shows the class, which training never saw."
+    picture = Markup('<img alt="cosine similarities of test embeddings" src="{}">').format(
+        heat_map(pick_square(adjacency))
+    )
+    if stripes:
+        picture = Markup("<span></span><span></span>{}{}").format(_stripes(stripes), picture)
+    return Figure(
+        "Adjacency: one block per code",
+        Markup('<div class="matrix{}">{}</div>{}').format(
+            " coded" if stripes else "", picture, COLOUR_SCALE
+        ),
+        f"Cosines u uᵀ between {size} rows of the {split_name(run)}, not centred. The rows are a"
+        " subsample of whole codes, sorted by code, then by similarity to the code's mean."
+        f"{words} Blue blocks on an empty ground are clusters; one blue sheet is a collapse.",
+        span="tall",
+    )
+
+
+def contrast_figure(run: Run) -> Figure | None:
+    """Cosines of pairs that share a code beside those of pairs that do not."""
+    if "adjacency_MM" not in run.arrays or "adjacency_code_M" not in run.arrays:
+        return None
+    contrast = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
+    if not contrast.within.size or not contrast.across.size:
+        return None
+    edges = np.linspace(-1, 1, 51)
+    series = []
+    for name, cosines, colour in (
+        ("same code", contrast.within, 0),
+        ("different codes", contrast.across, 1),
+    ):
+        counts, _ = np.histogram(np.clip(cosines, -1, 1), edges)
+        text = f"{name}: mean {format_number(float(cosines.mean()), 'score')}"
+        series.append(Series(text, (edges[1:] + edges[:-1]) / 2, counts / cosines.size, colour))
+    return Figure(
+        "Blocks: inside and between codes",
+        line_chart(
+            series,
+            x_label="cosine of two embeddings",
+            y_label="share of pairs",
+            description="histogram of cosines within and across codes",
+            from_zero=True,
+        ),
+        "The entries of the adjacency off its diagonal, as histograms of 50 bins. At the optimum of"
+        " the theory pairs of the same code sit at 1 and all others near 0 (Corollary 3).",
+    )
+
+
+def _runs(codes: Array) -> list[int]:
+    """Number the runs of equal neighbours: [7, 7, 3] gives [0, 0, 1]."""
+    changes = np.diff(codes, prepend=codes[:1]) != 0
+    return [int(k) for k in np.cumsum(changes)]
+
+
+def _stripes(stripes: Sequence[Sequence[str]]) -> Markup:
+    """Thin columns of colour beside a picture, one rectangle per run of equal colours."""
+    body = Markup("")
+    size = len(stripes[0])
+    for column, colours in enumerate(stripes):
+        starts = [m for m in range(size) if m == 0 or colours[m] != colours[m - 1]]
+        for start, stop in zip(starts, [*starts[1:], size], strict=True):
+            body += Markup('<path d="M{x} {y}h6v{h}h-6z" style="fill:{c}"/>').format(
+                x=7 * column, y=start, h=stop - start, c=colours[start]
+            )
+    return Markup(
+        '<svg viewBox="0 0 13 {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+    ).format(size, body)
+
+
+def spectrum_figure(run: Run, space: str) -> Figure | None:
+    """Singular values of "z" or "u", trained against random."""
+    if f"spectrum_{space}" not in run.arrays:
+        return None
+    values: list[tuple[str, Array, int | None]] = [("this run", run.arrays[f"spectrum_{space}"], 0)]
+    if f"spectrum_random_{space}" in run.arrays:
+        values.append(("random encoder", run.arrays[f"spectrum_random_{space}"], None))
+    series = [
+        Series(f"{name}: rank {effective_rank(s):.1f}", np.arange(1, len(s) + 1), s, c)
+        for name, s, c in values
+    ]
+    width = len(values[0][1])
+    title = {"z": "Spectrum of the representation z", "u": "Spectrum of the embedding u"}[space]
+    # Zeros up to rounding would stretch the axis over decades in which there is nothing to see.
+    floor = max(float(values[0][1].max()) * 1e-5, 1e-12)
+    series = [Series(s.name, s.x, np.where(s.y > floor, s.y, np.nan), s.colour) for s in series]
+    return Figure(
+        title,
+        line_chart(
+            series,
+            x_label="singular value, largest first",
+            y_label="share of the sum",
+            description=f"{title}, trained and random",
+            y_scale="log",
+            levels=[Level(1 / width, f"flat: 1/{width}")],
+        ),
+        f"Singular values of the centred matrix over the {split_name(run)}, divided by their sum;"
+        " shares below 10⁻⁵ of the largest are left out. Effective rank = exp(entropy of the shares):"
+        " the number of directions in use. A curve that drops early is dimensional collapse.",
+    )
+
+
+def code_usage_figure(run: Run) -> Figure | None:
+    """Rows per code, most used first; light even for a million codes."""
+    if "code_counts_C" not in run.arrays:
+        return None
+    counts = np.sort(run.arrays["code_counts_C"])[::-1]
+    used = counts[counts > 0]
+    if used.size == 0:
+        return None
+    rank = np.unique(np.geomspace(1, used.size, 300).round().astype(int))
+    total, num_codes = int(used.sum()), counts.size
+    even = total / min(num_codes, total)
+    steep = used[0] > 20 * even
+    return Figure(
+        "Code usage",
+        line_chart(
+            [Series("rows per code", rank, used[rank - 1].astype(float), 0)],
+            x_label="codes in use, most used first",
+            y_label="rows",
+            description="rows per code, sorted",
+            x_scale="log" if used.size > 300 else "linear",
+            y_scale="log" if steep else "linear",
+            levels=[Level(even, "even use")],
+            from_zero=not steep,
+        ),
+        f"Rows of the {split_name(run)} whose most probable code it is (argmax), sorted;"
+        f" {format_number(used.size, 'count')} of {format_number(num_codes, 'count')} codes are used by"
+        f" {format_number(total, 'count')} rows, the most used one by"
+        f" {format_number(used[0] / total, 'percent')} of them. Unused codes are not drawn."
+        " One code with nearly all rows is cluster collapse.",
+    )
+
+
+def map_figure(run: Run) -> Figure | None:
+    """2-D map of representations, coloured by class, with a thumbnail under the pointer."""
+    if "map_xy_M2" not in run.arrays:
+        return None
+    xy = run.arrays["map_xy_M2"].astype(np.float64)
+    count = len(xy)
+    low, span = xy.min(0), np.maximum(np.ptp(xy, axis=0), 1e-12)
+    shares = (xy - low) / span * 100
+    names, colours, keys = _classes(run, count)
+    labels = run.arrays.get("map_label_M", np.full(count, -1)).tolist()
+    thumbnails, style = [Markup("")] * count, Markup("")
+    if "map_thumbnails" in run.arrays:
+        sheet = thumbnail_sheet(run.arrays["map_thumbnails"])
+        style = Markup(
+            "<style>.sheet{{background-image:url({});background-size:{}% {}%}}</style>"
+        ).format(Markup(sheet.uri), 100 * sheet.columns, 100 * sheet.rows)
+        thumbnails = [
+            Markup('<b class="sheet" style="background-position:{:.2f}% {:.2f}%"></b>').format(
+                100 * (m % sheet.columns) / max(sheet.columns - 1, 1),
+                100 * (m // sheet.columns) / max(sheet.rows - 1, 1),
+            )
+            for m in range(count)
+        ]
+    points = Markup("").join(
+        Markup(
+            '<i style="left:{:.2f}%;bottom:{:.2f}%;--c:{}" data-label="{}" data-name="{}">{}</i>'
+        ).format(x, y, colours[m], labels[m], names[m], thumbnails[m])
+        for m, (x, y) in enumerate(shares.tolist())
+    )
+    switch = Markup('<label class="switch"><input type="checkbox">show the images</label>')
+    ratio = float(np.clip(span[0] / span[1], 1.25, 2.2))
+    body = Markup(
+        '{style}<div class="tools">{switch}{keys}</div>'
+        '<div class="map" style="aspect-ratio:{ratio:.3f}"><div class="points">{points}</div></div>'
+    ).format(style=style, switch=switch if style else "", keys=keys, ratio=ratio, points=points)
+    method = run.about("map_method")
+    coloured = " coloured by class, which training never saw" if keys else ""
+    return Figure(
+        "Map of the representations",
+        body,
+        f"{count} rows drawn from the {split_name(run)}, each a point{coloured}."
+        f" Two dimensions from z{f' by {method}' if method else ''}: only nearness means something,"
+        " the axes have no unit."
+        + (" Point at one to see its image." if style else " No thumbnails were recorded."),
+        span="wide",
+    )
+
+
+def _classes(run: Run, count: int) -> tuple[list[str], list[str], Markup]:
+    """Name and colour of every point of the map, and the keys to single a class out."""
+    labels = run.arrays.get("map_label_M")
+    if labels is None or labels.min() < 0:
+        return ["no label"] * count, ["var(--accent)"] * count, Markup("")
+    num_classes = int(labels.max()) + 1
+    given = run.about("class_names") or []
+    texts = [str(given[k]) if k < len(given) else f"class {k}" for k in range(num_classes)]
+    palette = [class_colour(k, num_classes) for k in range(num_classes)]
+    keys = Markup("").join(
+        Markup(
+            '<li><button type="button" aria-pressed="false" data-label="{}" style="--c:{}">{}</button>'
+        ).format(k, palette[k], texts[k])
+        + Markup("</li>")
+        for k in np.unique(labels).tolist()
+    )
+    if num_classes > MOST_KEYS:
+        keys = Markup("<li>{} classes; point at a dot to see its own</li>").format(num_classes)
+    keys = Markup('<ul class="keys">{}</ul>').format(keys)
+    return [texts[k] for k in labels.tolist()], [palette[k] for k in labels.tolist()], keys

@@ -1,0 +1,232 @@
+"""Cards, facts and tables of one run: pure functions of its records."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, Mark, MarkKind, Table
+from falcon_ssl.report.formatting import Kind, format_duration, format_number
+from falcon_ssl.report.metrics import GROUPS, METRICS, Metric, describe
+from falcon_ssl.report.records import Run, as_number
+from falcon_ssl.report.theory import objective
+
+MOST_CARDS = 6
+
+
+def headline_cards(run: Run) -> list[Card]:
+    """The six numbers that tell most among those recorded, each with what to compare it with."""
+    chance = run.metric("chance", "top1")
+    bits = run.metric("certificate", "max_bits")
+    candidates = [
+        _card(run, "top1_linear", "Linear probe, top-1", "percent", most=1.0, chance=chance),
+        _card(run, "top1_knn", "Nearest neighbours, top-1", "percent", most=1.0, chance=chance),
+        _card(run, "ami_kmeans_z", "Clusters (k-means), AMI", "score", most=1.0, chance=0.0),
+        _card(run, "effective_rank_u", "Effective rank of u", "real", most=run.embed_dim),
+        _card(run, "codes_used", "Codes used", "count", most=_usable_codes(run)),
+        _card(run, "mutual_information_bits", "Bits of code per batch", "real", most=bits),
+        _card(
+            run, "effective_rank_z", "Effective rank of z", "real", most=run.representation_width
+        ),
+    ]
+    return [card for card in candidates if card is not None][:MOST_CARDS]
+
+
+def _usable_codes(run: Run) -> float | None:
+    """min(C, N): more codes than rows cannot be used."""
+    sizes = (as_number(run.about("num_codes")), as_number(run.about("num_test")))
+    known = [size for size in sizes if size is not None]
+    return min(known) if len(known) == 2 else None
+
+
+def _card(
+    run: Run,
+    key: str,
+    label: str,
+    kind: Kind,
+    *,
+    most: float | None,
+    chance: float | None = None,
+) -> Card | None:
+    # The certificate is about training batches, which a random encoder never saw.
+    nested = () if key in run.evaluation else ("certificate",)
+    value, random = run.metric(*nested, key), run.metric("random_encoder", key)
+    if value is None:
+        return None
+
+    def write(number: float) -> str:
+        if kind == "real" and number >= 10:
+            return f"{number:.1f}"
+        return format_number(number, kind)
+
+    marks: list[Mark] = []
+    notes: list[tuple[MarkKind, str]] = []
+    if most and math.isfinite(value):
+        marks.append(Mark("run", _share(value, most)))
+        if random is not None:
+            marks.append(Mark("random", _share(random, most)))
+        if chance is not None:
+            marks.append(Mark("chance", _share(chance, most)))
+    if random is not None:
+        notes.append(("random", f"random encoder {write(random)}"))
+    if chance is not None:
+        notes.append(("chance", f"chance {write(chance) if chance else '0'}"))
+    of = f"of {format_number(most, 'count')}" if most and most > 1 else ""
+    return Card(label, write(value), of, tuple(marks), tuple(notes))
+
+
+def _share(value: float, most: float) -> float:
+    return min(max(value / most, 0.0), 1.0)
+
+
+def metric_table(run: Run) -> Table | None:
+    """Every number of the evaluation beside the random encoder's and chance or ideal."""
+    keys = metric_keys([run])
+    if not keys:
+        return None
+    random = run.evaluation.get("random_encoder")
+    beside = random if isinstance(random, Mapping) else {}
+
+    def row(key: str, metric: Metric) -> list[Cell]:
+        reference = metric.reference
+        chance = run.metric("chance", key.removesuffix("_linear").removesuffix("_knn"))
+        if key == "nmi_codes":
+            chance = run.metric("chance_nmi_codes")
+        if chance is not None:
+            reference = " · ".join(
+                filter(None, [f"chance {format_number(chance, metric.kind)}", reference])
+            )
+        texts = [
+            metric.label,
+            format_number(run.metric(key), metric.kind),
+            format_number(as_number(beside.get(key)), metric.kind),
+            reference,
+            metric.meaning,
+        ]
+        return [Cell(text) for text in texts]
+
+    return Table(
+        head=["", "this run", "random encoder", "chance · ideal", "what it is"],
+        groups=[
+            (group, [row(key, metric) for key, metric in members])
+            for group, members in grouped(keys)
+        ],
+        numeric=2,
+    )
+
+
+def metric_keys(runs: list[Run]) -> list[str]:
+    """Names of the numbers that any of the evaluations holds, in order of first appearance."""
+    return list(
+        dict.fromkeys(
+            key
+            for run in runs
+            for key, value in run.evaluation.items()
+            if not isinstance(value, str) and as_number(value) is not None
+        )
+    )
+
+
+def grouped(keys: list[str]) -> list[tuple[str, list[tuple[str, Metric]]]]:
+    """Sort keys into the groups of the table, known ones in the order of their description."""
+    order = list(METRICS)
+
+    def place(item: tuple[str, Metric]) -> int:
+        stem = max((k for k in order if item[0].startswith(k)), key=len, default="")
+        return order.index(stem) if stem else len(order)
+
+    described = [(key, describe(key)) for key in keys]
+    groups = [
+        (group, sorted((item for item in described if item[1].group == group), key=place))
+        for group in GROUPS
+    ]
+    return [(group, members) for group, members in groups if members]
+
+
+def how_it_was_made(run: Run) -> list[Block]:
+    """What a reader needs to judge and repeat the run."""
+    blocks: list[Block] = [Facts(_facts(run))]
+    command = run.environment.get("command")
+    if isinstance(command, list) and command:
+        words = [PurePath(str(command[0])).name, *map(str, command[1:])]
+        blocks.append(Listing("Command", shlex.join(words)))
+    elif command:
+        blocks.append(Listing("Command", str(command)))
+    text = yaml.safe_dump(_plain(run.config), sort_keys=False, allow_unicode=True)
+    blocks.append(Listing("Complete configuration", text, folded=True))
+    return blocks
+
+
+def _plain(value: Any) -> Any:
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Name and value of everything recorded about the making; what is absent is left out."""
+    environment = run.environment
+
+    def count(value: Any) -> str:
+        number = as_number(value)
+        return str(value) if number is None else format_number(number, "count")
+
+    def plain(value: Any) -> str:
+        number = as_number(value)
+        return str(value) if number is None or isinstance(value, str) else format_number(number)
+
+    terms = objective(run)
+    temperature = run.embed_dim / terms.logit_scale**2 if terms and run.embed_dim else None
+    complete = run.setting("dictionary") == "complete" and run.embed_dim
+    seconds = as_number(environment.get("seconds"))
+    if seconds is None and "seconds" in run.curves:
+        seconds = float(run.curves["seconds"].y[-1])
+    precision = environment.get("precision") or run.setting("precision")
+    rows: list[tuple[str, Any, Callable[[Any], str]]] = [
+        ("Data", run.about("data") or run.setting("data"), str),
+        ("Split", run.about("note"), str),
+        ("Training images", run.about("num_train"), count),
+        ("Test images", run.about("num_test"), count),
+        ("Classes", run.about("num_classes"), count),
+        ("Method", run.setting("method"), str),
+        ("Encoder", _encoder(run), str),
+        ("Parameters", environment.get("num_parameters"), count),
+        ("Representation width D", run.representation_width, count),
+        ("Embedding width F", run.embed_dim, count),
+        ("Dictionary", run.setting("dictionary"), str),
+        ("Codes C", f"2^{run.embed_dim:.0f}" if complete else run.setting("num_codes"), count),
+        ("Epsilon", terms.epsilon if terms else run.setting("epsilon"), plain),
+        ("Logit scale L", terms and terms.logit_scale, plain),
+        ("Effective temperature", temperature, lambda t: f"{t:.3g} (= F / L²)"),
+        ("Beta", run.setting("beta"), plain),
+        ("Prior matching", run.setting("prior_matching"), str),
+        ("Epochs", run.setting("epochs"), count),
+        ("Batch size", run.setting("batch_size"), count),
+        ("Learning rate", run.setting("lr"), plain),
+        ("Seed", run.setting("seed"), str),
+        ("Training time", seconds, format_duration),
+        ("Speed", environment.get("images_per_s"), lambda v: f"{count(v)} images / s"),
+        ("Evaluation time", as_number(run.about("seconds")), format_duration),
+        ("Hardware", environment.get("device") or run.about("device"), str),
+        ("Precision", "float32" if precision == "no" else precision, str),
+        ("Versions", _versions(run), str),
+    ]
+    return [(name, write(value)) for name, value, write in rows if value not in (None, "")]
+
+
+def _encoder(run: Run) -> str | None:
+    encoder = run.config.get("encoder")
+    name = encoder.get("name") if isinstance(encoder, Mapping) else encoder
+    return None if name is None else str(name)
+
+
+def _versions(run: Run) -> str:
+    recorded = run.about("versions")
+    versions = dict(recorded) if isinstance(recorded, Mapping) else {}
+    for name in ("falcon_ssl", "torch", "python"):
+        if name in run.environment:
+            versions.setdefault(name, run.environment[name])
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -1,0 +1,129 @@
+"""One sentence on a run, in plain words, and its colour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from falcon_ssl.report.document import Status
+from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.records import Run
+
+# An effective rank below this means that one direction carries nearly everything.
+COLLAPSED_RANK = 1.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run went: a colour and a sentence."""
+
+    status: Status
+    sentence: str
+
+
+def judge(run: Run) -> Verdict:
+    """Say how a run went.
+
+    The diagnosis decides when there is one. Without it: collapsed when the effective rank of z or u
+    is below 1.5 or a single code is used; a warning when a classifier does no better than on the
+    random encoder, or when training gave alarms; healthy when at least one of these measures was
+    recorded and none complains; else not judged.
+    """
+    if not run.evaluation:
+        return Verdict("unknown", f"This run has not been evaluated yet. {_progress(run)}")
+    collapse = _collapse(run)
+    if collapse:
+        return Verdict("collapsed", f"Collapsed: {collapse}.")
+    found = _found(run)
+    warning = _warning(run)
+    if warning:
+        return Verdict("warning", f"Look closer: {warning}.{' ' + found if found else ''}")
+    if not found:
+        return Verdict("unknown", "The evaluation holds no number that this page can judge by.")
+    return Verdict("healthy", f"Learned without collapse. {found}")
+
+
+def _progress(run: Run) -> str:
+    if "total" not in run.curves:
+        return "No training step was logged."
+    total = run.curves["total"]
+    return (
+        f"Training was logged up to epoch {format_number(float(total.x[-1]))},"
+        f" where the loss was {format_number(float(total.y[-1]))} nats."
+    )
+
+
+def _collapse(run: Run) -> str:
+    """What has collapsed, or ""."""
+    if run.diagnosis.get("verdict"):
+        names = _diagnosed(run, "collapsed")
+        if run.diagnosis["verdict"] != "collapsed":
+            return ""
+        return f"the diagnosis finds {' and '.join(names) or 'a'} collapse"
+    for space, name in (("u", "embedding"), ("z", "representation")):
+        rank = run.metric(f"effective_rank_{space}")
+        if rank is not None and not rank >= COLLAPSED_RANK:
+            return f"the {name} uses {format_number(rank)} effective directions"
+    if (used := run.metric("codes_used")) is not None and used <= 1:
+        return "every image gets the same code"
+    return ""
+
+
+def _diagnosed(run: Run, verdict: str) -> list[str]:
+    collapses = run.diagnosis.get("collapses") or []
+    return [str(c.get("name")) for c in collapses if c.get("verdict") == verdict]
+
+
+def _warning(run: Run) -> str:
+    """What deserves a look, or ""."""
+    reasons = []
+    if run.diagnosis.get("verdict") == "warning":
+        names = " and ".join(_diagnosed(run, "warning")) or "some"
+        reasons.append(f"the diagnosis warns of {names} collapse")
+    for key in ("top1_linear", "top1_knn"):
+        mine, random = run.metric(key), run.metric("random_encoder", key)
+        if mine is not None and random is not None and not mine > random:
+            reasons.append(
+                f"its top-1 of {format_number(mine, 'percent')} is no better than the"
+                f" {format_number(random, 'percent')} of an untrained encoder"
+            )
+            break
+    if run.alarms:
+        gave = "one alarm" if len(run.alarms) == 1 else f"{len(run.alarms)} alarms"
+        reasons.append(f"training gave {gave}")
+    return "; ".join(reasons)
+
+
+def _found(run: Run) -> str:
+    """The measured facts as a sentence, or ""."""
+    spread = []
+    rank, width = run.metric("effective_rank_u"), run.embed_dim
+    if rank is not None:
+        of = f" of {format_number(width, 'count')}" if width else ""
+        spread.append(f"{format_number(rank, 'count')}{of} embedding directions")
+    used = run.metric("codes_used")
+    if used is not None:
+        spread.append(f"{format_number(used, 'count')} codes")
+    tail = f"the test images spread over {' and '.join(spread)}" if spread else ""
+    for key, reader in (
+        ("top1_linear", "a linear classifier"),
+        ("top1_knn", "a nearest-neighbour search"),
+    ):
+        mine = run.metric(key)
+        if mine is None:
+            continue
+        beside = [
+            f"{name} {format_number(value, 'percent')}"
+            for name, value in (
+                ("untrained encoder", run.metric("random_encoder", key)),
+                ("chance", run.metric("chance", "top1")),
+            )
+            if value is not None
+        ]
+        return (
+            f"From the frozen representations, {reader} recognises {format_number(mine, 'percent')}"
+            f" of the test images{' (' + ', '.join(beside) + ')' if beside else ''}"
+            f"{'; ' + tail if tail else ''}."
+        )
+    return (
+        f"{tail[:1].upper()}{tail[1:]}; there are no labels to measure accuracy by." if tail else ""
+    )

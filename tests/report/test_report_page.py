@@ -1,0 +1,208 @@
+"""The page of one run: complete, self-contained, honest about what is absent."""
+
+from __future__ import annotations
+
+import ast
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import falcon_ssl.report
+from falcon_ssl.report import build_report, read_run
+from falcon_ssl.report.metrics import describe
+from falcon_ssl.report.verdict import judge
+
+VOID = frozenset(["meta", "img", "input", "br", "path", "circle"])
+
+
+class Outline(HTMLParser):
+    """Text, and a check that every element is closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.ids: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.sources += [str(given[name]) for name in ("src", "href") if given.get(name)]
+        if given.get("id"):
+            self.ids.append(str(given["id"]))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+
+def outline(path: Path) -> Outline:
+    parser = Outline()
+    parser.feed(path.read_text(encoding="utf-8"))
+    assert parser.open == []
+    return parser
+
+
+def text_of(path: Path) -> str:
+    return " ".join(" ".join(outline(path).words).split())
+
+
+def test_a_healthy_run_gets_the_whole_page(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "demo")
+    path = build_report(folder)
+    assert path == folder / "report.html"
+    assert path.stat().st_size < 2_000_000
+    page, text = outline(path), text_of(path)
+    assert page.ids == ["map", "geometry", "theory", "training", "numbers", "made"]
+    for expected in (
+        "Learned without collapse", "random encoder 93.1", "chance 10.0", "of 128",
+        "Covariance of the embedding", "Adjacency", "Spectrum of the embedding", "Code usage",
+        "not centred", "Singular values of the centred matrix", "falcon-ssl pretrain --data digits",
+        "80 % train, 20 % test", "torch 2.13.0", "Logit scale L 18.42",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert "/somewhere/bin" not in text
+
+
+def test_the_page_needs_no_network(make_run: Any, tmp_path: Path) -> None:
+    path = build_report(make_run(tmp_path / "demo", num_steps=20))
+    html = path.read_text(encoding="utf-8")
+    assert all(source.startswith(("data:", "#")) for source in outline(path).sources)
+    assert not re.search(r"url\((?!data:)|@import|https?://", html)
+
+
+def test_the_same_records_give_the_same_bytes(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "demo", num_steps=20)
+    first = build_report(folder).read_bytes()
+    assert build_report(folder).read_bytes() == first
+
+
+def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    about = {"class_names": [hostile] * 10, "data": hostile}
+    folder = make_run(
+        tmp_path / "demo",
+        num_steps=5,
+        about=about,
+        extra_lines=({"step": 4, "alarm": {"name": "x", "text": hostile}},),
+    )
+    html = build_report(folder).read_text(encoding="utf-8")
+    assert hostile not in html
+    assert "&lt;script&gt;alert(1)" in html
+
+
+def test_without_labels_there_is_no_accuracy_and_it_says_so(make_run: Any, tmp_path: Path) -> None:
+    path = build_report(make_run(tmp_path / "run", num_steps=20, labelled=False))
+    text = text_of(path)
+    assert "No labels were recorded" in text
+    assert "Linear probe" not in text
+    assert "which training never saw" not in text
+    assert "Map of the representations" in text
+
+
+def test_before_the_evaluation_there_are_curves_only(make_run: Any, tmp_path: Path) -> None:
+    path = build_report(make_run(tmp_path / "run", num_steps=20, evaluated=False, pictured=False))
+    text = text_of(path)
+    assert "has not been evaluated yet" in text
+    assert "There is no evaluation.json" in text
+    assert "There is no arrays.npz" in text
+    assert "Total loss" in text
+    assert "geometry" not in outline(path).ids
+
+
+def test_a_run_stopped_before_its_first_step_has_a_page(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=1, evaluated=False, pictured=False)
+    (folder / "metrics.jsonl").write_text("")
+    assert "No training step was logged" in text_of(build_report(folder))
+
+
+def test_terms_of_another_method_get_a_chart_each(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5, pictured=False)
+    (folder / "metrics.jsonl").write_text(
+        "".join(f'{{"step": {k}, "total": 1.0, "redundancy_term": {k}}}\n' for k in range(5))
+    )
+    (folder / "config.yaml").write_text("method: barlow_twins\n")
+    path = build_report(folder)
+    assert "redundancy term" in text_of(path)
+    assert "theory" not in outline(path).ids
+
+
+def test_a_metric_nobody_knows_is_shown(make_run: Any, tmp_path: Path) -> None:
+    path = build_report(make_run(tmp_path / "run", num_steps=5, my_new_score=0.25))
+    assert "my new score 0.25" in text_of(path)
+
+
+def test_the_certificate_speaks(make_run: Any, tmp_path: Path) -> None:
+    certificate = {"sentence": "This run provably has not collapsed.", "max_bits": 7.0,
+                   "mutual_information_bits": 5.5}  # fmt: skip
+    text = text_of(build_report(make_run(tmp_path / "run", num_steps=5, certificate=certificate)))
+    assert "This run provably has not collapsed." in text
+    assert "5.5 of 7" in text
+
+
+def test_a_million_codes_stay_light(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5, pictured=False)
+    counts = np.random.default_rng(0).multinomial(50_000, np.full(1_000_000, 1e-6))
+    np.savez_compressed(folder / "arrays.npz", code_counts_C=counts)
+    path = build_report(folder)
+    assert path.stat().st_size < 100_000
+    assert f"{(counts > 0).sum():,}".replace(",", "\u2009") in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({}, "healthy", "Learned without collapse"),
+        ({"effective_rank_u": 1.1}, "collapsed", "1.1 effective directions"),
+        ({"effective_rank_z": float("nan")}, "collapsed", "NaN effective directions"),
+        ({"codes_used": 1.0}, "collapsed", "every image gets the same code"),
+        ({"top1_linear": 0.93, "top1_knn": 0.93}, "warning", "no better than"),
+    ],
+)
+def test_the_verdict_follows_the_numbers(
+    make_run: Any, tmp_path: Path, changes: dict[str, float], status: str, words: str
+) -> None:
+    verdict = judge(read_run(make_run(tmp_path / "run", num_steps=5, **changes)))
+    assert verdict.status == status
+    assert words in verdict.sentence
+
+
+def test_an_alarm_is_marked_told_and_lowers_the_verdict(make_run: Any, tmp_path: Path) -> None:
+    alarm = {"step": 3, "epoch": 9.0, "alarm": {"name": "codes", "text": "12 of 4096 codes used"}}
+    folder = make_run(tmp_path / "run", num_steps=10, extra_lines=(alarm,))
+    assert judge(read_run(folder)).status == "warning"
+    path = build_report(folder)
+    assert "Alarm at epoch 9, step 3: 12 of 4096 codes used" in text_of(path)
+    assert 'class="event"' in path.read_text(encoding="utf-8")
+
+
+def test_suffixes_say_where_a_metric_was_measured() -> None:
+    assert describe("accuracy_kmeans_u").label == "cluster accuracy of k-means on u"
+    assert describe("effective_rank_z").group == describe("offdiagonal_rms_u").group
+    assert describe("unheard_of_u").better is None
+
+
+def test_no_module_of_the_report_imports_torch() -> None:
+    folder = Path(falcon_ssl.report.__file__).parent
+    allowed = {"falcon_ssl.report", "falcon_ssl.errors", "falcon_ssl._version"}
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith("torch"), path
+                if name.startswith("falcon_ssl"):
+                    assert any(name == a or name.startswith(a + ".") for a in allowed), (path, name)

@@ -1,0 +1,127 @@
+"""The bounds drawn into a report, against sums written out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falcon_ssl.report import read_run
+from falcon_ssl.report.plots import effective_rank, off_diagonal_rms
+from falcon_ssl.report.theory import (
+    Objective,
+    block_contrast,
+    collapse_threshold,
+    gap_curves,
+    objective,
+)
+
+
+def make_objective(num_codes: int, epsilon: float, **changes: Any) -> Objective:
+    values = {"beta": 1.0, "prior_matching": "reverse", "uniform": True} | changes
+    scale = math.log((1 - epsilon * (num_codes - 1)) / epsilon)
+    return Objective(math.log(num_codes), scale, epsilon, **values)
+
+
+@settings(deadline=None, max_examples=40)
+@given(num_codes=st.integers(2, 3000), share=st.floats(1e-6, 0.9))
+def test_least_entropy_is_the_entropy_of_an_aligned_assignment(
+    num_codes: int, share: float
+) -> None:
+    epsilon = share / num_codes
+    p = np.full(num_codes, epsilon)
+    p[0] = 1 - epsilon * (num_codes - 1)
+    found = make_objective(num_codes, epsilon).least_entropy
+    # Summing 3000 terms rounds at about 3000 * 1e-16.
+    assert found == pytest.approx(-(p * np.log(p)).sum(), rel=1e-11)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    beta=st.floats(0, 3),
+    weights=st.lists(st.floats(1e-3, 1), min_size=2, max_size=20),
+)
+def test_no_collapsed_run_gets_below_the_threshold(beta: float, weights: list[float]) -> None:
+    p = np.array(weights) / sum(weights)
+    entropy = -(p * np.log(p)).sum()
+    loss = beta * entropy + math.log(len(p)) - entropy  # beta H(p) + KL(p || uniform)
+    terms = make_objective(len(p), 1e-8, beta=beta)
+    assert terms.collapse_threshold is not None
+    assert loss >= terms.collapse_threshold - 1e-12
+
+
+def test_the_threshold_is_reached() -> None:
+    terms = make_objective(16, 1e-8, beta=2.0)
+    assert terms.collapse_threshold == pytest.approx(math.log(16))  # one code for all, H(p) = 0
+
+
+def test_gaps_add_up_to_the_loss(make_run: Any, tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", num_steps=20))
+    gaps = gap_curves(run)
+    terms = objective(run)
+    assert terms is not None
+    entropy, consistency, prior = (curve.y for curve in gaps.values())
+    bound = terms.beta * terms.least_entropy  # D_min = 0 for reverse matching
+    loss = bound + terms.beta * (entropy + consistency) + prior
+    np.testing.assert_allclose(loss, run.curves["total"].y, rtol=1e-12)
+
+
+def test_forward_matching_has_no_closed_threshold_but_a_bound(
+    make_run: Any, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("reverse", "forward"))
+    run = read_run(folder)
+    assert collapse_threshold(run) is None
+    prior = gap_curves(run)["D − D_min"].y
+    np.testing.assert_allclose(prior, run.curves["prior_matching"].y - math.log(1024))
+
+
+def test_a_temperature_states_the_same_scale(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("temperature: null", "temperature: 0.38"))
+    terms = objective(read_run(folder))
+    assert terms is not None
+    assert terms.epsilon is not None
+    assert terms.logit_scale == pytest.approx(math.sqrt(128 / 0.38))
+    back = math.log((1 - terms.epsilon * 1023) / terms.epsilon)
+    assert back == pytest.approx(terms.logit_scale, rel=1e-12)
+
+
+def test_the_complete_dictionary_has_no_entropy_bound(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("rademacher", "complete"))
+    run = read_run(folder)
+    terms = objective(run)
+    assert terms is not None
+    assert terms.log_codes == pytest.approx(128 * math.log(2))
+    assert "entropy − H_ε" not in gap_curves(run)
+
+
+def test_a_recorded_threshold_wins(make_run: Any, tmp_path: Path) -> None:
+    run = read_run(
+        make_run(tmp_path / "run", num_steps=5, certificate={"collapse_threshold": 1.25})
+    )
+    assert collapse_threshold(run) == 1.25
+
+
+def test_blocks_are_told_from_the_ground() -> None:
+    codes = np.array([3, 3, 8, 8])
+    similarity = np.where(codes[:, None] == codes[None, :], 1.0, -0.25)
+    contrast = block_contrast(similarity, codes)
+    assert contrast.within.tolist() == [1.0, 1.0]
+    assert contrast.across.tolist() == [-0.25] * 4
+
+
+def test_geometry_of_the_two_extremes() -> None:
+    assert off_diagonal_rms(np.eye(5)) == 0.0
+    assert off_diagonal_rms(np.ones((5, 5))) == pytest.approx(1.0)
+    assert effective_rank(np.array([1.0, 0.0, 0.0])) == pytest.approx(1.0)
