@@ -1,0 +1,257 @@
+"""Every option of a run, its default and its meaning, in one place.
+
+Frozen dataclasses: what a run was told is what its `config.yaml` says. They are checked when they are made, before any
+work is done; an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from falcon_ssl.errors import InputError
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The network g from images to representations.
+
+    Args:
+        name: digits_cnn, resnet8, resnet18, resnet50 or timm:NAME; auto chooses by the data and writes its choice into
+            config.yaml.
+        width: Channels of the first stage; null is the encoder's own default.
+        stem: cifar or imagenet, for resnet18 and resnet50.
+        patch_size: Side of a patch, for vision transformers.
+        drop_path: Rate of stochastic depth, for timm models.
+    """
+
+    name: str = "auto"
+    width: int | None = None
+    stem: Literal["cifar", "imagenet"] | None = None
+    patch_size: int | None = None
+    drop_path: float | None = None
+
+
+@dataclass(frozen=True)
+class FalconConfig:
+    """The method: dictionary, projector and loss.
+
+    Args:
+        dictionary: rademacher (the paper's independent random signs), hadamard (a tight frame with fast transforms) or
+            complete (all 2^F codes in closed form).
+        num_codes: C, codes in the dictionary; not used by the complete dictionary.
+        embed_dim: F, width of the embedding.
+        dictionary_seed: Seed of the codes.
+        epsilon: Probability of every code but the aligned one, in (0, 1/C); states how sharp assignments are.
+        temperature: The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for
+            epsilon = 1e-8 (complete dictionary: temperature 0.38).
+        beta: Weight of the invariance term.
+        prior_matching: reverse KL(marginal || prior), forward cross-entropy, or renyi2 (closed form, any dictionary).
+        prior_exponent: The prior is proportional to rank^-exponent; 0 is uniform.
+        symmetric: Average both orders of the views; false is the paper's one-directional formula.
+        embedding_norm: l2 (the paper), or tanh as in the authors' released code.
+        marginal_momentum: Share of the past in a running marginal; 0 uses the current batch alone.
+        backend: How the loss is computed; auto chooses by size.
+    """
+
+    dictionary: Literal["rademacher", "hadamard", "complete"] = "rademacher"
+    num_codes: int = 4096
+    embed_dim: int = 128
+    dictionary_seed: int = 0
+    epsilon: float | None = None
+    temperature: float | None = None
+    beta: float = 1.0
+    prior_matching: Literal["reverse", "forward", "renyi2"] = "reverse"
+    prior_exponent: float = 0.0
+    symmetric: bool = True
+    embedding_norm: Literal["l2", "tanh"] = "l2"
+    marginal_momentum: float = 0.0
+    backend: Literal["auto", "reference", "dense", "chunked", "triton"] = "auto"
+
+    def __post_init__(self) -> None:
+        _at_least("falcon.num_codes", self.num_codes, 2)
+        _at_least("falcon.embed_dim", self.embed_dim, 1)
+        _at_least("falcon.dictionary_seed", self.dictionary_seed, 0)
+        _at_least("falcon.beta", self.beta, 0)
+        _at_least("falcon.prior_exponent", self.prior_exponent, 0)
+        _at_least("falcon.marginal_momentum", self.marginal_momentum, 0)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay; norms and biases are not decayed.
+
+    Args:
+        lr: Peak learning rate, for the batch size as it is (no hidden scaling).
+        final_lr: Learning rate at the end, as a share of the peak.
+        warmup_epochs: Linear warm-up from zero, in epochs; may be a fraction.
+        weight_decay: Decoupled weight decay of matrices and kernels.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+    """
+
+    lr: float = 2e-3
+    final_lr: float = 0.0
+    warmup_epochs: float = 1.0
+    weight_decay: float = 1e-4
+    clip_norm: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise InputError(
+                "optim.lr is not positive", received=self.lr, expected="> 0", fix="try 2e-3"
+            )
+        for name in ("final_lr", "warmup_epochs", "weight_decay", "clip_norm"):
+            _at_least(f"optim.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a run is executed; nothing here changes what is computed beyond rounding.
+
+    Args:
+        device: auto (CUDA, then the CPU), cpu or cuda.
+        precision: no (float32), bf16 or fp16 autocast.
+        log_every: Steps between two lines of metrics.jsonl.
+        checkpoint_every: Epochs between two checkpoints; the last epoch always has one.
+        channels_last: Memory format of the convolutions; null is on where it was measured to help.
+        compile: torch.compile the encoder.
+        trackers: Further places to log to, of Accelerate: tensorboard, wandb.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    log_every: int = 5
+    checkpoint_every: int = 1
+    channels_last: bool | None = None
+    compile: bool = False
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    def __post_init__(self) -> None:
+        _at_least("engine.log_every", self.log_every, 1)
+        _at_least("engine.checkpoint_every", self.checkpoint_every, 1)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a frozen encoder is judged.
+
+    Args:
+        batch_size: Images a forward pass when features are extracted.
+        knn_neighbours: k of the nearest-neighbour classifier.
+        knn_temperature: T of its weights exp(cosine / T).
+        seed: Seed of k-means, permutations and held-out splits.
+    """
+
+    batch_size: int = 512
+    knn_neighbours: int = 20
+    knn_temperature: float = 0.07
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.batch_size", self.batch_size, 1)
+        _at_least("evaluation.knn_neighbours", self.knn_neighbours, 1)
+        _at_least("evaluation.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run: what `config.yaml` holds.
+
+    Args:
+        data: digits, folder:PATH, parquet:DIR or hf:NAME.
+        image_size: Side to which images are resized when they are read; null keeps the source's own.
+        views: Augmentations: digits, greyscale, cifar or imagenet; auto chooses by the data.
+        epochs: Passes over the training images.
+        batch_size: Images of a step, over all devices together.
+        seed: Seed of initialisation, order and augmentations.
+        method: What is trained.
+        encoder: The network.
+        falcon: Options of the method falcon.
+        optim: Optimizer and schedule.
+        engine: Device, precision, logging, checkpoints.
+        evaluation: How the result is judged.
+    """
+
+    data: str = "digits"
+    image_size: int | None = None
+    views: str = "auto"
+    epochs: int = 30
+    batch_size: int = 256
+    seed: int = 0
+    method: Literal["falcon"] = "falcon"
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    falcon: FalconConfig = field(default_factory=FalconConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("batch_size", self.batch_size, 2)
+        _at_least("seed", self.seed, 0)
+        if self.optim.warmup_epochs > self.epochs:
+            raise InputError(
+                "the warm-up is longer than the run",
+                received=f"optim.warmup_epochs={self.optim.warmup_epochs}",
+                expected=f"at most epochs={self.epochs}",
+                fix="shorten the warm-up",
+            )
+
+
+def to_mapping(config: RunConfig) -> dict[str, Any]:
+    """The configuration as nested plain values, ready for YAML."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return list(value) if isinstance(value, tuple) else value
+
+    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
+
+
+def from_mapping(values: Mapping[str, Any]) -> RunConfig:
+    """The inverse of `to_mapping`.
+
+    Raises:
+        InputError: An unknown key (named with its path), a group that is not a mapping, or a value out of range.
+    """
+    config: RunConfig = _build(RunConfig, values, path="")
+    return config
+
+
+def _build(kind: Any, values: Mapping[str, Any], *, path: str) -> Any:
+    groups = {
+        f.name: f.default_factory
+        for f in dataclasses.fields(kind)
+        if dataclasses.is_dataclass(f.default_factory)
+    }
+    known = [f.name for f in dataclasses.fields(kind)]
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(
+                "unknown option in the configuration",
+                received=path + str(key),
+                expected=f"one of {', '.join(known)}",
+                fix="correct its name or leave it out",
+            )
+        if key in groups:
+            if not isinstance(value, Mapping):
+                raise InputError(
+                    f"{path}{key} is a group of options",
+                    received=value,
+                    expected="a mapping",
+                    fix="indent its options below it",
+                )
+            value = _build(groups[key], value, path=f"{path}{key}.")
+        made[key] = tuple(value) if isinstance(value, list) else value
+    return kind(**made)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise InputError(
+            f"{name} is too small", received=value, expected=f">= {least}", fix="raise it"
+        )

@@ -1,0 +1,16 @@
+"""The engine: the training loop, its optimizer, checkpoints and records."""
+
+from falcon_ssl.engine.checkpoint import load_model, read_state, save_checkpoint
+from falcon_ssl.engine.records import RunFolder, environment
+from falcon_ssl.engine.trainer import NonFiniteError, Position, pretrain
+
+__all__ = [
+    "NonFiniteError",
+    "Position",
+    "RunFolder",
+    "environment",
+    "load_model",
+    "pretrain",
+    "read_state",
+    "save_checkpoint",
+]

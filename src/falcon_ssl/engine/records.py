@@ -1,0 +1,166 @@
+"""The run folder: plain files that outlive the program, written so that a crash leaves them whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from falcon_ssl._version import __version__
+from falcon_ssl.config import RunConfig, to_mapping
+from falcon_ssl.errors import InputError
+
+# What a run folder may hold; `--overwrite` deletes a folder only when it looks like one.
+CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint"
+
+
+class RunFolder:
+    """One run's folder: configuration, metrics, checkpoint, evaluation, report.
+
+    Args:
+        path: The folder; need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: str | Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
+        """Start a new folder with its ``config.yaml``.
+
+        Raises:
+            InputError: The folder exists and ``overwrite`` is False, or is not a run folder and so never deleted.
+        """
+        folder = cls(path)
+        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+            if not overwrite:
+                raise InputError(
+                    "the run folder exists",
+                    received=folder.path,
+                    expected="a path that does not exist yet",
+                    fix="choose another --out, go on with --resume, or start again with --overwrite",
+                )
+            if not (folder.path / CONFIG).is_file():
+                raise InputError(
+                    "--overwrite would delete something that is not a run folder",
+                    received=folder.path,
+                    expected=f"a folder that holds {CONFIG}",
+                    fix="delete it yourself, or choose another --out",
+                )
+            shutil.rmtree(folder.path)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(to_mapping(config), sort_keys=False)
+        write_text(folder.path / CONFIG, text)
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            InputError: There is none at ``path``.
+        """
+        folder = cls(path)
+        if not (folder.path / CONFIG).is_file():
+            raise InputError(
+                "no run folder",
+                received=path,
+                expected=f"a folder that holds {CONFIG}",
+                fix="check the path, or make one with falcon-ssl pretrain --out PATH",
+            )
+        return folder
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the checkpoint."""
+        return self.path / CHECKPOINT
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl``."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Forget lines of steps that a resumed run will take again."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except json.JSONDecodeError:
+                continue  # the line that a crash cut off
+        write_text(path, "".join(kept))
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+        """Write one JSON record."""
+        path = self.path / name
+        write_text(path, json.dumps(value, indent=2) + "\n")
+        return path
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The nested mapping of a YAML file.
+
+    Raises:
+        InputError: No such file, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise _unreadable(path, " ".join(str(error).split())) from error
+    if not isinstance(values, dict):
+        raise _unreadable(path, f"a {type(values).__name__}")
+    return values
+
+
+def _unreadable(path: Path, received: str) -> InputError:
+    return InputError(
+        f"cannot read the configuration {path}",
+        received=received,
+        expected="a YAML mapping of options",
+        fix="see falcon-ssl pretrain --print_config",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a figure depends on besides its configuration: versions and hardware."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "falcon_ssl": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "device": f"{name} ({torch.get_num_threads()} threads)" if device.type == "cpu" else name,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

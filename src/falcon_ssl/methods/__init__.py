@@ -1,0 +1,61 @@
+"""Methods: encoder + head + loss, and how one is built from a configuration."""
+
+from __future__ import annotations
+
+from torch.nn import Module
+
+from falcon_ssl.config import FalconConfig, RunConfig
+from falcon_ssl.dictionary import Dictionary, RademacherDictionary
+from falcon_ssl.encoders import build_encoder, representation_width
+from falcon_ssl.losses import FalconLoss, power_law_prior
+from falcon_ssl.methods.base import Method, StepOutput
+from falcon_ssl.methods.falcon import Falcon
+from falcon_ssl.projector import FalconProjector
+
+__all__ = ["Falcon", "Method", "StepOutput", "build_dictionary", "build_method"]
+
+
+def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Method:
+    """The method of a resolved configuration, with freshly initialised parameters.
+
+    Args:
+        config: Whole configuration; ``encoder.name`` is not auto any more.
+        image_shape: (channels, height, width) of what the encoder will see.
+
+    Raises:
+        InputError: Options that do not fit each other.
+    """
+    encoder = build_encoder(
+        config.encoder.name,
+        in_channels=image_shape[0],
+        image_size=image_shape[1],
+        width=config.encoder.width,
+        stem=config.encoder.stem,
+        patch_size=config.encoder.patch_size,
+        drop_path=config.encoder.drop_path,
+    )
+    return _build_falcon(encoder, representation_width(encoder, image_shape), config.falcon)
+
+
+def build_dictionary(config: FalconConfig) -> Dictionary:
+    """The codes of a configuration, rebuilt from their seed."""
+    return RademacherDictionary(config.num_codes, config.embed_dim, config.dictionary_seed)
+
+
+def _build_falcon(encoder: Module, in_dim: int, config: FalconConfig) -> Falcon:
+    dictionary = build_dictionary(config)
+    prior = (
+        power_law_prior(config.num_codes, config.prior_exponent) if config.prior_exponent else None
+    )
+    loss = FalconLoss(
+        dictionary,
+        epsilon=config.epsilon,
+        temperature=config.temperature,
+        beta=config.beta,
+        prior_matching=config.prior_matching,
+        prior=prior,
+        symmetric=config.symmetric,
+        backend=config.backend,
+    )
+    projector = FalconProjector(in_dim, config.embed_dim, embedding_norm=config.embedding_norm)
+    return Falcon(encoder, projector, loss)

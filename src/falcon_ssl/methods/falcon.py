@@ -1,0 +1,57 @@
+"""FALCON: encoder, projector, dictionary, loss. No teacher, no queue, no stop-gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.losses import FalconLoss
+from falcon_ssl.methods.base import Method, StepOutput
+from falcon_ssl.projector import FalconProjector
+
+
+class Falcon(Method):
+    """The method of the paper (arXiv 2410.04959).
+
+        z = encoder(x)      u = projector(z)      loss = falcon_loss(u, u', dictionary)
+
+    Args:
+        encoder: Images [N, C, H, W] to z_ND.
+        projector: z_ND to unit rows u_NF.
+        loss: u_NF of two views to loss terms.
+
+    Example:
+        >>> from falcon_ssl import FalconLoss, FalconProjector, RademacherDictionary
+        >>> method = Falcon(
+        ...     encoder=nn.Flatten(),
+        ...     projector=FalconProjector(64, 32),
+        ...     loss=FalconLoss(RademacherDictionary(256, 32)),
+        ... )
+        >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
+        >>> sorted(method([view1, view2]).terms)
+        ['consistency', 'entropy', 'invariance', 'prior_matching', 'total']
+    """
+
+    def __init__(self, encoder: nn.Module, projector: FalconProjector, loss: FalconLoss) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+        self.loss = loss
+        self.dictionary = loss.dictionary
+        self.logit_scale = loss.logit_scale
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Loss of two views, which pass the encoder as one batch."""
+        _, u_NF = self.embed(torch.cat(views))
+        u1_NF, u2_NF = u_NF.chunk(2)
+        terms = self.loss(u1_NF, u2_NF)
+        return StepOutput(
+            loss=terms.total,
+            terms={name: term.detach() for name, term in terms._asdict().items()},
+            u_NF=u1_NF.detach(),
+        )
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Representations z_ND and unit embeddings u_NF."""
+        z_ND = self.encoder(images)
+        return z_ND, self.projector(z_ND)
