@@ -10,6 +10,7 @@ from falcon_ssl.views.color import (
     adjust_saturation,
     to_greyscale,
 )
+from falcon_ssl.views.contact_sheet import contact_sheet
 from falcon_ssl.views.crop import RandomResizedCrop, resize, resized_crop
 from falcon_ssl.views.filters import (
     RandomBlur,
@@ -37,6 +38,7 @@ __all__ = [
     "adjust_hue",
     "adjust_saturation",
     "build_views",
+    "contact_sheet",
     "gaussian_blur",
     "multi_crop",
     "resize",

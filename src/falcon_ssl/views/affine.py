@@ -15,7 +15,7 @@ def warp_affine(images: Tensor, *, angle: Tensor, scale: Tensor, shift: Tensor) 
 
     Args:
         images: [N, C, H, W], floating point.
-        angle: [N], degrees, counter-clockwise.
+        angle: [N], degrees, clockwise.
         scale: [N], > 1 enlarges.
         shift: [N, 2], pixels to the right and down.
 

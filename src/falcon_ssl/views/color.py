@@ -20,9 +20,7 @@ _GREY = 1e-8  # chroma below which a pixel has no hue
 
 
 def luma(images: Tensor) -> Tensor:
-    """Brightness as the eye sees it, 0.299 R + 0.587 G + 0.114 B: [N, C, H, W] -> [N, 1, H, W]."""
-    if images.shape[1] == 1:
-        return images.clone()
+    """Brightness as the eye sees it, 0.299 R + 0.587 G + 0.114 B: [N, 3, H, W] -> [N, 1, H, W]."""
     red, green, blue = _channels(images)
     return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
@@ -83,7 +81,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def to_greyscale(images: Tensor) -> Tensor:
-    """Replace all channels by luma: [N, C, H, W] -> [N, C, H, W]."""
+    """Replace all channels by luma: [N, 3, H, W] -> [N, 3, H, W]."""
     return images.copy_(luma(images))
 
 

@@ -1,7 +1,8 @@
 """Random numbers for views: all from one CPU generator that the caller passes.
 
-Parameters are a few numbers per image, so they are drawn on the CPU and sent to the device: the host
-knows which rows an operation touches without waiting for the device.
+Parameters are a few numbers per image, so they are drawn on the CPU and sent to the device: the
+same generator state gives the same parameters on every device, and the host knows which rows an
+operation touches without waiting for the device.
 """
 
 from __future__ import annotations

@@ -1,0 +1,63 @@
+"""A picture of what the network sees."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.views.pipeline import Normalisation, Views
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_MARGIN = 4
+_CAPTION = 16
+
+
+def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96) -> Image:
+    """Lay out images and their views: one row an image, the image first, then its views.
+
+    Args:
+        images: uint8 [N, C, H, W], C = 1 or 3.
+        views: What to draw.
+        seed: Seed of the views.
+        cell: Side of a picture on the sheet, in pixels; small images are enlarged without
+            smoothing, so that every pixel can be seen.
+
+    Returns:
+        An RGB picture.
+
+    Example:
+        >>> from falcon_ssl.views import build_views
+        >>> images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+        >>> contact_sheet(images, build_views("cifar"), cell=64).size
+        (208, 156)
+    """
+    from PIL import Image as pil
+    from PIL import ImageDraw
+
+    drawn = views(images, generator=torch.Generator().manual_seed(seed))
+    columns = [("image", images)]
+    for index, view in enumerate(drawn, start=1):
+        columns.append((f"view {index}", _as_pixels(view, views.normalisation)))
+    pitch = cell + _MARGIN
+    size = (len(columns) * pitch + _MARGIN, len(images) * pitch + _MARGIN + _CAPTION)
+    sheet = pil.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (caption, pictures) in enumerate(columns):
+        left = _MARGIN + column * pitch
+        draw.text((left, _MARGIN // 2), caption, fill="black")
+        for row, picture in enumerate(pictures.cpu()):
+            image = pil.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+            smooth = pil.Resampling.NEAREST if image.width <= cell else pil.Resampling.BILINEAR
+            place = (left, _CAPTION + _MARGIN + row * pitch)
+            sheet.paste(image.resize((cell, cell), smooth), place)
+    return sheet
+
+
+def _as_pixels(view: Tensor, normalisation: Normalisation) -> Tensor:
+    mean = view.new_tensor(normalisation.mean)[:, None, None]
+    std = view.new_tensor(normalisation.std)[:, None, None]
+    return ((view * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)

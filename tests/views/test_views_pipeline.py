@@ -1,0 +1,162 @@
+"""Whole pipelines: presets, repeatability, normalisation, refusals, the contact sheet."""
+
+import pytest
+import torch
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.views import (
+    ColorJitter,
+    Normalisation,
+    RandomResizedCrop,
+    Views,
+    build_views,
+    contact_sheet,
+    multi_crop,
+    two_view,
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def images(channels: int = 3, side: int = 32, count: int = 6) -> torch.Tensor:
+    return torch.randint(
+        0, 256, (count, channels, side, side), dtype=torch.uint8, generator=generator(9)
+    )
+
+
+PRESETS = [("cifar", 3, 32, 32), ("imagenet", 3, 48, 224), ("greyscale", 1, 28, 28)]
+PRESETS += [("digits", 1, 8, 8)]
+
+
+@pytest.mark.parametrize(("preset", "channels", "side", "size"), PRESETS)
+def test_presets_give_two_different_repeatable_views(preset, channels, side, size):
+    views, batch = build_views(preset), images(channels, side)
+    before = batch.clone()
+    drawn, again = views(batch, generator=generator()), views(batch, generator=generator())
+    assert len(drawn) == views.num_views == 2
+    for view, repeated in zip(drawn, again, strict=True):
+        assert view.shape == (6, channels, size, size)
+        assert view.dtype == torch.float32
+        assert torch.equal(view, repeated)
+    assert not torch.equal(*drawn)
+    assert torch.equal(batch, before)
+
+
+@pytest.mark.parametrize(("preset", "channels", "side", "size"), PRESETS)
+def test_evaluation_is_normalisation_and_size_only(preset, channels, side, size):
+    views, batch = build_views(preset), images(channels, side)
+    evaluated = views.evaluate(batch)
+    assert evaluated.shape == (6, channels, size, size)
+    if side == size:
+        mean = torch.tensor(views.normalisation.mean)[:, None, None]
+        std = torch.tensor(views.normalisation.std)[:, None, None]
+        torch.testing.assert_close(evaluated, (batch / 255 - mean) / std)
+
+
+def test_resuming_the_generator_continues_bit_for_bit():
+    views, batch, random = build_views("cifar"), images(), generator()
+    views(batch, generator=random)
+    state = random.get_state()
+    expected = views(batch, generator=random)
+    restored = generator(123)
+    restored.set_state(state)
+    for view, other in zip(expected, views(batch, generator=restored), strict=True):
+        assert torch.equal(view, other)
+
+
+def test_symmetric_views_are_drawn_alike():
+    views = build_views("imagenet", size=32, symmetric=True)
+    assert views.operations[0] == views.operations[1]
+    asymmetric = build_views("imagenet", size=32)
+    assert asymmetric.operations[0] != asymmetric.operations[1]
+
+
+def test_multi_crop_has_large_views_first():
+    views = build_views("imagenet", size=64, scale=(0.4, 1.0), small_views=3)
+    shapes = [view.shape[-1] for view in views(images(side=48), generator=generator())]
+    assert shapes == [64, 64, 27, 27, 27]
+    assert views.operations[2][0] == RandomResizedCrop(27, scale=(0.05, 0.4))
+    chosen = build_views("cifar", small_views=1, small_size=16)
+    assert chosen(images(), generator=generator())[2].shape[-1] == 16
+
+
+def test_views_can_be_composed_by_hand():
+    large, small = [RandomResizedCrop(16)], [RandomResizedCrop(8), ColorJitter(brightness=0.2)]
+    views = Views(
+        multi_crop(two_view(large), small, count=2), normalisation=Normalisation((0.5,), (0.5,))
+    )
+    shapes = [view.shape[-1] for view in views(images(), generator=generator())]
+    assert shapes == [16, 16, 8, 8]
+
+
+def test_mean_brightness_of_a_flat_image_survives():
+    flat = torch.full((512, 3, 32, 32), 128, dtype=torch.uint8)
+    view = build_views("cifar")(flat, generator=generator())[0]
+    pixels = view * torch.tensor([0.2470, 0.2435, 0.2616])[:, None, None]
+    pixels += torch.tensor([0.4914, 0.4822, 0.4465])[:, None, None]
+    # Brightness alone moves it: factors uniform in 0.6..1.4 for 80 %: standard error 0.5 * .21 / 22.
+    assert pixels.mean() == pytest.approx(128 / 255, abs=0.02)
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(InputError, match="cifar, imagenet, greyscale, digits"):
+        build_views("cifar11")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 16}, {"scale": (0.2, 1)}, {"symmetric": True}, {"small_views": 2}, {"small_size": 4}],
+)
+def test_digits_take_no_crops(options):
+    with pytest.raises(InputError, match="do not take the option"):
+        build_views("digits", **options)
+
+
+@pytest.mark.parametrize("options", [{"small_views": -1}, {"small_size": 12}])
+def test_small_views_must_make_sense(options):
+    with pytest.raises(InputError, match="small views do not fit"):
+        build_views("cifar", **options)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        torch.rand(2, 3, 32, 32),
+        torch.full((2, 3, 32, 32), float("nan")),
+        torch.zeros(3, 32, 32, dtype=torch.uint8),
+        torch.zeros(0, 3, 32, 32, dtype=torch.uint8),
+    ],
+)
+def test_only_batches_of_bytes_are_taken(batch):
+    for call in (lambda v: v(batch, generator=generator()), lambda v: v.evaluate(batch)):
+        with pytest.raises(InputError, match="do not fit the views"):
+            call(build_views("cifar"))
+
+
+def test_grey_images_in_colour_views_are_refused():
+    with pytest.raises(InputError, match="greyscale"):
+        build_views("cifar").evaluate(images(channels=1))
+    with pytest.raises(InputError, match="greyscale"):
+        build_views("cifar")(images(channels=1), generator=generator())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_device_and_cpu_draw_the_same_views():
+    views, batch = build_views("imagenet", size=32), images()
+    for there, here in zip(
+        views(batch.cuda(), generator=generator()),
+        views(batch, generator=generator()),
+        strict=True,
+    ):
+        torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=0)
+
+
+def test_contact_sheet_shows_images_beside_views():
+    sheet = contact_sheet(images(count=3), build_views("cifar", small_views=1), cell=64)
+    assert sheet.mode == "RGB"
+    assert sheet.size == (4 * 68 + 4, 3 * 68 + 4 + 16)
+    grey = contact_sheet(images(channels=1, side=8, count=2), build_views("digits"))
+    assert len({grey.getpixel((x, 40)) for x in range(4, 100)}) > 4
