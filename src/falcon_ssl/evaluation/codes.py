@@ -1,0 +1,146 @@
+"""From embeddings to codes: the nearest code of every row, and how the codes are used."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from falcon_ssl.checks import InputError, check_finite, check_matrix
+from falcon_ssl.dictionary import Dictionary
+
+
+class PrototypeDictionary:
+    """Any matrix of codes, such as the learned prototypes of SwAV or DINO, compared by cosine.
+
+    Args:
+        codes_CF: [C, F] floating, one code per row, none of them zero.
+
+    Raises:
+        InputError: If the matrix is not [C, F] floating and finite, or a row is zero.
+
+    Example:
+        >>> PrototypeDictionary(torch.tensor([[3.0, 0.0], [0.0, 2.0]])).block(0, 1)
+        tensor([[1., 0.]])
+    """
+
+    def __init__(self, codes_CF: Tensor) -> None:
+        check_matrix("prototypes", codes_CF)
+        check_finite("prototypes", codes_CF, fix="pass the weights of a trained head")
+        norm_C = codes_CF.norm(dim=1)
+        if not bool((norm_C > 0).all()):
+            raise InputError(
+                "a prototype has no direction",
+                received=f"{int((norm_C == 0).sum())} zero rows",
+                expected="rows of non-zero length",
+                fix="leave zero rows out",
+            )
+        self.num_codes, self.width = codes_CF.shape
+        self._codes_CF = normalize(codes_CF.detach().float(), dim=1)
+
+    def block(
+        self,
+        start: int,
+        stop: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Codes start to stop as unit rows, [stop - start, F]."""
+        return self._codes_CF[start:stop].to(device, dtype)
+
+
+def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = 2048) -> Tensor:
+    """Index of the code with the largest inner product, the lowest index on ties.
+
+        code_i = argmax_j <u_i, w_j>
+
+    All codes of a dictionary have the same length, so this is the code of largest cosine and of
+    largest assignment p_ij.
+
+    Args:
+        u_NF: Embeddings [N, F], floating.
+        dictionary: Codes of width F.
+        block_size: Rows and codes at a time.
+
+    Returns:
+        int64 [N].
+
+    Raises:
+        InputError: If ``u_NF`` is not a floating matrix of the dictionary's width.
+
+    Memory:
+        O(block_size^2 + N): never an N x C matrix.
+
+    Example:
+        >>> codes = PrototypeDictionary(torch.eye(3))
+        >>> nearest_codes(torch.tensor([[0.1, 0.9, 0.2]]), codes)
+        tensor([1])
+    """
+    check_matrix("u", u_NF, columns=dictionary.width)
+    best_N = torch.full_like(u_NF[:, 0], -torch.inf)
+    code_N = torch.zeros_like(best_N, dtype=torch.int64)
+    for start in range(0, dictionary.num_codes, block_size):
+        stop = min(start + block_size, dictionary.num_codes)
+        codes_BF = dictionary.block(start, stop, device=u_NF.device, dtype=u_NF.dtype)
+        blocks = zip(
+            *(torch.split(rows, block_size) for rows in (u_NF, best_N, code_N)), strict=True
+        )
+        for u_BF, best_B, code_B in blocks:
+            score_B, index_B = (u_BF @ codes_BF.T).max(dim=1)
+            better_B = score_B > best_B
+            best_B[better_B] = score_B[better_B]  # views of best_N and code_N: written in place
+            code_B[better_B] = index_B[better_B] + start
+    return code_N
+
+
+def code_usage(code_N: Tensor, *, num_codes: int) -> dict[str, float]:
+    """How evenly the codes are used, from m_j = (samples with code j) / N.
+
+    Args:
+        code_N: Code of every sample, int64 [N].
+        num_codes: C.
+
+    Returns:
+        ``codes_used``; ``codes_used_share`` of the min(C, N) that could be; ``code_entropy_share``
+        = H(m) / log min(C, N); ``code_perplexity`` = exp H(m); ``code_largest_share`` = max_j m_j.
+        All samples on one code give 1, 1/min(C, N), 0, 1 and 1; equal use gives the first three
+        their largest values.
+
+    Raises:
+        InputError: If a code is not below ``num_codes``, or there is none.
+
+    Example:
+        >>> code_usage(torch.tensor([0, 1, 2, 2]), num_codes=8)["codes_used"]
+        3.0
+    """
+    counts_C = code_counts(code_N, num_codes=num_codes).double()
+    most = min(num_codes, len(code_N))
+    m = counts_C[counts_C > 0] / len(code_N)
+    entropy = max(0.0, -float((m * m.log()).sum()))
+    return {
+        "codes_used": float(len(m)),
+        "codes_used_share": len(m) / most,
+        # A single sample, or a single code, is as evenly spread as it can be.
+        "code_entropy_share": entropy / math.log(most) if most > 1 else 1.0,
+        "code_perplexity": math.exp(entropy),
+        "code_largest_share": float(m.max()),
+    }
+
+
+def code_counts(code_N: Tensor, *, num_codes: int) -> Tensor:
+    """Samples on each code, int64 [C].
+
+    Raises:
+        InputError: If a code is not below ``num_codes``, or there is none.
+    """
+    if code_N.numel() == 0 or int(code_N.max()) >= num_codes:
+        raise InputError(
+            "codes do not fit the dictionary",
+            received=f"{code_N.numel()} codes up to {int(code_N.max()) if code_N.numel() else '-'}",
+            expected=f"at least one, each below num_codes = {num_codes}",
+            fix="pass the num_codes of the dictionary that assigned them",
+        )
+    return torch.bincount(code_N, minlength=num_codes)

@@ -1,0 +1,61 @@
+"""One evaluation, one way: every number that `evaluation.json` holds about a frozen network."""
+
+from __future__ import annotations
+
+import torch
+
+from falcon_ssl.evaluation.clustering import cluster_agreement, code_agreement, kmeans_clusters
+from falcon_ssl.evaluation.collapse import cluster_spread, collapse
+from falcon_ssl.evaluation.features import Features
+from falcon_ssl.evaluation.knn import knn
+from falcon_ssl.evaluation.labelled import check_labelled
+from falcon_ssl.evaluation.linear_probe import linear_probe
+
+
+def evaluate_features(
+    train: Features,
+    test: Features,
+    *,
+    num_classes: int | None = None,
+    num_codes: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Judge a network by its features: classification, clustering and collapse.
+
+    The classifiers learn from train; every number is about test. Call it again on the features of
+    an untrained network of the same architecture to know what the numbers are worth.
+
+    Args:
+        train: Features of the train split.
+        test: Features of the test split.
+        num_classes: K; None for images without labels, which leaves the label-free measures.
+        num_codes: C; needed where ``test.code`` exists.
+        seed: Of everything drawn: splits, starts of k-means, permutations.
+        device: Where linear probe and kNN compute.
+
+    Returns:
+        With labels: ``top1_linear``, ``top5_linear`` (more than ten classes), ``top1_knn``;
+        ``nmi_codes``, ``ami_codes``, ``ari_codes``, ``chance_nmi_codes`` where codes exist; and
+        ``nmi_kmeans_z``, ``ami_kmeans_z``, ``ari_kmeans_z``, ``accuracy_kmeans_z`` (and ``_u``)
+        with K clusters. Always: the measures of `collapse`, for k-means clusters too with labels.
+
+    Raises:
+        InputError: If labels or codes are missing although their number is given, or do not fit it,
+            if there are fewer test samples than classes, or fewer than 10 train samples.
+    """
+    found = collapse(test, num_codes=num_codes)
+    if num_classes is None:
+        return found
+    label_N = check_labelled("test", test, num_classes=num_classes)
+    found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
+    found |= knn(train, test, num_classes=num_classes, device=device)
+    if test.code is not None and num_codes is not None:
+        found |= code_agreement(test.code, label_N, num_codes=num_codes, seed=seed)
+    for name, x in (("z", test.z), ("u", test.u)):
+        if x is not None:
+            cluster_N = kmeans_clusters(x, num_clusters=num_classes, seed=seed)
+            agreement = cluster_agreement(cluster_N, label_N, num_classes=num_classes)
+            found |= {f"{key}_kmeans_{name}": value for key, value in agreement.items()}
+            found |= cluster_spread(x, cluster_N, name=f"kmeans_{name}")
+    return found

@@ -1,0 +1,307 @@
+"""Features: what a frozen network says about every image of a split, extracted once and kept.
+
+Everything else in this package is a function of `Features`, so any network of any library can be
+judged: fill in ``z`` and leave out what does not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.checks import InputError, check_at_least, check_finite, check_matrix
+from falcon_ssl.data import Source
+from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.evaluation.codes import nearest_codes
+
+logger = logging.getLogger(__name__)
+
+ARRAY_NAMES = ("z", "u", "code", "label")
+
+
+class EvaluationView(Protocol):
+    """The one deterministic view of an image: normalised, nothing random."""
+
+    def evaluate(self, images: Tensor, /) -> Tensor:
+        """Floating images [B, C, H, W] from uint8 images [B, C, H, W]."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen network says about N images. Row i of every array belongs to image i.
+
+    Args:
+        z: Representation [N, D], float32.
+        u: Embedding [N, F], float32, unit rows; None for a network without projector.
+        code: Index of the nearest code [N], int64; None without a dictionary.
+        label: Class [N], int64, counted from 0; None for images without labels.
+
+    Raises:
+        InputError: If a shape, dtype or length is wrong, a value is NaN or infinite, or an index is
+            negative.
+
+    Example:
+        >>> features = Features(z=torch.eye(3), label=torch.tensor([0, 1, 1]))
+        >>> len(features)
+        3
+    """
+
+    z: Tensor
+    u: Tensor | None = None
+    code: Tensor | None = None
+    label: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, rows in (("z", self.z), ("u", self.u)):
+            if rows is not None:
+                check_matrix(name, rows)
+                _check_dtype(name, rows, torch.float32)
+                check_finite(name, rows, fix="find the image or layer that produces them")
+                self._check_length(name, rows)
+        for name, index in (("code", self.code), ("label", self.label)):
+            if index is not None:
+                _check_dtype(name, index, torch.int64)
+                _check_index(name, index)
+                self._check_length(name, index)
+
+    def __len__(self) -> int:
+        return self.z.shape[0]
+
+    def _check_length(self, name: str, value: Tensor) -> None:
+        if value.shape[0] != len(self):
+            raise InputError(
+                f"z and {name} differ in length",
+                received=f"{len(self)} and {value.shape[0]} rows",
+                expected="equal lengths, row i of each from the same image",
+                fix="extract both from the same split",
+            )
+
+    @classmethod
+    def from_arrays(cls, z: Any, *, u: Any = None, code: Any = None, label: Any = None) -> Features:
+        """Features from anything NumPy understands, converted to float32 and int64.
+
+        Raises:
+            InputError: As for the class, and if ``code`` or ``label`` are not whole numbers.
+
+        Example:
+            >>> Features.from_arrays([[1, 2], [3, 4]], label=[0, 1]).z.dtype
+            torch.float32
+        """
+        return cls(
+            z=_as_float32(z),
+            u=None if u is None else _as_float32(u),
+            code=None if code is None else _as_int64("code", code),
+            label=None if label is None else _as_int64("label", label),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write to ``.npz`` or ``.safetensors``; neither can hold code, so both are safe to load.
+
+        Raises:
+            InputError: If the suffix is another one.
+        """
+        path = Path(path)
+        arrays = {
+            name: value.detach().cpu().contiguous()
+            for name in ARRAY_NAMES
+            if (value := getattr(self, name)) is not None
+        }
+        if path.suffix == ".npz":
+            np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
+        elif path.suffix == ".safetensors":
+            from safetensors.torch import save_file
+
+            save_file(arrays, path)
+        else:
+            raise _unknown_suffix(path)
+
+
+def load_features(path: str | Path) -> Features:
+    """Read `Features` from ``.npz`` or ``.safetensors``.
+
+    The file holds an array z, and u, code and label where they exist. Any real dtype is accepted and converted.
+    Arrays of other names are left out, with a log line.
+
+    Raises:
+        InputError: If the file is missing, unreadable or of another kind, has no array ``z``, or
+            its arrays do not make `Features`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            "no such feature file",
+            received=path,
+            expected="an existing .npz or .safetensors",
+            fix="check the path",
+        )
+    arrays = _read_arrays(path)
+    if "z" not in arrays:
+        raise InputError(
+            f"{path.name} has no array z",
+            received=f"arrays {', '.join(sorted(arrays)) or 'none'}",
+            expected="z [N, D], and where they exist u [N, F], code [N], label [N]",
+            fix="save the representations under the name z",
+        )
+    others = sorted(set(arrays) - set(ARRAY_NAMES))
+    if others:
+        logger.warning("%s: arrays left out: %s", path.name, ", ".join(others))
+    return Features.from_arrays(**{name: arrays[name] for name in ARRAY_NAMES if name in arrays})
+
+
+def extract(
+    method: nn.Module,
+    source: Source,
+    views: EvaluationView,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    dictionary: Dictionary | None = None,
+) -> Features:
+    """Run the frozen network once over every image of a source, in order.
+
+    Evaluation mode throughout: BatchNorm uses its running statistics, so that the features of an
+    image depend on nothing but the image. Each submodule gets its own mode back afterwards.
+
+    Args:
+        method: A module with ``embed(images) -> (z [B, D], u [B, F] or None)``, on ``device``.
+        source: The images, and labels if any.
+        views: Its ``evaluate`` turns uint8 images into the network's input.
+        batch_size: Images at a time; changes speed and memory only.
+        device: Where the network is.
+        dictionary: Codes to assign ``u`` to; None leaves ``code`` out.
+
+    Returns:
+        Features on the CPU.
+
+    Raises:
+        InputError: If the source is empty, ``batch_size`` < 1, the network returns NaN, or a
+            dictionary is given but the network has no embedding.
+
+    Memory:
+        O(batch_size) on the device, the N rows on the CPU; never an N x C matrix.
+    """
+    check_at_least("batch_size", batch_size, 1, fix="use at least one image at a time")
+    check_at_least("number of images", len(source), 1, fix="check the path and split of the data")
+    parts_z: list[Tensor] = []
+    parts_u: list[Tensor] = []
+    parts_code: list[Tensor] = []
+    with evaluation_mode(method), torch.inference_mode():
+        for indices in torch.split(torch.arange(len(source)), batch_size):
+            images = views.evaluate(source.images(indices).to(device))
+            z_BD, u_BF = method.embed(images)  # type: ignore[operator]
+            parts_z.append(z_BD.float().cpu())
+            if u_BF is not None:
+                parts_u.append(u_BF.float().cpu())
+            if dictionary is not None:
+                if u_BF is None:
+                    raise InputError(
+                        "codes need an embedding",
+                        received="a dictionary and a network without projector",
+                        expected="embed(images) -> (z, u)",
+                        fix="leave the dictionary out",
+                    )
+                parts_code.append(nearest_codes(u_BF, dictionary).cpu())
+    labels = source.labels
+    # Clones made outside inference mode: ordinary tensors, fit for autograd (the linear probe).
+    return Features(
+        z=torch.cat(parts_z).clone(),
+        u=torch.cat(parts_u).clone() if parts_u else None,
+        code=torch.cat(parts_code).clone() if parts_code else None,
+        label=None if labels is None else labels.to("cpu", torch.int64),
+    )
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every submodule has the mode it had, even on an error."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training
+
+
+def _read_arrays(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return dict(file)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
+        raise InputError(
+            f"{path.name} cannot be read",
+            received=f"{type(error).__name__}: {error}",
+            expected="arrays written by Features.save or numpy.savez, without pickled objects",
+            fix="write the file again",
+        ) from error
+    raise _unknown_suffix(path)
+
+
+def _unknown_suffix(path: Path) -> InputError:
+    return InputError(
+        "unknown kind of feature file",
+        received=repr(path.suffix),
+        expected=".npz or .safetensors",
+        fix="change the name of the file",
+    )
+
+
+def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
+    if value.dtype != dtype:
+        raise InputError(
+            f"{name} has the wrong dtype",
+            received=value.dtype,
+            expected=dtype,
+            fix="convert, or build with Features.from_arrays",
+        )
+
+
+def _check_index(name: str, index: Tensor) -> None:
+    if index.dim() != 1:
+        raise InputError(
+            f"{name} is not a list of indices",
+            received=f"shape {tuple(index.shape)}",
+            expected="[N]",
+            fix="pass one index per image",
+        )
+    if index.numel() and int(index.min()) < 0:
+        raise InputError(
+            f"{name} holds negative values",
+            received=int(index.min()),
+            expected=">= 0",
+            fix=f"count from 0, and leave out images without {name}",
+        )
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+
+
+def _as_float32(value: Any) -> Tensor:
+    return _as_tensor(value).detach().to("cpu", torch.float32)
+
+
+def _as_int64(name: str, value: Any) -> Tensor:
+    index = _as_tensor(value).detach().cpu()
+    whole = index.to(torch.int64)
+    if not torch.equal(whole.to(index.dtype), index):
+        raise InputError(
+            f"{name} holds values that are not whole numbers",
+            received=index.dtype,
+            expected="indices 0, 1, 2, ...",
+            fix="encode the classes as integers",
+        )
+    return whole

@@ -1,0 +1,56 @@
+"""What every evaluator with labels asks of its features, with one error text each."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.evaluation.features import Features
+
+
+def check_labelled(name: str, features: Features, *, num_classes: int) -> Tensor:
+    """The labels [N] of ``features``.
+
+    Raises:
+        InputError: If there are no labels, or one is not below ``num_classes``.
+    """
+    check_at_least("num_classes", num_classes, 2, fix="pass the number of classes")
+    if features.label is None:
+        raise InputError(
+            f"{name} features have no labels",
+            received="label=None",
+            expected="int64 [N]",
+            fix="use labelled data, or the label-free measures of collapse",
+        )
+    largest = int(features.label.max())
+    if largest >= num_classes:
+        raise InputError(
+            f"a {name} label is too large",
+            received=largest,
+            expected=f"0 to {num_classes - 1}",
+            fix="pass the right num_classes",
+        )
+    return features.label
+
+
+def check_labelled_pair(
+    train: Features, test: Features, *, num_classes: int, least: int = 1
+) -> tuple[Tensor, Tensor]:
+    """The labels of train and test.
+
+    Raises:
+        InputError: If labels are missing or too large, the widths of z differ, or train has fewer
+            than ``least`` rows.
+    """
+    check_at_least("number of train features", len(train), least, fix="pass more labelled images")
+    if train.z.shape[1] != test.z.shape[1]:
+        raise InputError(
+            "train and test differ in width",
+            received=f"{train.z.shape[1]} and {test.z.shape[1]}",
+            expected="the same D",
+            fix="extract both with the same encoder",
+        )
+    return (
+        check_labelled("train", train, num_classes=num_classes),
+        check_labelled("test", test, num_classes=num_classes),
+    )
