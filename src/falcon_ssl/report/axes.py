@@ -34,7 +34,8 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Round values inside the axis, about one in 50 units of the drawing."""
-        return _log_ticks(self.low, self.high) if self.scale == "log" else _ticks(self)
+        powers = _log_ticks(self.low, self.high) if self.scale == "log" else []
+        return powers if len(powers) >= 2 else _ticks(self)
 
 
 def _ticks(axis: Axis) -> list[float]:

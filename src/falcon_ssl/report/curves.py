@@ -100,73 +100,98 @@ ENGINE_PANELS = (
 )
 PANELS = LOSS_PANELS + HEALTH_PANELS + ENGINE_PANELS
 NOT_DRAWN = frozenset({"seconds", "beta"})
+FEW_POINTS = 40
 
 
 def training_figures(run: Run) -> list[Figure]:
-    """Loss terms, online evaluations, health and engine, each where it was logged.
+    """Loss terms, online evaluations, health and engine of one run, each where it was logged.
 
     Quantities that no panel knows (terms of other methods) get a chart each, after the loss.
     """
+    logged = {**run.curves, **run.monitors}
+    levels = curve_levels(run)
+    found = []
+    for panel in _panels([run]):
+        names = [name for name in panel.curves if name in logged]
+        series = [
+            _series(panel.curves[name], logged[name], colour) for colour, name in enumerate(names)
+        ]
+        marks = [levels[name] for name in names if name in levels]
+        found.append(_figure(panel.title, panel, series, marks, [run]))
+    return found
+
+
+def overlay_figures(runs: Sequence[tuple[str, int, Run]]) -> list[Figure]:
+    """One chart per logged quantity with the curves of several runs.
+
+    Args:
+        runs: Name for the legend, colour, run; runs of one name and colour differ by their seed.
+    """
+    found = []
+    for panel in _panels([run for _, _, run in runs]):
+        for name, text in panel.curves.items():
+            logged = [
+                (label, colour, {**run.curves, **run.monitors}) for label, colour, run in runs
+            ]
+            series = [_series(label, c[name], colour) for label, colour, c in logged if name in c]
+            if not series:
+                continue
+            title = panel.title if len(panel.curves) == 1 else f"{text[:1].upper()}{text[1:]}"
+            found.append(_figure(title, panel, series, [], [run for _, _, run in runs]))
+    return found
+
+
+def _panels(runs: Sequence[Run]) -> list[Panel]:
+    """The panels for which any of the runs has logged something, in the order of the page."""
+    curves = dict.fromkeys(name for run in runs for name in run.curves)
+    monitors = dict.fromkeys(name for run in runs for name in run.monitors)
     known = {name for panel in PANELS for name in panel.curves} | NOT_DRAWN
     others = [
         Panel(name.replace("_", " "), {name: name}, "", f"Logged by the method as {name}.")
-        for name in run.curves
+        for name in curves
         if name not in known
     ]
-    levels = curve_levels(run)
-    return [
-        *_figures(run, [*LOSS_PANELS, *others], run.curves, levels),
-        *_figures(run, _monitor_panels(run), run.monitors, {}),
-        *_figures(run, [*HEALTH_PANELS, *ENGINE_PANELS], run.curves, levels),
-    ]
-
-
-def _monitor_panels(run: Run) -> list[Panel]:
-    """All accuracies in one chart, any other online evaluation in one of its own."""
-    accuracies = {name: name for name in run.monitors if name.startswith("top1")}
-    panels = [
+    accuracies = {name: name for name in monitors if name.startswith("top1")}
+    online = [
         Panel(
             "Online evaluation",
             accuracies,
             "share of held-out images",
             "Accuracy on held-out images while training went on; labels are read here only.",
-        )
+        ),
+        *(
+            Panel(name.replace("_", " "), {name: name}, "", f"Online evaluation {name}.")
+            for name in monitors
+            if name not in accuracies
+        ),
     ]
-    return panels + [
-        Panel(name.replace("_", " "), {name: name}, "", f"Online evaluation {name}.")
-        for name in run.monitors
-        if name not in accuracies
-    ]
+    panels = [*LOSS_PANELS, *others, *online, *HEALTH_PANELS, *ENGINE_PANELS]
+    return [p for p in panels if p.curves.keys() & (curves.keys() | monitors.keys())]
 
 
-def _figures(
-    run: Run,
-    panels: Sequence[Panel],
-    curves: Mapping[str, Curve],
-    levels: Mapping[str, Level],
-) -> list[Figure]:
-    found = []
-    for panel in panels:
-        names = [name for name in panel.curves if name in curves]
-        if not names:
-            continue
-        series = [
-            Series(
-                panel.curves[name], curves[name].x, curves[name].y, k, dots=len(curves[name].x) < 40
-            )
-            for k, name in enumerate(names)
-        ]
-        longest = max(len(s.x) for s in series)
-        binned = f" Each point averages about {longest / MOST_POINTS:.0f} logged steps."
-        chart = line_chart(
-            series,
-            x_label="epoch",
-            y_label=panel.unit,
-            description=f"{panel.title} over training",
-            levels=[levels[name] for name in names if name in levels],
-            events=[(alarm.epoch, alarm.text) for alarm in run.alarms],
-            from_zero=panel.from_zero,
-        )
-        caption = panel.caption + (binned if longest > MOST_POINTS else "")
-        found.append(Figure(panel.title, chart, caption))
-    return found
+def _series(text: str, curve: Curve, colour: int) -> Series:
+    return Series(text, curve.x, curve.y, colour, dots=len(curve.x) < FEW_POINTS)
+
+
+def _figure(
+    title: str,
+    panel: Panel,
+    series: Sequence[Series],
+    levels: Sequence[Level],
+    runs: Sequence[Run],
+) -> Figure:
+    longest = max(len(s.x) for s in series)
+    binned = f" Each point averages about {longest / MOST_POINTS:.0f} logged steps."
+    ends = [end for run in runs for c in run.curves.values() for end in (c.x[0], c.x[-1])]
+    ends += [end for s in series for end in (s.x[0], s.x[-1])]
+    chart = line_chart(
+        series,
+        x_label="epoch",
+        y_label=panel.unit,
+        description=f"{title} over training",
+        levels=levels,
+        events=[(alarm.epoch, alarm.text) for run in runs for alarm in run.alarms],
+        from_zero=panel.from_zero,
+        x_range=(min(ends), max(ends)),
+    )
+    return Figure(title, chart, panel.caption + (binned if longest > MOST_POINTS else ""))

@@ -73,6 +73,14 @@ class Cell:
 
     text: str
     best: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table under a heading of their own (none when ``title`` is empty)."""
+
+    title: str
+    rows: Sequence[Sequence[Cell]]
     status: Status | None = None
 
 
@@ -82,7 +90,7 @@ class Table:
 
     Attributes:
         head: Column titles.
-        groups: Title of a group of rows (may be empty) and its rows.
+        groups: The rows, in groups.
         numeric: Number of columns after the first that hold numbers.
         title: Heading above the table.
         note: A remark under the table.
@@ -91,7 +99,7 @@ class Table:
 
     kind: ClassVar[str] = "table"
     head: Sequence[str]
-    groups: Sequence[tuple[str, Sequence[Sequence[Cell]]]]
+    groups: Sequence[Rows]
     numeric: int
     title: str = ""
     note: str = ""
@@ -145,7 +153,7 @@ class Page:
     Attributes:
         title: Its heading.
         eyebrow: A few words above the heading.
-        status: Colour of the verdict.
+        status: Colour of the verdict; None for a page that judges nothing.
         verdict: The one sentence to read.
         cards: Headline numbers.
         sections: Everything else; those without blocks are left out.
@@ -153,7 +161,7 @@ class Page:
 
     title: str
     eyebrow: str
-    status: Status
+    status: Status | None
     verdict: str
     cards: Sequence[Card] = ()
     sections: Sequence[Section] = field(default_factory=tuple)

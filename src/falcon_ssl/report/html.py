@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from falcon_ssl.report.curves import training_figures
+from falcon_ssl.report.diagnosis import diagnosis_section
 from falcon_ssl.report.document import Block, Figure, Note, Page, Section, write_page
 from falcon_ssl.report.optimum import theory_section
 from falcon_ssl.report.plots import (
@@ -75,6 +76,7 @@ def run_page(run: Run) -> Page:
                     ]
                 ),
             ),
+            diagnosis_section(run),
             theory_section(run),
             Section(
                 "training", "Training", "Everything that was logged on the way.", _training(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from falcon_ssl.report.document import Block, Cell, Figure, Note, Section, Table
+from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section, Table
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.plots import off_diagonal_rms
 from falcon_ssl.report.records import Run
@@ -43,7 +43,7 @@ def theory_section(run: Run) -> Section:
         blocks.append(
             Table(
                 head=["", "this run", "optimum"],
-                groups=[("", [[Cell(text) for text in row] for row in promises])],
+                groups=[Rows("", [[Cell(text) for text in row] for row in promises])],
                 numeric=2,
                 title="What the corollaries promise",
                 note="Nothing here is centred. The optimum of HᵀH for a finite Rademacher dictionary"

@@ -89,18 +89,20 @@ def _draw_series(series: Series, x_axis: Axis, y_axis: Axis) -> Markup:
     return Markup('<g class="series {}">{}</g>').format(series.css, body)
 
 
-def _draw_axes(x_axis: Axis, y_axis: Axis, x_label: str) -> Markup:
+def _draw_axes(
+    x_axis: Axis, y_axis: Axis, x_label: str, x_names: Sequence[tuple[float, str]]
+) -> Markup:
     body = Markup("")
     for v in y_axis.ticks():
         body += Markup(
             '<path class="grid" d="M{l} {y:.1f}H{r}"/>'
             '<text class="tick" x="{t}" y="{b:.1f}" text-anchor="end">{v}</text>'
         ).format(l=LEFT, r=RIGHT, y=y_axis(v), t=LEFT - 7, b=y_axis(v) + 4, v=_tick_text(v))
-    for v in x_axis.ticks():
+    for v, name in x_names:
         body += Markup(
             '<path class="axis" d="M{x:.1f} {b}v4"/>'
             '<text class="tick" x="{x:.1f}" y="{t}" text-anchor="middle">{v}</text>'
-        ).format(x=x_axis(v), b=BOTTOM, t=BOTTOM + 17, v=_tick_text(v))
+        ).format(x=x_axis(v), b=BOTTOM, t=BOTTOM + 17, v=name)
     return body + Markup(
         '<path class="axis" d="M{l} {b}H{r}"/>'
         '<text class="label" x="{r}" y="{xb}" text-anchor="end">{x}</text>'
@@ -140,6 +142,8 @@ def line_chart(
     description: str,
     x_scale: Scale = "linear",
     y_scale: Scale = "linear",
+    x_range: tuple[float, float] | None = None,
+    x_names: Sequence[tuple[float, str]] = (),
     levels: Sequence[Level] = (),
     events: Sequence[tuple[float, str]] = (),
     from_zero: bool = False,
@@ -153,6 +157,8 @@ def line_chart(
         description: What a person who cannot see the chart is told.
         x_scale: "linear" or "log" (then x must be positive).
         y_scale: "linear" or "log" (then values that are not positive leave a gap).
+        x_range: Least and largest x; those of the curves when None.
+        x_names: Positions of the ticks of the x axis and their texts; round numbers when empty.
         levels: Dashed horizontal lines with their meaning.
         events: Positions on the x axis to mark, each with its text.
         from_zero: Whether the y axis must show zero.
@@ -164,9 +170,11 @@ def line_chart(
     y_values = [s.y for s in drawn] + [np.array([level.value]) for level in levels]
     y_values += [s.y + s.spread for s in drawn if s.spread is not None]
     y_values += [np.zeros(1)] if from_zero and y_scale == "linear" else []
-    x_axis = make_axis(np.concatenate([s.x for s in drawn]), LEFT, RIGHT, x_scale, 0.0)
+    x_values = [np.array(x_range)] if x_range else [s.x for s in drawn]
+    x_axis = make_axis(np.concatenate(x_values), LEFT, RIGHT, x_scale, 0.0)
     y_axis = make_axis(np.concatenate(y_values), BOTTOM, TOP + 10, y_scale, 0.04)
-    body = _draw_axes(x_axis, y_axis, x_label)
+    names = x_names or [(v, _tick_text(v)) for v in x_axis.ticks()]
+    body = _draw_axes(x_axis, y_axis, x_label, names)
     for x, text in events:
         body += Markup(
             '<path class="event" d="M{x:.1f} {t}V{b}"><title>{text}</title></path>'
@@ -204,8 +212,8 @@ def _series_data(series: Sequence[Series]) -> str:
 def _legend(unit: str, entries: Sequence[tuple[str, str]]) -> Markup:
     """The unit of the y axis and the colour keys; a single curve is named by the title already."""
     keys = Markup("").join(
-        Markup('<li class="{}">{}</li>').format(css, name) for name, css in entries
+        Markup('<li class="{}">{}</li>').format(css, name) for name, css in dict.fromkeys(entries)
     )
     return Markup('<ul class="legend"><li class="unit">{}</li>{}</ul>').format(
-        unit, keys if len(entries) > 1 else ""
+        unit, keys if len(set(entries)) > 1 else ""
     )

@@ -10,7 +10,17 @@ from typing import Any
 
 import yaml
 
-from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, Mark, MarkKind, Table
+from falcon_ssl.report.document import (
+    Block,
+    Card,
+    Cell,
+    Facts,
+    Listing,
+    Mark,
+    MarkKind,
+    Rows,
+    Table,
+)
 from falcon_ssl.report.formatting import Kind, format_duration, format_number
 from falcon_ssl.report.metrics import GROUPS, METRICS, Metric, describe
 from falcon_ssl.report.records import Run, as_number
@@ -113,7 +123,7 @@ def metric_table(run: Run) -> Table | None:
     return Table(
         head=["", "this run", "random encoder", "chance · ideal", "what it is"],
         groups=[
-            (group, [row(key, metric) for key, metric in members])
+            Rows(group, [row(key, metric) for key, metric in members])
             for group, members in grouped(keys)
         ],
         numeric=2,
