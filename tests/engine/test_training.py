@@ -1,0 +1,200 @@
+"""The loop: resume is bit-identical, a non-finite step never reaches the weights, folders are safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from falcon_ssl import commands
+from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.engine import NonFiniteError, RunFolder
+from falcon_ssl.errors import InputError
+from falcon_ssl.losses import FalconLoss, LossTerms
+from falcon_ssl.monitor import Moment, Observation
+
+CONFIG = RunConfig(
+    epochs=3,
+    batch_size=512,
+    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    optim=OptimConfig(warmup_epochs=1),
+    engine=EngineConfig(device="cpu", log_every=1),
+)
+
+
+class Watcher:
+    """A monitor that counts its calls and may pull the plug."""
+
+    def __init__(self, pull_at: int | None = None, stop_at: int | None = None) -> None:
+        self.calls, self.pull_at, self.stop_at = 0, pull_at, stop_at
+        self.seen: list[Moment] = []
+
+    def __call__(self, moment: Moment) -> Observation:
+        self.calls += 1
+        self.seen.append(moment)
+        if moment.step == self.pull_at:
+            raise KeyboardInterrupt
+        alarms = {"test": "something looks wrong"} if moment.step == 2 else {}
+        at_end = {"top1_knn": 0.5} if moment.is_epoch_end else {}
+        return Observation(
+            metrics={"calls": self.calls},
+            evaluation=at_end,
+            alarms=alarms,
+            stop=moment.step == self.stop_at,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.calls = state["calls"]
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_clock(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "images_per_s")} for line in lines
+    ]
+
+
+def tensors_of(run: Path) -> dict[str, Tensor]:
+    return {
+        **load_file(run / "checkpoint" / "model.safetensors"),
+        **load_file(run / "checkpoint" / "training.safetensors"),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return commands.pretrain(
+        CONFIG, out=tmp_path_factory.mktemp("runs") / "whole", monitors=[Watcher()]
+    )
+
+
+@pytest.mark.parametrize("pull_at", [3, 5], ids=["after an epoch", "inside an epoch"])
+def test_resume_is_bit_identical(whole_run: Path, tmp_path: Path, pull_at: int) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        commands.pretrain(CONFIG, out=out, monitors=[Watcher(pull_at=pull_at)])
+    torch.manual_seed(1234)  # whatever happened to the generators in between
+    commands.pretrain(CONFIG, out=out, monitors=[Watcher()], resume=True)
+    expected, found = tensors_of(whole_run), tensors_of(out)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    assert without_clock(lines_of(out)) == without_clock(lines_of(whole_run))
+
+
+def test_another_seed_is_another_run(whole_run: Path, tmp_path: Path) -> None:
+    other = commands.pretrain(replace(CONFIG, seed=1), out=tmp_path / "run", monitors=[])
+    assert not torch.equal(
+        tensors_of(whole_run)["projector.linear.weight"],
+        tensors_of(other)["projector.linear.weight"],
+    )
+
+
+def test_records(whole_run: Path) -> None:
+    lines = lines_of(whole_run)
+    steps = [line for line in lines if "total" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    needed = {"epoch", "seconds", "images_per_s", "lr", "grad_norm", "invariance", "prior_matching"}
+    assert needed <= steps[0].keys()
+    assert steps[0]["total"] == pytest.approx(
+        CONFIG.falcon.beta * steps[0]["invariance"] + steps[0]["prior_matching"], abs=1e-5
+    )
+    assert {"step": 2, "epoch": 1.0, "monitor": {"top1_knn": 0.5}} in lines
+    alarm = {"step": 2, "epoch": 1.0, "alarm": {"name": "test", "text": "something looks wrong"}}
+    assert alarm in lines
+    environment = json.loads((whole_run / "environment.json").read_text())
+    assert {"torch", "python", "device", "num_parameters", "command"} <= environment.keys()
+
+
+def test_nothing_is_pickled(whole_run: Path) -> None:
+    kinds = {path.suffix for path in whole_run.rglob("*") if path.is_file()}
+    assert kinds == {".yaml", ".jsonl", ".json", ".safetensors"}
+
+
+def test_a_monitor_may_end_the_run(tmp_path: Path) -> None:
+    run = commands.pretrain(CONFIG, out=tmp_path / "run", monitors=[Watcher(stop_at=3)])
+    assert lines_of(run)[-1]["step"] == 3
+    assert json.loads((run / "checkpoint" / "state.json").read_text())["step"] == 3
+
+
+@pytest.mark.parametrize("where", ["consistency", "grad_norm"])
+def test_nan_stops_before_the_weights_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    forward, calls, before = FalconLoss.forward, [0], {}
+
+    def poisoned(self: FalconLoss, u1: Tensor, u2: Tensor) -> LossTerms:
+        calls[0] += 1
+        terms = forward(self, u1, u2)
+        if calls[0] < 3:
+            return terms
+        if where == "grad_norm":
+            u1.register_hook(lambda grad: grad * torch.inf)
+            return terms
+        return terms._replace(consistency=terms.consistency * torch.nan)
+
+    class Snapshot(Watcher):
+        def __call__(self, moment: Moment) -> Observation:
+            before.update({k: v.clone() for k, v in moment.method.named_parameters()})
+            self.method = moment.method
+            return Observation()
+
+    monkeypatch.setattr(FalconLoss, "forward", poisoned)
+    snapshot = Snapshot()
+    with pytest.raises(NonFiniteError, match=rf"step 3: {where} is (nan|inf)"):
+        commands.pretrain(CONFIG, out=tmp_path / "run", monitors=[snapshot])
+    after = dict(snapshot.method.named_parameters())
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_existing_folder_is_kept(whole_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the run folder exists.*--resume.*--overwrite"):
+        commands.pretrain(CONFIG, out=whole_run, monitors=[])
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter1.tex").write_text("once")
+    with pytest.raises(InputError, match="not a run folder"):
+        commands.pretrain(CONFIG, out=precious, overwrite=True, monitors=[])
+    assert (precious / "chapter1.tex").read_text() == "once"
+
+
+def test_resume_needs_the_same_options(whole_run: Path, tmp_path: Path) -> None:
+    other = replace(CONFIG, epochs=9, optim=OptimConfig(lr=1.0))
+    with pytest.raises(InputError, match="other values of epochs, optim"):
+        commands.pretrain(other, out=whole_run, resume=True, monitors=[Watcher()])
+    with pytest.raises(InputError, match=r"no run folder: received .*nowhere"):
+        commands.pretrain(CONFIG, out=tmp_path / "nowhere", resume=True, monitors=[])
+    with pytest.raises(InputError, match="contradict each other"):
+        commands.pretrain(CONFIG, out=whole_run, resume=True, overwrite=True, monitors=[])
+
+
+def test_a_crash_between_two_renames_loses_nothing(tmp_path: Path) -> None:
+    run = commands.pretrain(replace(CONFIG, epochs=1), out=tmp_path / "run", monitors=[])
+    (run / "checkpoint").rename(run / "checkpoint.old")
+    (run / "checkpoint.tmp").mkdir()
+    assert commands.load_run(run).config.epochs == 1
+
+
+def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
+    run = commands.pretrain(replace(CONFIG, epochs=1), out=tmp_path / "run", monitors=[])
+    weights = run / "checkpoint" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"cannot read .*model\.safetensors"):
+        commands.load_run(run)
+    (run / "config.yaml").write_text("falcon: [")
+    with pytest.raises(InputError, match="cannot read the configuration"):
+        commands.load_run(run)
+    with pytest.raises(InputError, match="no run folder"):
+        RunFolder.open(tmp_path / "missing")

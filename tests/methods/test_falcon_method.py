@@ -1,0 +1,66 @@
+"""The method as a module: any encoder goes in, every option reaches the loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from falcon_ssl import FalconLoss, FalconProjector, RademacherDictionary, logit_scale
+from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig
+from falcon_ssl.methods import Falcon, build_method
+
+CONFIG = RunConfig(
+    encoder=EncoderConfig("digits_cnn"), falcon=FalconConfig(num_codes=64, embed_dim=16)
+)
+
+
+def views(num: int = 8) -> list[torch.Tensor]:
+    return list(torch.randn(2, num, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+
+
+def test_any_module_is_an_encoder_and_gradients_reach_it() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 24))
+    method = Falcon(encoder, FalconProjector(24, 16), FalconLoss(RademacherDictionary(64, 16)))
+    out = method(views())
+    out.loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())
+    assert not out.u_NF.requires_grad
+    assert out.u_NF.shape == (8, 16)
+
+
+def test_the_dictionary_is_neither_trained_nor_stored() -> None:
+    method = build_method(CONFIG, image_shape=(1, 8, 8))
+    assert sum(p.numel() for p in method.parameters()) < 200_000
+    assert not [name for name in method.state_dict() if "dictionary" in name or "code" in name]
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"beta": 0.5}, "total"),
+        ({"prior_matching": "forward"}, "prior_matching"),
+        ({"prior_exponent": 1.0}, "prior_matching"),
+        ({"epsilon": 1e-4}, "entropy"),
+        ({"temperature": 2.0}, "entropy"),
+        ({"dictionary_seed": 5}, "total"),
+        ({"symmetric": False}, "total"),
+        ({"embedding_norm": "tanh"}, "entropy"),
+    ],
+)
+def test_every_option_reaches_the_loss(change: dict[str, object], differs: str) -> None:
+    def terms(config: FalconConfig) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        return build_method(replace(CONFIG, falcon=config), image_shape=(1, 8, 8))(views()).terms
+
+    assert terms(CONFIG.falcon)[differs] != terms(replace(CONFIG.falcon, **change))[differs]
+
+
+def test_embed_is_what_the_loss_sees() -> None:
+    method = build_method(CONFIG, image_shape=(1, 8, 8)).eval()
+    z_ND, u_NF = method.embed(views()[0])
+    assert z_ND.shape == (8, 256)
+    assert torch.allclose(u_NF.norm(dim=1), torch.ones(8))
+    assert method.logit_scale == logit_scale(64, 1e-8)

@@ -1,0 +1,114 @@
+"""Imports go down the floors of docs/architecture.md, never up or sideways."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "falcon_ssl"
+
+FLOORS = {
+    "_version": 0, "errors": 0, "checks": 0, "config": 0, "distributed": 0,
+    "batchnorm": 1, "temperature": 1, "dictionary": 1, "encoders": 1, "data": 1, "views": 1,
+    "projector": 2,
+    "losses": 3,
+    "methods": 4, "monitor": 4,
+    "engine": 5, "evaluation": 5,
+    "report": 6,
+    "commands": 7, "cli": 7, "__main__": 7, "__init__": 7,
+}  # fmt: skip
+FLOORS |= {"dictionary_hadamard": 1, "dictionary_complete": 1}
+# Inside one floor only these look at each other, and never in a circle.
+SIDEWAYS = {
+    ("checks", "errors"), ("config", "errors"), ("distributed", "errors"), ("distributed", "checks"),
+    ("encoders", "batchnorm"), ("monitor", "methods"), ("data", "dictionary"),
+    ("cli", "commands"), ("__main__", "cli"), ("commands", "engine"),
+    ("dictionary_hadamard", "dictionary"), ("dictionary_complete", "dictionary"),
+    ("dictionary", "dictionary_hadamard"), ("dictionary", "dictionary_complete"),
+    ("__init__", "commands"),
+}  # fmt: skip
+ONLY_HERE = {
+    "torch.distributed": {"distributed.py"},
+    "triton": {"losses/falcon_triton.py", "losses/falcon_triton_kernels.py"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(str(node.module))
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def unit_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def violations(path: Path, modules: set[str]) -> list[str]:
+    unit, wrong = unit_of(path), []
+    for module in sorted(modules):
+        parts = module.split(".")
+        if parts[0] == "falcon_ssl" and len(parts) > 1 and parts[1] in FLOORS:
+            other = parts[1]
+            sideways = FLOORS[other] == FLOORS[unit] and other != unit
+            if FLOORS[other] > FLOORS[unit] or (sideways and (unit, other) not in SIDEWAYS):
+                wrong.append(
+                    f"{unit} (floor {FLOORS[unit]}) imports {other} (floor {FLOORS[other]})"
+                )
+        for name, allowed in ONLY_HERE.items():
+            here = str(path.relative_to(PACKAGE))
+            if (module == name or module.startswith(name + ".")) and here not in allowed:
+                wrong.append(f"{here} imports {module}")
+        if unit == "report" and parts[0] == "torch":
+            wrong.append("report imports torch")
+    return wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path) -> None:
+    assert unit_of(path) in FLOORS, "a new module needs a floor"
+    assert violations(path, imported_modules(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [
+        ("losses/falcon.py", "falcon_ssl.projector.x.methods"),
+        ("losses/falcon.py", "falcon_ssl.methods"),
+        ("evaluation/knn.py", "falcon_ssl.engine.trainer"),
+        ("engine/trainer.py", "torch.distributed"),
+        ("report/html.py", "torch"),
+    ],
+)
+def test_the_check_can_fail(path: str, module: str) -> None:
+    expected = module != "falcon_ssl.projector.x.methods"
+    assert bool(violations(PACKAGE / path, {module})) is expected
+
+
+def test_no_file_is_called_utils_and_all_are_short() -> None:
+    assert not [path for path in FILES if path.stem == "utils"]
+    assert {
+        str(path): lines
+        for path in FILES
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    } == {}
+
+
+def test_importing_the_package_stays_light() -> None:
+    """The library's parts drop into a training loop without plotting, scikit-learn or data packages."""
+    import subprocess
+    import sys
+
+    heavy = ("sklearn", "matplotlib", "datasets", "timm", "kornia", "accelerate", "jsonargparse")
+    code = f"import sys, falcon_ssl; print([m for m in {heavy!r} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
