@@ -6,18 +6,20 @@ C >> F codes fit. A code is stored as F bits; a block of codes is unpacked when 
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.matmul import matmul
 
 
 class Dictionary(Protocol):
-    """What a loss needs to know of a dictionary: C, F and the codes block by block."""
+    """What everyone may know of a dictionary: its sizes, its codes and their fingerprint."""
 
     @property
     def num_codes(self) -> int:
@@ -40,6 +42,31 @@ class Dictionary(Protocol):
         """Codes start to stop as rows, [stop - start, F]."""
         ...
 
+    def checksum(self) -> str:
+        """Short fingerprint; dictionaries that share it share their codes."""
+        ...
+
+
+@runtime_checkable
+class StreamedDictionary(Dictionary, Protocol):
+    """A dictionary that the loss walks through block by block, by products alone.
+
+    A structured dictionary computes them without ever writing its codes out.
+    """
+
+    @property
+    def granule(self) -> int:
+        """Codes that are cheapest computed together; blocks start and stop at its multiples where they can."""
+        ...
+
+    def project(self, u_NF: Tensor, start: int, stop: int) -> Tensor:
+        """Inner products <u_i, w_j> with codes start to stop, [N, stop - start]; float32 for half precision."""
+        ...
+
+    def adjoint(self, g_NK: Tensor, start: int, stop: int, *, dtype: torch.dtype) -> Tensor:
+        """sum_j g_ij w_j over codes start to stop, [N, F], multiplied in ``dtype``; float32 for half precision."""
+        ...
+
 
 def check_block(start: int, stop: int, num_codes: int) -> None:
     """Raise InputError unless 0 <= start < stop <= C."""
@@ -50,6 +77,13 @@ def check_block(start: int, stop: int, num_codes: int) -> None:
             expected=f"0 <= start < stop <= {num_codes}",
             fix="ask for codes that exist",
         )
+
+
+def _signs_of_byte(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Row b holds the eight bits of b, lowest first, as +-1: [256, 8]."""
+    byte = torch.arange(256, device=device).unsqueeze(1)
+    bit = byte >> torch.arange(8, device=device) & 1
+    return (2 * bit - 1).to(dtype)
 
 
 class RademacherDictionary:
@@ -76,6 +110,7 @@ class RademacherDictionary:
     """
 
     kind = "rademacher"
+    granule = 1
 
     def __init__(self, num_codes: int, width: int, seed: int = 0) -> None:
         check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
@@ -112,14 +147,51 @@ class RademacherDictionary:
             InputError: Unless 0 <= start < stop <= C.
         """
         check_block(start, stop, self.num_codes)
-        bits = self._bits[start:stop].to(device)
-        positions = torch.arange(8, device=bits.device, dtype=torch.uint8)
-        signs = (bits.unsqueeze(-1) >> positions & 1).flatten(1)[:, : self.width]
-        return signs.to(dtype).mul_(2).sub_(1)
+        # Moved to where they are asked for, and kept there: a training run asks for one device only.
+        self._bits = self._bits.to(device)
+        # A byte is looked up as eight signs: three times as fast as shifting the bits out.
+        signs_of_byte = _signs_of_byte(self._bits.device, dtype)
+        signs = signs_of_byte.index_select(0, self._bits[start:stop].flatten().int())
+        return signs.view(stop - start, -1)[:, : self.width]
+
+    def project(self, u_NF: Tensor, start: int, stop: int) -> Tensor:
+        """Inner products <u_i, w_j> with codes start to stop.
+
+        Args:
+            u_NF: Embeddings [N, F], any floating dtype.
+            start: First code.
+            stop: One past the last code.
+
+        Returns:
+            [N, stop - start], float64 for float64, else float32.
+        """
+        return matmul(u_NF, self.block(start, stop, device=u_NF.device, dtype=u_NF.dtype).T)
+
+    def adjoint(self, g_NK: Tensor, start: int, stop: int, *, dtype: torch.dtype) -> Tensor:
+        """sum_j g_ij w_j over codes start to stop.
+
+        Args:
+            g_NK: Weights [N, stop - start].
+            start: First code.
+            stop: One past the last code.
+            dtype: Precision of the product. float16 is taken as bfloat16: the small weights of unused codes would
+                underflow in it.
+
+        Returns:
+            [N, F], float64 for float64, else float32.
+        """
+        if dtype == torch.float16:
+            dtype = torch.bfloat16
+        return matmul(g_NK.to(dtype), self.block(start, stop, device=g_NK.device, dtype=dtype))
 
     def checksum(self) -> str:
         """Short fingerprint of the codes; runs and ranks that share it share the dictionary."""
-        return hashlib.sha256(self._bits.numpy().tobytes()).hexdigest()[:16]
+        return self._checksum
+
+    @functools.cached_property
+    def _checksum(self) -> str:
+        name = f"{self.kind} {self.num_codes} {self.width} ".encode()
+        return hashlib.sha256(name + self._bits.cpu().numpy().tobytes()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"RademacherDictionary(num_codes={self.num_codes}, width={self.width}, seed={self.seed})"

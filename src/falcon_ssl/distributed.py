@@ -10,12 +10,15 @@ the mean that DDP takes over ranks is exactly the gradient of L. Equal shards ar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from falcon_ssl.errors import InputError
 
 
 def is_distributed() -> bool:
@@ -89,17 +92,44 @@ def all_reduce_sum_async(x: Tensor) -> Callable[[], Tensor]:
 
 def row_counts(num_rows: int, device: torch.device) -> list[int]:
     """Rows held by each rank, in rank order."""
+    return [row[0] for row in _gather_integers([num_rows], device)]
+
+
+def agreed_global_count(num_rows: int, fingerprint: str, device: torch.device) -> int:
+    """Rows over all ranks, the N of every 1/N, from ranks that work on the same thing.
+
+    Args:
+        num_rows: Rows of this rank.
+        fingerprint: What must be the same everywhere, in words; a message shows this rank's.
+        device: Where the process group communicates.
+
+    Raises:
+        InputError: On every rank when two ranks hold different fingerprints, so that none waits for another.
+    """
     if not is_distributed():
-        return [num_rows]
-    mine = torch.tensor([num_rows], device=device)
-    counts = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(counts, mine)
-    return [int(count) for count in counts]
+        return num_rows
+    digest = int.from_bytes(hashlib.sha256(fingerprint.encode()).digest()[:7], "little")
+    rows = _gather_integers([num_rows, digest], device)
+    digests = [row[1] for row in rows]
+    if len(set(digests)) > 1:
+        others = [r for r, other in enumerate(digests) if other != digest]
+        raise InputError(
+            "ranks disagree on the loss",
+            received=f"rank {rank()}: {fingerprint}; not the same on ranks {others}",
+            expected="the same dictionary and the same options on every rank",
+            fix="give every rank the same seed, sizes and options",
+        )
+    return sum(row[0] for row in rows)
 
 
-def global_count(num_rows: int, device: torch.device) -> int:
-    """Rows over all ranks: the N of every 1/N."""
-    return sum(row_counts(num_rows, device))
+def _gather_integers(mine: list[int], device: torch.device) -> list[list[int]]:
+    """The integers of every rank, in rank order."""
+    if not is_distributed():
+        return [mine]
+    sent = torch.tensor(mine, device=device)
+    received = [torch.empty_like(sent) for _ in range(world_size())]
+    dist.all_gather(received, sent)
+    return [[int(x) for x in row] for row in torch.stack(received).tolist()]
 
 
 class _AllGatherRows(torch.autograd.Function):

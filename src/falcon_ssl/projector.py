@@ -51,9 +51,10 @@ class FalconProjector(nn.Module):
         self.norm = GlobalBatchNorm(embed_dim)
 
     def forward(self, z_ND: Tensor) -> Tensor:
-        """Embeddings u [N, F] of representations z [N, D], in the dtype of z."""
+        """Embeddings u [N, F] of representations z [N, D], in the dtype of z or of autocast."""
         check_matrix("representation", z_ND, columns=self.in_dim)
         y_NF: Tensor = self.norm(self.linear(z_ND))
         if self.embedding_norm == "tanh":
             return y_NF.tanh() / math.sqrt(self.embed_dim)
-        return normalize(y_NF, dim=1)
+        # Under autocast the norm is float32 and would widen the quotient.
+        return normalize(y_NF, dim=1).to(y_NF.dtype)

@@ -4,8 +4,7 @@ s_ij = L / sqrt(F) <u_i, w_j>                          logits
 p_ij = softmax_j(s_ij)                                 assignment, kept as log p = s - logsumexp(s)
 m_j  = (1/N) sum_i p_ij                                marginal over the global batch
 I    = -(1/N) sum_ij p_ij log p'_ij                    invariance
-Df   = -sum_j q_j log m_j                              prior matching, forward
-Dr   =  sum_j m_j log(m_j / q_j)                       prior matching, reverse
+D    = divergence between m and the prior q            see losses/objective.py
 loss = beta I + D
 """
 
@@ -13,61 +12,61 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
-from falcon_ssl.dictionary import Dictionary
-from falcon_ssl.distributed import all_reduce_max, all_reduce_sum, global_count
-from falcon_ssl.losses.terms import LossTerms, PriorMatching
+from falcon_ssl.dictionary import StreamedDictionary
+from falcon_ssl.distributed import all_reduce_max, all_reduce_sum
+from falcon_ssl.losses.objective import Objective
+from falcon_ssl.losses.terms import LossTerms
 
 
 def falcon_loss_reference(
-    u1_NF: Tensor,
-    u2_NF: Tensor,
-    dictionary: Dictionary,
-    *,
-    logit_scale: float,
-    beta: float,
-    prior_matching: PriorMatching,
-    log_prior_C: Tensor,
-    symmetric: bool,
-) -> LossTerms:
+    u1_NF: Tensor, u2_NF: Tensor, dictionary: StreamedDictionary, objective: Objective
+) -> tuple[LossTerms, Tensor]:
     """FALCON.md section 3, with all N x C tensors written out.
 
     Args:
         u1_NF: Embeddings of the first view, this rank's rows.
         u2_NF: Embeddings of the second view.
         dictionary: C codes of width F.
-        logit_scale: L.
-        beta: Weight of the invariance.
-        prior_matching: "forward" or "reverse".
-        log_prior_C: log q, in the dtype of the computation.
-        symmetric: Average both orders of the views.
+        objective: The options.
+
+    Returns:
+        The terms, and the log marginal of the batch [V, C], detached, V the number of orders of the views.
     """
+    u1_NF, u2_NF = at_least_float32(u1_NF), at_least_float32(u2_NF)
     codes_CF = dictionary.block(0, dictionary.num_codes, device=u1_NF.device, dtype=u1_NF.dtype)
-    scale = logit_scale / math.sqrt(dictionary.width)
+    scale = objective.logit_scale / math.sqrt(dictionary.width)
     log_p1_NC = log_assignment(scale * u1_NF @ codes_CF.T)
     log_p2_NC = log_assignment(scale * u2_NF @ codes_CF.T)
-    num_rows = global_count(u1_NF.shape[0], u1_NF.device)
 
     orders = [(log_p1_NC, log_p2_NC)]
-    if symmetric:
+    if objective.symmetric:
         orders.append((log_p2_NC, log_p1_NC))
     invariance = prior = entropy = u1_NF.new_zeros(())
+    log_marginals = []
     for log_p_NC, log_q_NC in orders:
         p_NC = log_p_NC.exp()
-        invariance = invariance - all_reduce_sum((p_NC * log_q_NC).sum()) / num_rows
-        entropy = entropy - all_reduce_sum((p_NC * log_p_NC).sum()) / num_rows
-        prior = prior + match_prior(
-            log_marginal(log_p_NC, num_rows), log_prior_C, prior_matching=prior_matching
-        )
+        invariance = invariance - all_reduce_sum((p_NC * log_q_NC).sum()) / objective.num_rows
+        entropy = entropy - all_reduce_sum((p_NC * log_p_NC).sum()) / objective.num_rows
+        log_m_C = log_marginal(log_p_NC, objective.num_rows)
+        log_marginals.append(log_m_C.detach())
+        prior = prior + objective.match_prior(log_m_C)
     invariance, prior, entropy = (x / len(orders) for x in (invariance, prior, entropy))
-    return LossTerms(
-        total=beta * invariance + prior,
+    terms = LossTerms(
+        total=objective.beta * invariance + prior,
         invariance=invariance.detach(),
         prior_matching=prior.detach(),
         entropy=entropy.detach(),
         consistency=(invariance - entropy).detach(),
     )
+    return terms, torch.stack(log_marginals)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float64 as it is, everything else in float32."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def log_assignment(s_NC: Tensor) -> Tensor:
@@ -80,10 +79,3 @@ def log_marginal(log_p_NC: Tensor, num_rows: int) -> Tensor:
     top_C = all_reduce_max(log_p_NC.detach().amax(dim=0))
     sum_C = all_reduce_sum((log_p_NC - top_C).exp().sum(dim=0))
     return sum_C.log() + top_C - math.log(num_rows)
-
-
-def match_prior(log_m_C: Tensor, log_q_C: Tensor, *, prior_matching: PriorMatching) -> Tensor:
-    """Df = -sum_j q_j log m_j (forward) or Dr = sum_j m_j (log m_j - log q_j) (reverse)."""
-    if prior_matching == "forward":
-        return -(log_q_C.exp() * log_m_C).sum()
-    return (log_m_C.exp() * (log_m_C - log_q_C)).sum()

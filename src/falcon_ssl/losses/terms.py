@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError, check_at_least
 
-PriorMatching = Literal["forward", "reverse"]
-
 
 class LossTerms(NamedTuple):
     """The FALCON loss and what it is made of: 0-dim tensors, in nats, equal on every rank.
 
-    Only ``total`` carries a gradient; the other terms are detached, whatever back end computed them.
+    Only ``total`` carries a gradient; the other terms are detached, whatever back end computed them. They mean the same
+    for every dictionary: the complete one, for which log C = F log 2, subtracts nothing.
 
     Args:
         total: beta * invariance + prior_matching.

@@ -1,0 +1,91 @@
+"""What is minimised, apart from how: the options of the loss, and the divergence between marginal and prior.
+
+Df = -sum_j q_j log m_j                  forward
+Dr =  sum_j m_j log(m_j / q_j)           reverse, KL(m || q)
+D2 =  log sum_j m_j^2 / q_j              renyi2, never below Dr
+
+With a running average, m is replaced by m' = h + share * m: h is history, and the gradient flows through m alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PriorMatching = Literal["forward", "reverse", "renyi2"]
+PRIOR_MATCHINGS: tuple[PriorMatching, ...] = ("forward", "reverse", "renyi2")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Checked options, as every back end receives them.
+
+    Args:
+        logit_scale: L.
+        beta: Weight of the invariance.
+        prior_matching: Which divergence.
+        symmetric: Average both orders of the views.
+        num_rows: N over all ranks.
+        log_prior_C: log q, in the dtype of the computation.
+        log_history_C: log h, the share of earlier batches in the marginal; None without a running average.
+        log_share: log of the current batch's share in the marginal, 0-dim; None without a running average.
+    """
+
+    logit_scale: float
+    beta: float
+    prior_matching: PriorMatching
+    symmetric: bool
+    num_rows: int
+    log_prior_C: Tensor
+    log_history_C: Tensor | None = None
+    log_share: Tensor | None = None
+
+    def match_prior(self, log_m_C: Tensor) -> Tensor:
+        """The divergence of the whole marginal, 0-dim."""
+        return self.finish(self.summands(log_m_C, slice(None)).sum())
+
+    def summands(self, log_m_K: Tensor, codes: slice) -> Tensor:
+        """One term a code; `finish` of their sum over all codes is the divergence.
+
+        Args:
+            log_m_K: Log marginal of the batch over some codes.
+            codes: Which codes these are.
+        """
+        log_q_K = self.log_prior_C[codes]
+        log_m_K = self._with_history(log_m_K, codes)
+        if self.prior_matching == "forward":
+            return -(log_q_K.exp() * log_m_K)
+        if self.prior_matching == "reverse":
+            return log_m_K.exp() * (log_m_K - log_q_K)
+        return (2 * log_m_K - log_q_K).exp()
+
+    def finish(self, total: Tensor) -> Tensor:
+        """From the sum of all summands to the divergence."""
+        return total.log() if self.prior_matching == "renyi2" else total
+
+    def slopes(self, log_m_K: Tensor, codes: slice) -> Tensor:
+        """m_j times the derivative of the summands with respect to m_j, up to a constant times m_j.
+
+        The softmax over codes annihilates that constant. Times `slope_factor` it is the divergence's derivative.
+        """
+        log_q_K = self.log_prior_C[codes]
+        log_all_K = self._with_history(log_m_K, codes)
+        if self.log_share is not None:
+            log_m_K = log_m_K + self.log_share
+        if self.prior_matching == "forward":
+            return -(log_q_K + log_m_K - log_all_K).exp()
+        if self.prior_matching == "reverse":
+            return log_m_K.exp() * (log_all_K - log_q_K)
+        return 2 * (log_m_K + log_all_K - log_q_K).exp()
+
+    def slope_factor(self, total: Tensor) -> Tensor:
+        """Derivative of `finish` at the sum of all summands."""
+        return 1 / total if self.prior_matching == "renyi2" else torch.ones_like(total)
+
+    def _with_history(self, log_m_K: Tensor, codes: slice) -> Tensor:
+        if self.log_history_C is None or self.log_share is None:
+            return log_m_K
+        return torch.logaddexp(self.log_history_C[codes], log_m_K + self.log_share)
