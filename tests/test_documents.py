@@ -1,0 +1,98 @@
+"""What the documents show is what happens: their code runs, their commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from falcon_ssl import cli, falcon_loss, logit_scale
+from falcon_ssl.dictionary import check_block
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = ROOT / "MINIMAL.md"  # its code has a test of its own
+DOCUMENTS = [ROOT / "README.md", MINIMAL, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S
+    )
+
+
+CODE = [
+    (path, i) for path in DOCUMENTS if path != MINIMAL for i in range(len(blocks(path, "python")))
+]
+COMMANDS = sorted(
+    {
+        line.split("#")[0].strip()
+        for path in DOCUMENTS
+        for block in blocks(path, "console")
+        for line in block.splitlines()
+        if line.startswith("falcon-ssl ")
+    }
+)
+
+
+class WrittenDictionary:
+    """Codes that a document wrote down."""
+
+    def __init__(self, codes: torch.Tensor) -> None:
+        self.codes, (self.num_codes, self.width) = codes, codes.shape
+
+    def block(
+        self, start: int, stop: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        check_block(start, stop, self.num_codes)
+        return self.codes[start:stop].to(device, dtype)
+
+
+@pytest.mark.parametrize(("path", "index"), CODE, ids=[f"{p.name}-{i}" for p, i in CODE])
+def test_python_blocks_run(
+    path: Path, index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    exec(compile(blocks(path, "python")[index], str(path), "exec"), {})
+
+
+def test_minimal_is_the_method(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its loss is the library's loss, and it learns."""
+    (code,) = blocks(MINIMAL, "python")
+    assert len(code.splitlines()) < 70, "one screen"
+    names: dict[str, object] = {}
+    exec(compile(code, "MINIMAL.md", "exec"), names)
+    same = float(capsys.readouterr().out.rsplit(" ", 1)[1])
+    assert same > 0.97, (
+        "raw pixels give about .985 with 8x8 digits unshifted; a collapsed encoder about .1"
+    )
+    u1, u2 = normalize(torch.randn(2, 32, names["F"]), dim=2)  # type: ignore[arg-type]
+    ours = falcon_loss(
+        u1,
+        u2,
+        WrittenDictionary(names["codes"]),  # type: ignore[arg-type]
+        logit_scale=logit_scale(names["C"], names["epsilon"]),  # type: ignore[arg-type]
+        beta=names["beta"],  # type: ignore[arg-type]
+        backend="reference",
+    )
+    assert torch.allclose(names["falcon_loss"](u1, u2), ours.total, rtol=1e-5)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_parse(command: str) -> None:
+    words = shlex.split(command)[1:]
+    if words[1:] == ["--help"]:
+        with pytest.raises(SystemExit, match="0"):
+            cli.build_parser().parse_args(words)
+    else:
+        cli.build_parser().parse_args(words)
+
+
+def test_links_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
