@@ -63,7 +63,7 @@ def _pictures(
     codes_CF = rng.choice([-1.0, 1.0], size=(num_codes, width))
     code = (labels * 7 + rng.integers(0, 7, 360)) % num_codes
     u = _unit(codes_CF[code] + 0.55 * rng.normal(size=(360, width)))
-    z = codes_CF[code][:, :64] @ rng.normal(size=(64, 64)) + 2 * rng.normal(size=(360, 64))
+    z = codes_CF[code] @ rng.normal(size=(width, 64)) + 2 * rng.normal(size=(360, 64))
     flat = images.reshape(360, -1)
     random_u = _unit(flat @ rng.normal(size=(64, width)) + 40)
     rows = np.sort(rng.permutation(360)[:240])

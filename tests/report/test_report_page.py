@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -206,3 +207,26 @@ def test_no_module_of_the_report_imports_torch() -> None:
                 assert not name.startswith("torch"), path
                 if name.startswith("falcon_ssl"):
                     assert any(name == a or name.startswith(a + ".") for a in allowed), (path, name)
+
+
+def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5)
+    measure = {
+        "name": "mean cosine",
+        "value": 0.97,
+        "random": 0.4,
+        "ideal": 0.0,
+        "meaning": "alike",
+    }
+    collapses = [
+        {"name": "representation", "verdict": "collapsed", "measures": [measure]},
+        {"name": "cluster", "verdict": "healthy", "measures": []},
+    ]
+    record = {"verdict": "collapsed", "collapses": collapses}
+    (folder / "diagnosis.json").write_text(json.dumps(record))
+    verdict = judge(read_run(folder))
+    assert verdict.status == "collapsed"
+    assert "the diagnosis finds representation collapse" in verdict.sentence
+    text = text_of(build_report(folder))
+    assert "representation collapsed mean cosine 0.97 0.4 0 alike" in text
+    assert "cluster healthy" in text

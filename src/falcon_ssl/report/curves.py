@@ -66,7 +66,7 @@ HEALTH_PANELS = (
     ),
     Panel(
         "Effective rank",
-        {"effective_rank_u": "of the embedding", "effective_rank_z": "of the representation"},
+        {"effective_rank_u": "effective rank of u", "effective_rank_z": "effective rank of z"},
         "directions",
         "exp(entropy of the normalised singular values) on the training batch: how many"
         " directions are in use.",
@@ -136,7 +136,7 @@ def overlay_figures(runs: Sequence[tuple[str, int, Run]]) -> list[Figure]:
             series = [_series(label, c[name], colour) for label, colour, c in logged if name in c]
             if not series:
                 continue
-            title = panel.title if len(panel.curves) == 1 else f"{text[:1].upper()}{text[1:]}"
+            title = panel.title if len(panel.curves) == 1 else text[:1].upper() + text[1:]
             found.append(_figure(title, panel, series, [], [run for _, _, run in runs]))
     return found
 

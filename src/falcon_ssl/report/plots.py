@@ -63,9 +63,7 @@ def covariance_figure(run: Run) -> Figure | None:
     if not pictures:
         return None
     body = Markup("").join(
-        Markup('<div class="matrix"><span>{}: off-diagonal RMS {}</span>{}</div>').format(
-            name, format_number(off_diagonal_rms(matrix)), _picture(matrix, f"covariance, {name}")
-        )
+        matrix_picture(matrix, f"{name}: off-diagonal RMS {off_diagonal_rms(matrix):.3f}")
         for name, matrix in pictures
     )
     width = pictures[0][1].shape[0]
@@ -82,8 +80,34 @@ def covariance_figure(run: Run) -> Figure | None:
     )
 
 
-def _picture(matrix: Array, text: str) -> Markup:
-    return Markup('<img alt="{}" src="{}">').format(text, heat_map(pick_square(matrix)))
+def matrix_picture(matrix: Array, name: str) -> Markup:
+    """A square heat map under its name; large ones show an even subsample of rows and columns."""
+    return Markup('<div class="matrix"><span>{n}</span><img alt="{n}" src="{u}"></div>').format(
+        n=name, u=heat_map(pick_square(matrix))
+    )
+
+
+def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
+    """The covariances, then the adjacencies, of several runs in small."""
+    found = []
+    for key, title, caption in (
+        (
+            "covariance_FF",
+            "Covariance HᵀH",
+            "H = √(F/N)·u over the test split, not centred; values beyond ±1 are drawn as ±1.",
+        ),
+        (
+            "adjacency_MM",
+            "Adjacency, sorted by code",
+            "Cosines between test rows of whole codes, a subsample, not centred.",
+        ),
+    ):
+        drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
+        if drawn:
+            body = Markup("").join(matrix_picture(matrix, label) for label, matrix in drawn)
+            body = Markup('<div class="gallery">{}</div>{}').format(body, COLOUR_SCALE)
+            found.append(Figure(title, body, caption, span="wide"))
+    return found
 
 
 def class_colour(label: int, num_classes: int) -> str:

@@ -1,0 +1,220 @@
+"""Several runs side by side: one table with the best in bold, curves and spectra over one another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from falcon_ssl.errors import InputError
+from falcon_ssl.report.curves import overlay_figures
+from falcon_ssl.report.document import Block, Cell, Figure, Page, Rows, Section, Table, write_page
+from falcon_ssl.report.families import Family, Spread, families, spread
+from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.metrics import Metric, describe
+from falcon_ssl.report.plots import effective_rank, gallery_figures, split_name
+from falcon_ssl.report.records import Run, read_run
+from falcon_ssl.report.svg import Series, line_chart
+from falcon_ssl.report.tables import grouped, metric_keys
+
+JUDGED_BY = ("top1_linear", "top1_knn", "ami_kmeans_z", "effective_rank_z")
+
+
+def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Write one self-contained page that compares runs.
+
+    Runs that differ only by seeds are one column, mean ± sample standard deviation.
+
+    Args:
+        run_dirs: At least two run folders.
+        out: File to write, such as ``comparison.html``; an older one is replaced.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: When there are fewer than two folders, or a record is missing or broken.
+    """
+    runs = read_runs(run_dirs)
+    return write_page(comparison_page(families(runs)), Path(out))
+
+
+def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
+    """Read at least two run folders; raises InputError for fewer, or for one given twice."""
+    resolved = {Path(path).resolve() for path in run_dirs}
+    if len(run_dirs) < 2 or len(resolved) < len(run_dirs):
+        raise InputError(
+            "nothing to compare",
+            received=f"{len(run_dirs)} run folders, {len(resolved)} of them different",
+            expected="at least 2 different ones",
+            fix="name several runs",
+        )
+    return [read_run(Path(path)) for path in run_dirs]
+
+
+def comparison_page(compared: Sequence[Family]) -> Page:
+    """The page that compares families of runs."""
+    num_runs = sum(len(family.runs) for family in compared)
+    legend = [
+        (family.label, colour, run) for colour, family in enumerate(compared) for run in family.runs
+    ]
+    return Page(
+        title="Comparison",
+        eyebrow=f"{num_runs} runs, {len(compared)} configurations",
+        status=None,
+        verdict=leader(compared),
+        sections=[
+            Section(
+                "numbers",
+                "Numbers",
+                "The best of each row is bold where one direction is better. Runs that differ only by"
+                " seeds share a column: mean ± sample standard deviation.",
+                number_blocks(compared),
+            ),
+            Section(
+                "spectra",
+                "Spectra",
+                "How many directions each network really uses.",
+                spectrum_overlays(legend),
+            ),
+            Section(
+                "pictures",
+                "Pictures",
+                "The first run of each configuration.",
+                gallery_figures([(family.label, family.runs[0]) for family in compared]),
+            ),
+            Section(
+                "training",
+                "Training",
+                "One line per run; seeds of one configuration share a colour.",
+                overlay_figures(legend),
+            ),
+        ],
+    )
+
+
+def leader(compared: Sequence[Family]) -> str:
+    """One sentence: who is best by the first number that all families have."""
+    for key in JUDGED_BY:
+        spreads = [family_spread(family, key) for family in compared]
+        known = [s for s in spreads if s is not None]
+        if len(known) < len(compared):
+            continue
+        metric = describe(key)
+        if len(compared) == 1:
+            return f"One configuration, {known[0].count} seeds: {metric.label} {known[0].text(metric.kind)}."
+        best, second = sorted(range(len(known)), key=lambda k: known[k].mean, reverse=True)[:2]
+        return (
+            f"Best by {metric.label}: {compared[best].label} with {known[best].text(metric.kind)},"
+            f" before {compared[second].label} with {known[second].text(metric.kind)}"
+            f"{_doubt(known[best], known[second])}."
+        )
+    return "No number was measured in all of these runs, so none can be called the best."
+
+
+def _doubt(best: Spread, second: Spread) -> str:
+    """A remark when the lead is not larger than what seeds alone change."""
+    if best.deviation is None or second.deviation is None:
+        return ""
+    within = best.mean - second.mean <= math.hypot(best.deviation, second.deviation)
+    return "; the difference is within the spread over seeds" if within else ""
+
+
+def family_spread(family: Family, key: str) -> Spread | None:
+    """Mean and spread of one number over the seeds of a family."""
+    return spread([run.metric(key) for run in family.runs])
+
+
+def number_blocks(compared: Sequence[Family]) -> list[Block]:
+    """The table of all numbers, and what each column stands for."""
+    runs = [run for family in compared for run in family.runs]
+    keys = metric_keys(runs)
+    columns = [f"{f.label} (n = {len(f.runs)})" if len(f.runs) > 1 else f.label for f in compared]
+    members = Table(
+        head=["", "run folders", "seeds"],
+        groups=[
+            Rows(
+                "",
+                [
+                    [
+                        Cell(family.label),
+                        Cell(", ".join(run.name for run in family.runs)),
+                        Cell(", ".join(str(run.setting("seed")) for run in family.runs)),
+                    ]
+                    for family in compared
+                ],
+            )
+        ],
+        numeric=0,
+        title="What was compared",
+    )
+    numbers = Table(
+        head=["", *columns, "random encoder", "chance · ideal"],
+        groups=[
+            Rows(group, [_row(compared, key, metric) for key, metric in found])
+            for group, found in grouped(keys)
+        ],
+        numeric=len(compared) + 1,
+        note="Random encoder: mean over the same runs before training. All on the test split.",
+    )
+    return [numbers, members] if keys else [members]
+
+
+def _row(compared: Sequence[Family], key: str, metric: Metric) -> list[Cell]:
+    spreads = [family_spread(family, key) for family in compared]
+    best = _best([s.mean for s in spreads if s], metric)
+    random = spread([r.metric("random_encoder", key) for f in compared for r in f.runs])
+    return [
+        Cell(metric.label),
+        *(
+            Cell(s.text(metric.kind), best=format_number(s.mean, metric.kind) == best)
+            if s
+            else Cell("–")
+            for s in spreads
+        ),
+        Cell(format_number(random.mean if random else None, metric.kind)),
+        Cell(metric.reference),
+    ]
+
+
+def _best(means: Sequence[float], metric: Metric) -> str | None:
+    """The best of several means as it is written; None when all are written alike."""
+    finite = [mean for mean in means if math.isfinite(mean)]
+    written = {format_number(mean, metric.kind) for mean in means}
+    if metric.better is None or len(written) < 2 or not finite:
+        return None
+    return format_number(max(finite) if metric.better == "higher" else min(finite), metric.kind)
+
+
+def spectrum_overlays(legend: Sequence[tuple[str, int, Run]]) -> list[Block]:
+    """Spectra of z and u, one line per run."""
+    found: list[Block] = []
+    for space, title in (("z", "representations z"), ("u", "embeddings u")):
+        drawn = [
+            (label, colour, run, run.arrays[f"spectrum_{space}"])
+            for label, colour, run in legend
+            if f"spectrum_{space}" in run.arrays
+        ]
+        if not drawn:
+            continue
+        series = [
+            Series(label, np.arange(1, len(s) + 1), np.where(s > s.max() * 1e-5, s, np.nan), colour)
+            for label, colour, _, s in drawn
+        ]
+        ranks = [effective_rank(s) for *_, s in drawn]
+        chart = line_chart(
+            series,
+            x_label="singular value, largest first",
+            y_label="share of the sum",
+            description=f"spectra of the {title}",
+            y_scale="log",
+        )
+        caption = (
+            f"Singular values of the centred {title} over the {split_name(drawn[0][2])}, divided by"
+            " their sum; shares below 10⁻⁵ of the largest are left out. Effective ranks from"
+            f" {min(ranks):.1f} to {max(ranks):.1f}."
+        )
+        found.append(Figure(f"Spectra of the {title}", chart, caption))
+    return found

@@ -1,0 +1,332 @@
+"""Quality and geometry against the size of the dictionary: the paper's figures, with honest chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from falcon_ssl.errors import InputError
+from falcon_ssl.report.axes import Scale
+from falcon_ssl.report.comparison import (
+    family_spread,
+    number_blocks,
+    read_runs,
+    spectrum_overlays,
+)
+from falcon_ssl.report.document import Block, Figure, Page, Section, write_page
+from falcon_ssl.report.families import Family, differing, spread
+from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.metrics import describe
+from falcon_ssl.report.plots import gallery_figures, off_diagonal_rms
+from falcon_ssl.report.records import Run
+from falcon_ssl.report.svg import Level, Series, line_chart
+
+# What may change along a sweep: the dictionary, and how its scale is stated and its loss computed.
+SIZE_OPTIONS = frozenset({"dictionary", "num_codes", "epsilon", "temperature", "backend"})
+# The complete dictionary has a divergence of its own.
+COMPLETE_OPTIONS = SIZE_OPTIONS | {"prior_matching"}
+
+DIGITS, RAISED = "0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One dictionary of the sweep.
+
+    Attributes:
+        family: Its runs.
+        x: Position on the axis: C, or one step of the axis further for the complete dictionary.
+        name: C in short, or 2^F.
+        num_codes: C; infinite for the complete dictionary as far as a plot is concerned.
+    """
+
+    family: Family
+    x: float
+    name: str
+    num_codes: float
+
+
+def build_sweep(run_dirs: Sequence[Path], out: Path) -> Path:
+    """Write one self-contained page about a sweep over dictionary sizes.
+
+    Args:
+        run_dirs: Run folders of at least two sizes; several seeds of a size are averaged.
+        out: File to write; an older one is replaced.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: When there are fewer than two sizes, the runs differ in anything else than the
+            dictionary and seeds, or a record is missing or broken.
+    """
+    return write_page(sweep_page(sweep_points(read_runs(run_dirs))), Path(out))
+
+
+def sweep_points(runs: Sequence[Run]) -> list[Point]:
+    """Order runs by the size of their dictionary; raises InputError unless it is a sweep."""
+    finite = [run for run in runs if not _is_complete(run)]
+    complete = [run for run in runs if _is_complete(run)]
+    _check_only(finite, SIZE_OPTIONS)
+    _check_only(runs, COMPLETE_OPTIONS if complete else SIZE_OPTIONS)
+    sized: dict[int, list[Run]] = {}
+    for run in finite:
+        sized.setdefault(_num_codes(run), []).append(run)
+    points = [
+        Point(
+            Family(f"C = {format_number(size, 'count')}", tuple(sized[size])),
+            size,
+            _short(size),
+            size,
+        )
+        for size in sorted(sized)
+    ]
+    if complete:
+        widths = {run.embed_dim for run in complete}
+        name = _power(widths.pop()) if len(widths) == 1 else "2ᶠ"
+        last = points[-1].x if points else 1.0
+        step = last / points[-2].x if len(points) > 1 else 4.0
+        family = Family(f"complete, {name}", tuple(complete))
+        points.append(Point(family, last * step, name, math.inf))
+    if len(points) < 2:
+        raise InputError(
+            "this is no sweep",
+            received=f"{len(points)} dictionary size",
+            expected="at least 2",
+            fix="name runs with different num_codes",
+        )
+    return points
+
+
+def _is_complete(run: Run) -> bool:
+    return bool(run.setting("dictionary") == "complete")
+
+
+def _num_codes(run: Run) -> int:
+    num_codes = run.number_setting("num_codes")
+    if num_codes is None or num_codes < 1:
+        raise InputError(
+            f"run {run.name} has no dictionary size",
+            received=run.setting("num_codes"),
+            expected="num_codes in its config.yaml",
+            fix="leave it out of the sweep",
+        )
+    return int(num_codes)
+
+
+def _check_only(runs: Sequence[Run], allowed: frozenset[str]) -> None:
+    others = [name for name in differing(runs) if name.rsplit(".", 1)[-1] not in allowed]
+    if others:
+        raise InputError(
+            "the runs differ in more than their dictionary",
+            received=", ".join(others),
+            expected="equal options, but for the dictionary and seeds",
+            fix="compare them with a comparison report instead",
+        )
+
+
+def _power(width: float | None) -> str:
+    """2 to the power of F, with raised digits."""
+    return "2ᶠ" if width is None else "2" + f"{width:.0f}".translate(str.maketrans(DIGITS, RAISED))
+
+
+def _short(size: int) -> str:
+    """A size as people say it: 1024 is 1K.
+
+    Example:
+        >>> [_short(size) for size in (64, 1000, 1024, 16384, 1048576)]
+        ['64', '1000', '1K', '16K', '1M']
+    """
+    for unit, letter in ((2**20, "M"), (2**10, "K")):
+        if size >= unit and size % unit == 0:
+            return f"{size // unit}{letter}"
+    return str(size)
+
+
+def sweep_page(points: Sequence[Point]) -> Page:
+    """The page of a sweep."""
+    legend = [(p.family.label, k, run) for k, p in enumerate(points) for run in p.family.runs]
+    families_ = [point.family for point in points]
+    num_runs = sum(len(family.runs) for family in families_)
+    return Page(
+        title="Dictionary size",
+        eyebrow=f"{num_runs} runs, {len(points)} dictionaries from {points[0].name} to {points[-1].name}",
+        status=None,
+        verdict=_sentence(points),
+        sections=[
+            Section(
+                "quality",
+                "Quality",
+                "Each point is the mean over seeds, the bar its sample standard deviation.",
+                _quality(points),
+            ),
+            Section(
+                "geometry",
+                "Geometry",
+                "With more codes the covariance tends to the identity, the blocks of the adjacency"
+                " shrink and the spectrum flattens.",
+                [*_geometry(points), *spectrum_overlays(legend)],
+            ),
+            Section(
+                "pictures",
+                "Pictures",
+                "The first run of each size.",
+                gallery_figures([(p.family.label, p.family.runs[0]) for p in points]),
+            ),
+            Section(
+                "numbers", "All numbers", "Mean ± spread over seeds.", number_blocks(families_)
+            ),
+        ],
+    )
+
+
+def _sentence(points: Sequence[Point]) -> str:
+    for key in ("top1_linear", "top1_knn", "ami_codes", "effective_rank_u"):
+        spreads = [family_spread(point.family, key) for point in points]
+        known = [(s, p) for s, p in zip(spreads, points, strict=True) if s is not None]
+        if len(known) < 2:
+            continue
+        metric = describe(key)
+        (first, p), (last, q) = known[0], known[-1]
+        return (
+            f"From {p.name} to {q.name} codes, {metric.label} goes from"
+            f" {first.text(metric.kind)} to {last.text(metric.kind)}."
+        )
+    return "These runs were not evaluated: there is no number to follow along the sweep."
+
+
+def _quality(points: Sequence[Point]) -> list[Block]:
+    panels: list[tuple[str, dict[str, str], str, str, bool]] = [
+        (
+            "Accuracy of frozen representations",
+            {"top1_linear": "linear probe", "top1_knn": "nearest neighbours"},
+            "top-1, in [0, 1]",
+            "Share of test images classified correctly. Dashed: the same for the random encoder.",
+            True,
+        ),
+        (
+            "Codes as clusters",
+            {"ami_codes": "AMI", "nmi_codes": "NMI", "chance_nmi_codes": "NMI of permuted labels"},
+            "agreement with the classes",
+            "NMI (arithmetic mean) grows with the number of codes even when labels are permuted:"
+            " that chance level is drawn beside it. AMI is adjusted for it. Test split.",
+            False,
+        ),
+        (
+            "k-means clusters",
+            {"ami_kmeans_z": "AMI on z", "ami_kmeans_u": "AMI on u"},
+            "agreement with the classes",
+            "k-means with as many clusters as classes; AMI is adjusted for chance. Test split."
+            " Dashed: the same for the random encoder.",
+            True,
+        ),
+    ]
+    found = []
+    for title, keys, unit, caption, beside in panels:
+        curves = [(text, key) for key, text in keys.items()]
+        series = [_along(points, key, text, k) for k, (text, key) in enumerate(curves)]
+        drawn = [s for s in series if np.isfinite(s.y).any()]
+        levels = _random_levels(points, keys) if beside else []
+        if drawn:
+            found.append(Figure(title, _chart(points, drawn, unit, title, levels=levels), caption))
+    return [*found]
+
+
+def _random_levels(points: Sequence[Point], keys: dict[str, str]) -> list[Level]:
+    """What the random encoder reaches, for each key; it does not depend on the dictionary."""
+    runs = [run for point in points for run in point.family.runs]
+    found = [
+        (text, spread([r.metric("random_encoder", key) for r in runs]))
+        for key, text in keys.items()
+    ]
+    return [Level(s.mean, f"random encoder, {text}") for text, s in found if s is not None]
+
+
+def _along(points: Sequence[Point], key: str, text: str, colour: int) -> Series:
+    """One number along the sweep; a gap where it was not measured."""
+    spreads = [family_spread(point.family, key) for point in points]
+    deviations = [s.deviation or 0.0 if s else 0.0 for s in spreads]
+    return Series(
+        text,
+        np.array([point.x for point in points]),
+        np.array([s.mean if s else np.nan for s in spreads]),
+        colour,
+        spread=np.array(deviations),
+        dots=True,
+    )
+
+
+def _chart(
+    points: Sequence[Point],
+    series: Sequence[Series],
+    unit: str,
+    title: str,
+    *,
+    levels: Sequence[Level] = (),
+    y_scale: Scale = "linear",
+    from_zero: bool = False,
+) -> Markup:
+    return line_chart(
+        series,
+        x_label="codes in the dictionary",
+        y_label=unit,
+        description=f"{title} against the size of the dictionary",
+        x_scale="log",
+        y_scale=y_scale,
+        x_names=[(point.x, point.name) for point in points],
+        levels=levels,
+        from_zero=from_zero,
+    )
+
+
+def _geometry(points: Sequence[Point]) -> list[Block]:
+    found: list[Block] = []
+    x = np.array([point.x for point in points])
+    measured = [
+        spread(
+            [
+                off_diagonal_rms(r.arrays["covariance_FF"])
+                for r in p.family.runs
+                if "covariance_FF" in r.arrays
+            ]
+        )
+        for p in points
+    ]
+    if any(measured):
+        title = "Off-diagonal RMS of HᵀH"
+        y = np.array([s.mean if s else np.nan for s in measured])
+        bars = np.array([s.deviation or 0.0 if s else 0.0 for s in measured])
+        # 1/sqrt(C); no line down to the complete dictionary, where it is zero.
+        floor = np.array([1 / math.sqrt(p.num_codes) or math.nan for p in points])
+        series = [
+            Series("measured", x, y, 0, spread=bars, dots=True),
+            Series("1/√C, the optimum of a Rademacher dictionary", x, floor, None),
+        ]
+        caption = (
+            "Not centred, test split. 0 is the identity: features that do not repeat each other."
+        )
+        found.append(Figure(title, _chart(points, series, "", title, y_scale="log"), caption))
+    for key, title, unit, caption in (
+        (
+            "effective_rank_u",
+            "Effective rank of the embedding",
+            "directions",
+            "exp(entropy of the normalised singular values), centred, test split.",
+        ),
+        (
+            "codes_used",
+            "Codes used",
+            "codes",
+            "Codes that are the most probable one of at least one test image.",
+        ),
+    ):
+        along = _along(points, key, title, 0)
+        if np.isfinite(along.y).any():
+            chart = _chart(points, [along], unit, title, from_zero=True)
+            found.append(Figure(title, chart, caption))
+    return found
