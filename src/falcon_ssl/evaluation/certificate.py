@@ -1,0 +1,294 @@
+"""A certificate from the loss terms alone: how far from the optimum, and proof that nothing collapsed.
+
+Three numbers that add up to the distance from the optimum of the theory (docs: theory, "optimality gap"):
+
+    loss - bound = beta (entropy - H_least) + beta consistency + (D - D_min)
+
+All are zero exactly at the optimum. And a threshold: a network that gives every sample the same assignment p pays
+
+    reverse, renyi2:  beta H(p) + KL(p || q)      forward:  beta H(p) + CE(q, p)
+
+Its least value over all p is the collapse threshold. A measured loss below it cannot come from such a network.
+Pure Python numbers in and out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from falcon_ssl.checks import InputError, check_at_least, check_choice
+
+PriorMatching = Literal["reverse", "forward", "renyi2"]
+TERMS = ("total", "invariance", "prior_matching", "entropy", "consistency")
+ROUNDING = 1e-5  # of the threshold: float32 sums of the loss are good to about 1e-6
+LN2 = math.log(2)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the loss terms of a batch prove; in nats unless the name says bits.
+
+    Args:
+        loss: The measured loss.
+        bound: Least loss on orthogonal codes.
+        gap_entropy: beta (entropy - H_least). Random codes are only nearly orthogonal, so it may be slightly negative.
+        gap_consistency: beta * consistency: what the two views of a sample disagree about.
+        gap_prior: D - D_min. With N < C samples and sure assignments at least log(C / N) of it is due to the batch.
+        collapse_threshold: Least loss of a network that gives every sample the same assignment; None where it is not
+            known (forward matching of a prior that is not uniform).
+        certified: Whether the loss is below that threshold, by more than rounding.
+        mutual_information_bits: Bits of code that the batch carries about its samples; None where the terms do not
+            tell (forward matching, priors that are not uniform).
+        max_bits: log2 min(N, C), the most it could carry.
+        sentence: The verdict in plain words.
+    """
+
+    loss: float
+    bound: float
+    gap_entropy: float
+    gap_consistency: float
+    gap_prior: float
+    collapse_threshold: float | None
+    certified: bool
+    mutual_information_bits: float | None
+    max_bits: float
+    sentence: str
+
+    @property
+    def gap(self) -> float:
+        """Distance from the optimum: the sum of the three gaps."""
+        return self.gap_entropy + self.gap_consistency + self.gap_prior
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a JSON record."""
+        return asdict(self)
+
+
+def certify(
+    terms: Mapping[str, float],
+    *,
+    num_codes: int,
+    logit_scale: float,
+    beta: float,
+    prior_matching: PriorMatching,
+    batch_size: int,
+    prior: Sequence[float] | None = None,
+    complete: bool = False,
+) -> Certificate:
+    """Read the terms of a FALCON loss.
+
+    With reverse matching and a uniform prior, MI(sample; code) = log C - D - entropy. The Renyi-2 divergence is at
+    least the KL divergence, so with renyi2 the same expression is a lower bound of the mutual information.
+
+    Args:
+        terms: Loss terms in nats, as of ``LossTerms.as_floats()``; other names are of no interest.
+        num_codes: C.
+        logit_scale: L, the scale of the cosine in the assignment.
+        beta: Weight of the invariance.
+        prior_matching: "reverse", "forward" or "renyi2".
+        batch_size: N, samples of the global batch.
+        prior: q [C]; None is uniform.
+        complete: Whether the dictionary is the complete one, with C = 2^F. Its codes are far from orthogonal; the
+            least entropy is that of F bits whose features are all equally large, see `least_entropy`.
+
+    Returns:
+        The certificate of this batch.
+
+    Raises:
+        InputError: A term is missing or not finite, an option is out of range, or the prior is not one over C codes.
+
+    Example:
+        >>> terms = dict(total=5.0, invariance=1.0, prior_matching=4.0, entropy=0.75, consistency=0.25)
+        >>> options = dict(logit_scale=18.42, beta=1.0, prior_matching="reverse", batch_size=256)
+        >>> certificate = certify(terms, num_codes=4096, **options)
+        >>> certificate.certified, round(certificate.collapse_threshold, 2)
+        (True, 8.32)
+        >>> round(certificate.mutual_information_bits, 2), certificate.max_bits
+        (5.15, 8.0)
+    """
+    check_choice("prior_matching", prior_matching, ("reverse", "forward", "renyi2"))
+    check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
+    check_at_least("batch_size", batch_size, 1, fix="pass the global batch size")
+    check_at_least("beta", beta, 0, fix="use a non-negative weight")
+    _check_terms(terms)
+    if prior is not None and len(prior) != num_codes:
+        raise InputError(
+            "prior has the wrong length",
+            received=len(prior),
+            expected=f"num_codes = {num_codes}",
+            fix="pass one probability per code, or None for a uniform prior",
+        )
+    least = least_entropy(num_codes, logit_scale, complete=complete)
+    least_prior = 0.0 if prior_matching != "forward" else _entropy(num_codes, prior)
+    threshold = collapse_threshold(num_codes, beta, prior_matching, prior=prior)
+    max_bits = math.log2(min(batch_size, num_codes))
+    bits = None
+    if prior is None and prior_matching != "forward":
+        nats = math.log(num_codes) - terms["prior_matching"] - terms["entropy"]
+        bits = max(0.0, nats) / LN2
+    loss = terms["total"]
+    return Certificate(
+        loss=loss,
+        bound=beta * least + least_prior,
+        gap_entropy=beta * (terms["entropy"] - least),
+        gap_consistency=beta * terms["consistency"],
+        gap_prior=terms["prior_matching"] - least_prior,
+        collapse_threshold=threshold,
+        certified=_is_below(loss, threshold),
+        mutual_information_bits=bits,
+        max_bits=max_bits,
+        sentence=_sentence(loss, threshold, bits, max_bits, at_least=prior_matching == "renyi2"),
+    )
+
+
+def least_entropy(num_codes: int, logit_scale: float, *, complete: bool = False) -> float:
+    """Entropy of the surest assignment that a unit embedding can have, in nats.
+
+    Orthogonal codes, embedding aligned with one, Z = e^L + C - 1:
+
+        H_least = log Z - L e^L / Z      ( = -(1-(C-1) eps) log(1-(C-1) eps) - (C-1) eps log eps,  eps = 1/Z )
+
+    Complete dictionary, C = 2^F, bits with t_f = tanh(L u_f / sqrt(F)): log 2 - h is a concave function of u_f^2, so
+    that all features equally large, u_f^2 = 1/F, are the surest:
+
+        H_least = F h((1 + tanh(L / F)) / 2),      h(p) = -p log p - (1-p) log(1-p)
+
+    Raises:
+        InputError: If L <= 0, or C is not a power of two although ``complete``.
+
+    Example:
+        >>> least_entropy(4096, 18.42) < 1e-3
+        True
+    """
+    if not logit_scale > 0:
+        raise InputError(
+            "logit_scale is not positive", received=logit_scale, expected="> 0", fix="see epsilon"
+        )
+    if complete:
+        width = num_codes.bit_length() - 1
+        if num_codes != 1 << width:
+            raise InputError(
+                "a complete dictionary has 2^F codes",
+                received=num_codes,
+                expected="a power of two",
+                fix="pass complete=False",
+            )
+        # h((1 + tanh x)/2) = log(2 cosh x) - x tanh x = log1p(e^-2x) + x (1 - tanh x)
+        x = logit_scale / width
+        return width * (math.log1p(math.exp(-2 * x)) + x * (1 - math.tanh(x)))
+    # Z = e^L (1 + rest): log Z - L / (1 + rest) without e^L, so that nothing overflows.
+    rest = math.exp(math.log(num_codes - 1) - logit_scale)
+    return math.log1p(rest) + logit_scale * rest / (1 + rest)
+
+
+def collapse_threshold(
+    num_codes: int,
+    beta: float,
+    prior_matching: PriorMatching,
+    *,
+    prior: Sequence[float] | None = None,
+) -> float | None:
+    """Least loss of any network that gives every sample the same assignment p, in nats.
+
+    Reverse:  min_p beta H(p) + KL(p || q) = -(1-beta) log sum_j q_j^(1/(1-beta))    for beta < 1
+                                           = -log max_j q_j                          for beta >= 1
+              which is min(beta, 1) log C for uniform q. The Renyi-2 divergence is no less, so it holds for renyi2.
+    Forward, uniform q:  min_p beta H(p) + CE(q, p). At a minimum at most one p_j is large and the others are equal, so
+
+              min over r in (0, (C-1)/C] of  beta [h(r) + r log(C-1)] - (1/C) log(1-r) - ((C-1)/C) log(r/(C-1))
+
+              is found on a line. It is (1 + beta) log C, the value of a uniform p, only while beta is small; for
+              larger beta one code with most of the mass pays less.
+
+    Returns:
+        The threshold; None for forward matching of a prior that is not uniform.
+
+    Example:
+        >>> round(collapse_threshold(4096, 0.5, "reverse") / math.log(4096), 6)
+        0.5
+    """
+    if prior_matching == "forward":
+        return None if prior is not None else _forward_threshold(num_codes, beta)
+    if prior is None:
+        return min(beta, 1.0) * math.log(num_codes)
+    log_largest = math.log(max(prior))
+    if beta >= 1:
+        return -log_largest
+    power = 1 / (1 - beta)
+    total = math.fsum(math.exp(power * (math.log(q) - log_largest)) for q in prior)
+    return -log_largest - (1 - beta) * math.log(total)
+
+
+def _forward_threshold(num_codes: int, beta: float) -> float:
+    log_others = math.log(num_codes - 1)
+    share = 1 / num_codes
+
+    def loss(log_r: float) -> float:
+        r = math.exp(log_r)
+        log_kept = math.log1p(-r)
+        entropy = -(1 - r) * log_kept - r * (log_r - log_others)
+        return beta * entropy - share * log_kept - (1 - share) * (log_r - log_others)
+
+    # Up to two local minima on the line: scan for the better one, then narrow it down by golden section.
+    low, high, points = -50.0, math.log1p(-share), 2000
+    step = (high - low) / points
+    best = min((low + i * step for i in range(points + 1)), key=loss)
+    left, right = max(low, best - step), min(high, best + step)
+    golden = (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        a, b = right - golden * (right - left), left + golden * (right - left)
+        if loss(a) < loss(b):
+            right = b
+        else:
+            left = a
+    return min(loss(best), loss((left + right) / 2))
+
+
+def _is_below(loss: float, threshold: float | None) -> bool:
+    return threshold is not None and loss < threshold * (1 - ROUNDING)
+
+
+def _entropy(num_codes: int, prior: Sequence[float] | None) -> float:
+    if prior is None:
+        return math.log(num_codes)
+    return -math.fsum(q * math.log(q) for q in prior)
+
+
+def _check_terms(terms: Mapping[str, float]) -> None:
+    missing = [name for name in TERMS if name not in terms]
+    if missing:
+        raise InputError(
+            "loss terms are missing",
+            received=f"no {', '.join(missing)}",
+            expected=", ".join(TERMS),
+            fix="pass LossTerms.as_floats()",
+        )
+    broken = {name: terms[name] for name in TERMS if not math.isfinite(terms[name])}
+    if broken:
+        raise InputError(
+            "loss terms are not finite", received=broken, expected="numbers", fix="find the cause"
+        )
+
+
+def _sentence(
+    loss: float, threshold: float | None, bits: float | None, max_bits: float, *, at_least: bool
+) -> str:
+    if threshold is None:
+        proof = "This objective has no known collapse threshold, so the loss alone proves nothing"
+    elif _is_below(loss, threshold):
+        proof = (
+            f"Proven not collapsed: a network that treats every image alike cannot bring the loss below "
+            f"{threshold:.2f} nats, and this one has {loss:.2f}"
+        )
+    else:
+        proof = (
+            f"Not proven: the loss of {loss:.2f} nats is no lower than the {threshold:.2f} that a network could have "
+            f"that treats every image alike"
+        )
+    if bits is None:
+        return f"{proof}."
+    about = f"{'at least ' if at_least else ''}{bits:.1f} of at most {max_bits:.1f} bits"
+    return f"{proof}; the code of an image carries {about} about which image of the batch it is."
