@@ -140,6 +140,11 @@ def _restore_optimizer(
             entries.setdefault(int(index), {})[key] = value
     try:
         optimizer.load_state_dict({"state": entries, "param_groups": numbers["param_groups"]})
+        for parameter, moments in optimizer.state.items():
+            for key, value in moments.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    # Fused kernels walk parameter and moments side by side: their strides must be alike.
+                    moments[key] = torch.empty_like(parameter).copy_(value)
     except ValueError as error:
         raise InputError(
             "the checkpoint's optimizer does not fit the configuration",
