@@ -134,7 +134,7 @@ def test_numbers_are_written_for_people() -> None:
     assert format_number(float("-inf")) == "−∞"
     assert format_number(0.0) == "0"
     assert format_number(1e-8) == "1e−8"
-    assert format_number(123456.0) == "123\u2009456"
+    assert format_number(123456.0) == "123\u202f456"
     assert format_number(-0.5, "score") == "−0.500"
     assert format_duration(59.96) == "60.0 s"
 

@@ -49,7 +49,7 @@ def test_nothing_measured_has_no_spread_and_one_run_no_deviation() -> None:
     assert spread([None]) is None
     one = spread([0.5])
     assert one is not None
-    assert one.text("percent") == "50.0\u2009%"
+    assert one.text("percent") == "50.0\u202f%"
 
 
 def test_runs_that_differ_by_seed_only_are_a_family(make_run: Any, tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_the_comparison_shows_spread_and_the_best_in_bold(make_run: Any, tmp_pat
     out = build_comparison(folders, tmp_path / "comparison.html")
     html = out.read_text(encoding="utf-8")
     linear = row(html, "linear probe, top-1")
-    assert linear[0] == "90.5 ± 0.7\u2009%"
-    assert linear[1] == "<strong>95.5 ± 0.7\u2009%</strong>"
-    assert linear[2] == "93.1\u2009%"  # the random encoder does not compete
+    assert linear[0] == "90.5 ± 0.7\u202f%"
+    assert linear[1] == "<strong>95.5 ± 0.7\u202f%</strong>"
+    assert linear[2] == "93.1\u202f%"  # the random encoder does not compete
     assert "<strong>" not in "".join(row(html, "effective rank of u"))  # a draw
     assert "<strong>" not in "".join(row(html, "codes used"))  # neither direction is better
-    assert "Best by linear probe, top-1: num codes 256 with 95.5 ± 0.7\u2009%" in html
+    assert "Best by linear probe, top-1: num codes 256 with 95.5 ± 0.7\u202f%" in html
     assert "within the spread" not in html
     assert html.count('class="line"') >= 4 * 8
     assert not re.search(r"url\((?!data:)|https?://", html)

@@ -160,7 +160,7 @@ def test_a_million_codes_stay_light(make_run: Any, tmp_path: Path) -> None:
     np.savez_compressed(folder / "arrays.npz", code_counts_C=counts)
     path = build_report(folder)
     assert path.stat().st_size < 100_000
-    assert f"{(counts > 0).sum():,}".replace(",", "\u2009") in path.read_text(encoding="utf-8")
+    assert f"{(counts > 0).sum():,}".replace(",", "\u202f") in path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

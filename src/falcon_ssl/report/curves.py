@@ -182,8 +182,8 @@ def _figure(
 ) -> Figure:
     longest = max(len(s.x) for s in series)
     binned = f" Each point averages about {longest / MOST_POINTS:.0f} logged steps."
-    ends = [end for run in runs for c in run.curves.values() for end in (c.x[0], c.x[-1])]
-    ends += [end for s in series for end in (s.x[0], s.x[-1])]
+    last = max(float(c.x[-1]) for run in runs for c in run.curves.values())
+    last = max(last, *(float(s.x[-1]) for s in series))
     chart = line_chart(
         series,
         x_label="epoch",
@@ -192,6 +192,6 @@ def _figure(
         levels=levels,
         events=[(alarm.epoch, alarm.text) for run in runs for alarm in run.alarms],
         from_zero=panel.from_zero,
-        x_range=(min(ends), max(ends)),
+        x_range=(0.0, last),
     )
     return Figure(title, chart, panel.caption + (binned if longest > MOST_POINTS else ""))

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from falcon_ssl.report.formatting import THIN_SPACE, Kind, format_number
+from falcon_ssl.report.formatting import NARROW_SPACE, Kind, format_number
 from falcon_ssl.report.records import Run
 
 Options: TypeAlias = Mapping[str, Any]
@@ -47,7 +47,7 @@ class Spread:
             return mean
         if kind in ("count", "real"):
             return f"{mean} ± {self.deviation:.2g}"
-        return f"{mean.removesuffix(THIN_SPACE + '%')} ± {format_number(self.deviation, kind)}"
+        return f"{mean.removesuffix(NARROW_SPACE + '%')} ± {format_number(self.deviation, kind)}"
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
@@ -55,7 +55,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
     Example:
         >>> spread([0.98, 1.0, None]).text("percent")
-        '99.0 ± 1.4\u2009%'
+        '99.0 ± 1.4\u202f%'
     """
     known = np.array([value for value in values if value is not None])
     if known.size == 0:

@@ -1,4 +1,4 @@
-"""Numbers as people read them: three digits that matter, thin spaces, percent where it helps."""
+"""Numbers as people read them: three digits that matter, narrow spaces, percent where it helps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["percent", "score", "count", "real"]
 
-THIN_SPACE = "\u2009"
+NARROW_SPACE = "\u202f"
 MINUS = "\u2212"
 
 
@@ -20,24 +20,24 @@ def format_number(value: float | None, kind: Kind = "real") -> str:
             grouped in thousands) or "real" (four significant digits).
 
     Returns:
-        Text with a true minus sign, and thin spaces before "%" and between thousands.
+        Text with a true minus sign, and narrow spaces before "%" and between thousands.
 
     Example:
         >>> format_number(0.9861, "percent")
-        '98.6\u2009%'
+        '98.6\u202f%'
         >>> format_number(16384, "count"), format_number(-0.00012345), format_number(None)
-        ('16\u2009384', '−0.0001234', '–')
+        ('16\u202f384', '−0.0001234', '–')
     """
     if value is None:
         return "–"
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"
     if kind == "percent":
-        text = f"{100 * value:.1f}{THIN_SPACE}%"
+        text = f"{100 * value:.1f}{NARROW_SPACE}%"
     elif kind == "score":
         text = f"{value:.3f}"
     elif kind == "count" or 1e4 <= abs(value) < 1e7:
-        text = f"{value:,.0f}".replace(",", THIN_SPACE)
+        text = f"{value:,.0f}".replace(",", NARROW_SPACE)
     elif value == 0 or 1e-4 <= abs(value) < 1e4:
         text = f"{value:.4g}"
     else:

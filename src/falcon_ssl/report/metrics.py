@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from falcon_ssl.report.formatting import Kind
@@ -16,7 +16,7 @@ class Metric:
     """How to show one number of ``evaluation.json``.
 
     Attributes:
-        label: Name for people.
+        label: Name for people; "{place}" stands for where it was measured.
         kind: How to write it.
         meaning: What it is, in a few words.
         group: Heading of its rows.
@@ -92,7 +92,7 @@ METRICS: Mapping[str, Metric] = {
         "images in the right class under the best matching of clusters to classes",
         OTHER,
         "higher",
-        "perfect 100\u2009%",
+        "perfect 100\u202f%",
     ),
     "chance_nmi_codes": Metric(
         "NMI of permuted labels",
@@ -118,7 +118,7 @@ METRICS: Mapping[str, Metric] = {
         "entropy of the code histogram / log min(C, N)",
         CODES,
         "higher",
-        "one code 0\u2009% · even 100\u2009%",
+        "one code 0\u202f% · even 100\u202f%",
     ),
     "code_perplexity": Metric(
         "code perplexity", "real", "number of codes that would be as varied if evenly used", CODES
@@ -164,7 +164,7 @@ METRICS: Mapping[str, Metric] = {
         "of min(width, N − 1)",
         GEOMETRY,
         "higher",
-        "ideal 100\u2009%",
+        "ideal 100\u202f%",
     ),
     "identity_gap": Metric(
         "distance of HᵀH from the identity",
@@ -183,15 +183,15 @@ METRICS: Mapping[str, Metric] = {
         "ideal 0",
     ),
     "within_variance": Metric(
-        "variance within clusters / total",
+        "variance within {place} / total",
         "percent",
         "near 0 means that every cluster has shrunk to a point",
         WITHIN,
         None,
-        "collapsed 0\u2009%",
+        "collapsed 0\u202f%",
     ),
     "within_entropy": Metric(
-        "entropy within clusters − total",
+        "entropy within {place} − total",
         "real",
         "Gaussian, in nats per direction",
         WITHIN,
@@ -217,6 +217,8 @@ def describe(key: str) -> Metric:
     Example:
         >>> describe("ami_kmeans_z").label
         'AMI of k-means on z'
+        >>> describe("within_variance_codes").label
+        'variance within codes / total'
         >>> describe("wall_time").label
         'wall time'
     """
@@ -226,12 +228,6 @@ def describe(key: str) -> Metric:
         base = METRICS.get(key.removesuffix(suffix))
         if key.endswith(suffix) and base is not None:
             home = base.group if group is None or base.group == WITHIN else group
-            return Metric(
-                f"{base.label} of {place}",
-                base.kind,
-                base.meaning,
-                home,
-                base.better,
-                base.reference,
-            )
+            label = base.label if "{place}" in base.label else base.label + " of {place}"
+            return replace(base, label=label.replace("{place}", place), group=home)
     return Metric(key.replace("_", " "), "real", f"recorded as {key}", OTHER)

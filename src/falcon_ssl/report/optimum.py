@@ -6,7 +6,7 @@ import math
 
 from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section, Table
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.plots import off_diagonal_rms
+from falcon_ssl.report.plots import off_diagonal_rms, split_name
 from falcon_ssl.report.records import Run
 from falcon_ssl.report.svg import Series, line_chart
 from falcon_ssl.report.theory import block_contrast, gap_curves, objective
@@ -30,6 +30,7 @@ def theory_section(run: Run) -> Section:
                     y_label="nats",
                     description="gap to each condition of the theorem over training",
                     from_zero=True,
+                    x_range=(0.0, max(float(s.x[-1]) for s in series)),
                 ),
                 "Loss − bound = β·(entropy − H_ε) + β·consistency + (D − D_min), per training"
                 " batch; drawn without β. Zero in the first: each sample takes one code. In the"
@@ -46,8 +47,7 @@ def theory_section(run: Run) -> Section:
                 groups=[Rows("", [[Cell(text) for text in row] for row in promises])],
                 numeric=2,
                 title="What the corollaries promise",
-                note="Nothing here is centred. The optimum of HᵀH for a finite Rademacher dictionary"
-                " is (1/C)·W Wᵀ, whose entries off the diagonal have standard deviation 1/√C.",
+                note=_remark(run),
                 wide=not gaps,
             )
         )
@@ -57,6 +57,21 @@ def theory_section(run: Run) -> Section:
         "The loss has a known least value, reached only when every sample takes exactly one code, both"
         " views agree and all codes are used evenly. This is the distance to it.",
         blocks,
+    )
+
+
+def _remark(run: Run) -> str:
+    """What the optimum of H^T H means for a finite dictionary, and for the codes in use."""
+    text = (
+        "Nothing here is centred. The optimum of HᵀH for a finite Rademacher dictionary is"
+        " (1/C)·W Wᵀ, whose entries off the diagonal have standard deviation 1/√C."
+    )
+    used = run.metric("codes_used")
+    if used is None or used < 1:
+        return text
+    return (
+        f"{text} Evenly used, the {format_number(used, 'count')} codes in use on the"
+        f" {split_name(run)} would give about {1 / math.sqrt(used):.3f}."
     )
 
 
