@@ -212,21 +212,30 @@ def test_no_module_of_the_report_imports_torch() -> None:
 def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", num_steps=5)
     measure = {
-        "name": "mean cosine",
+        "name": "mean_cosine_z",
         "value": 0.97,
         "random": 0.4,
         "ideal": 0.0,
-        "meaning": "alike",
+        "meaning": "1: all alike",
+        "verdict": "collapsed",
     }
     collapses = [
         {"name": "representation", "verdict": "collapsed", "measures": [measure]},
-        {"name": "cluster", "verdict": "healthy", "measures": []},
+        {"name": "cluster", "verdict": "unknown", "measures": []},
     ]
-    record = {"verdict": "collapsed", "collapses": collapses}
+    sentence = "Collapsed: all images get nearly the same representation (representation)."
+    record = {"verdict": "collapsed", "sentence": sentence, "collapses": collapses}
     (folder / "diagnosis.json").write_text(json.dumps(record))
     verdict = judge(read_run(folder))
     assert verdict.status == "collapsed"
-    assert "the diagnosis finds representation collapse" in verdict.sentence
+    assert verdict.sentence.startswith(sentence)
     text = text_of(build_report(folder))
-    assert "representation collapsed mean cosine 0.97 0.4 0 alike" in text
-    assert "cluster healthy" in text
+    row = "mean cosine of z 0.970 0.400 0.000 collapsed 1: all alike"
+    assert f"Representation collapse collapsed {row}" in text
+    assert "Cluster collapse not measured" in text
+
+
+def test_a_healthy_diagnosis_overrules_the_rule_of_thumb(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5, effective_rank_u=1.2)
+    (folder / "diagnosis.json").write_text(json.dumps({"verdict": "healthy", "collapses": []}))
+    assert judge(read_run(folder)).status == "healthy"

@@ -5,39 +5,55 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from falcon_ssl.report.document import Cell, Rows, Section, Status, Table
+from falcon_ssl.report.document import Block, Cell, Note, Rows, Section, Status, Table
 from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.metrics import describe
 from falcon_ssl.report.records import Run, as_number
 
 
 def diagnosis_section(run: Run) -> Section:
     """A table of ``diagnosis.json``; without blocks when the run was not diagnosed."""
     collapses = run.diagnosis.get("collapses") or []
-    groups = [_rows(collapse) for collapse in collapses]
-    table = Table(
-        head=["", "this run", "random encoder", "ideal", "what it is"],
-        groups=groups,
-        numeric=3,
-        note="The thresholds of the verdicts are part of the documentation of the diagnosis.",
-    )
+    blocks: list[Block] = []
+    if run.diagnosis.get("sentence"):
+        blocks.append(Note(str(run.diagnosis["sentence"]), as_status(run.diagnosis.get("verdict"))))
+    if collapses:
+        blocks.append(
+            Table(
+                head=["", "this run", "random encoder", "ideal", "verdict", "what it is"],
+                groups=[_rows(collapse) for collapse in collapses],
+                numeric=3,
+                note="A measure without a verdict is shown but not judged. The random encoder is"
+                " for comparison; the verdicts do not depend on it.",
+            )
+        )
     return Section(
         "diagnosis",
         "Diagnosis",
         "Four ways in which a network can cheat its loss by giving up what it should keep, and the"
         " measures that would show it.",
-        [table] if groups else [],
+        blocks,
     )
 
 
+def as_status(verdict: object) -> Status:
+    """A recorded verdict as a colour; "unknown" for anything else."""
+    return next((status for status in get_args(Status) if status == verdict), "unknown")
+
+
 def _rows(collapse: Mapping[str, Any]) -> Rows:
-    verdict = collapse.get("verdict")
-    status: Status = next((s for s in get_args(Status) if s == verdict), "unknown")
-    rows = [
-        [
-            Cell(str(measure.get("name", ""))),
-            *(Cell(format_number(as_number(measure.get(k)))) for k in ("value", "random", "ideal")),
-            Cell(str(measure.get("meaning", ""))),
-        ]
-        for measure in collapse.get("measures") or []
-    ]
-    return Rows(f"{collapse.get('name', 'collapse')}", rows, status)
+    rows = []
+    for measure in collapse.get("measures") or []:
+        metric = describe(str(measure.get("name", "")))
+        numbers = [as_number(measure.get(key)) for key in ("value", "random", "ideal")]
+        status = as_status(measure.get("verdict"))
+        rows.append(
+            [
+                Cell(metric.label),
+                *(Cell(format_number(number, metric.kind)) for number in numbers),
+                Cell("" if status == "unknown" else status, status=status),
+                Cell(str(measure.get("meaning", ""))),
+            ]
+        )
+    title = f"{str(collapse.get('name', '')).capitalize()} collapse"
+    return Rows(title, rows, as_status(collapse.get("verdict")))

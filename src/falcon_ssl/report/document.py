@@ -69,10 +69,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``best`` sets it in bold."""
+    """One cell of a table; ``best`` sets it in bold, ``status`` colours it."""
 
     text: str
     best: bool = False
+    status: Status = "unknown"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Rows:
 
     title: str
     rows: Sequence[Sequence[Cell]]
-    status: Status | None = None
+    status: Status | None = None  # None: not something to judge
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """What the theory promises at the optimum, computed from the records (spec: sections 2 and 4).
 
-    L      = log((1 - eps (C-1)) / eps)                                     logit scale
+    L      = log((1 - eps (C-1)) / eps),    eps = 1 / (e^L + C - 1)         logit scale
     H_eps  = -(1-(C-1) eps) log(1-(C-1) eps) - (C-1) eps log eps            least entropy
+           = log(1 + r) + L r / (1 + r),    r = (C-1) e^-L
+           = F h((1 + tanh(L/F)) / 2)       complete dictionary, h the entropy of a bit
     loss - bound = beta (entropy - H_eps) + beta consistency + (D - D_min)  optimality gap
     D_min  = log C (forward, uniform prior), 0 (reverse, renyi2)
 
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from falcon_ssl.report.records import Array, Curve, Run
+from falcon_ssl.report.records import Array, Curve, Run, as_number
 from falcon_ssl.report.svg import Level
 
 # What a configuration means that states neither epsilon nor a temperature (see FalconConfig).
@@ -31,28 +33,36 @@ class Objective:
 
     Attributes:
         log_codes: log C, in nats; F log 2 for the complete dictionary.
+        width: F.
+        complete: Whether the dictionary is the complete one.
         logit_scale: L, in nats.
-        epsilon: Probability of every code but the aligned one; None for the complete dictionary,
-            whose codes are too many to be orthogonal.
         beta: Weight of the invariance term.
         prior_matching: "forward", "reverse" or "renyi2".
         uniform: Whether the prior is uniform.
     """
 
     log_codes: float
+    width: float
+    complete: bool
     logit_scale: float
-    epsilon: float | None
     beta: float
     prior_matching: str
     uniform: bool
 
     @property
-    def least_entropy(self) -> float | None:
-        """H_eps, in nats: the entropy of an assignment that is perfectly aligned with one code."""
-        if self.epsilon is None:
-            return None
-        rest = math.expm1(self.log_codes) * self.epsilon
-        return -(1 - rest) * math.log1p(-rest) - rest * math.log(self.epsilon)
+    def epsilon(self) -> float | None:
+        """1 / (e^L + C - 1); None for the complete dictionary, whose codes are not orthogonal."""
+        others = math.expm1(self.log_codes)
+        return None if self.complete else 1.0 / (math.exp(self.logit_scale) + others)
+
+    @property
+    def least_entropy(self) -> float:
+        """H_eps, in nats: the least entropy of an assignment."""
+        if self.complete:
+            x = self.logit_scale / self.width
+            return self.width * (math.log1p(math.exp(-2 * x)) + x * (1 - math.tanh(x)))
+        rest = math.expm1(self.log_codes) * math.exp(-self.logit_scale)
+        return math.log1p(rest) + self.logit_scale * rest / (1 + rest)
 
     @property
     def least_prior_matching(self) -> float | None:
@@ -77,33 +87,39 @@ def objective(run: Run) -> Objective | None:
     num_codes, width = run.number_setting("num_codes"), run.embed_dim
     beta = run.number_setting("beta")
     falcon = {"invariance", "prior_matching"} <= run.curves.keys()
+    complete = run.setting("dictionary") == "complete"
     if not falcon or beta is None or width is None:
         return None
-    complete = run.setting("dictionary") == "complete"
-    epsilon, temperature = run.number_setting("epsilon"), run.number_setting("temperature")
-    if complete:
-        log_codes = width * math.log(2)
-        scale = math.sqrt(width / (temperature or DEFAULT_TEMPERATURE_COMPLETE))
-        epsilon = None
-    elif num_codes is None or num_codes < 2:
+    if not complete and (num_codes is None or num_codes < 2):
         return None
-    else:
-        log_codes = math.log(num_codes)
-        if epsilon is None and temperature is not None:
-            scale = math.sqrt(width / temperature)
-            epsilon = 1.0 / (math.exp(scale) + num_codes - 1)
-        epsilon = DEFAULT_EPSILON if epsilon is None else epsilon
-        if not 0 < epsilon < 1 / num_codes:
-            return None
-        scale = math.log1p(-epsilon * (num_codes - 1)) - math.log(epsilon)
+    scale = _logit_scale(run, width, None if complete else num_codes)
+    if scale is None:
+        return None
     return Objective(
-        log_codes=log_codes,
+        log_codes=width * math.log(2) if complete or num_codes is None else math.log(num_codes),
+        width=width,
+        complete=complete,
         logit_scale=scale,
-        epsilon=epsilon,
         beta=beta,
         prior_matching=str(run.setting("prior_matching") or "reverse"),
         uniform=not run.number_setting("prior_exponent"),
     )
+
+
+def _logit_scale(run: Run, width: float, num_codes: float | None) -> float | None:
+    """L as recorded, else as configured; None when the configuration admits none."""
+    recorded = as_number(run.about("logit_scale"))
+    if recorded is not None:
+        return recorded
+    epsilon, temperature = run.number_setting("epsilon"), run.number_setting("temperature")
+    if num_codes is None:
+        return math.sqrt(width / (temperature or DEFAULT_TEMPERATURE_COMPLETE))
+    if epsilon is None and temperature:
+        return math.sqrt(width / temperature)
+    epsilon = epsilon or DEFAULT_EPSILON
+    if not 0 < epsilon < 1 / num_codes:
+        return None
+    return math.log1p(-epsilon * (num_codes - 1)) - math.log(epsilon)
 
 
 def collapse_threshold(run: Run) -> float | None:

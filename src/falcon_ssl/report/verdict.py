@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from falcon_ssl.report.diagnosis import as_status
 from falcon_ssl.report.document import Status
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.records import Run
@@ -30,7 +31,11 @@ def judge(run: Run) -> Verdict:
     """
     if not run.evaluation:
         return Verdict("unknown", f"This run has not been evaluated yet. {_progress(run)}")
-    collapse = _collapse(run)
+    diagnosed = as_status(run.diagnosis.get("verdict"))
+    if diagnosed in ("collapsed", "warning"):
+        said = run.diagnosis.get("sentence") or f"The diagnosis says: {diagnosed}."
+        return Verdict(diagnosed, " ".join(filter(None, [str(said), _found(run)])))
+    collapse = _collapse(run) if diagnosed == "unknown" else ""
     if collapse:
         return Verdict("collapsed", f"Collapsed: {collapse}.")
     found = _found(run)
@@ -54,11 +59,6 @@ def _progress(run: Run) -> str:
 
 def _collapse(run: Run) -> str:
     """What has collapsed, or ""."""
-    if run.diagnosis.get("verdict"):
-        names = _diagnosed(run, "collapsed")
-        if run.diagnosis["verdict"] != "collapsed":
-            return ""
-        return f"the diagnosis finds {' and '.join(names) or 'a'} collapse"
     for space, name in (("u", "embedding"), ("z", "representation")):
         rank = run.metric(f"effective_rank_{space}")
         if rank is not None and not rank >= COLLAPSED_RANK:
@@ -68,17 +68,9 @@ def _collapse(run: Run) -> str:
     return ""
 
 
-def _diagnosed(run: Run, verdict: str) -> list[str]:
-    collapses = run.diagnosis.get("collapses") or []
-    return [str(c.get("name")) for c in collapses if c.get("verdict") == verdict]
-
-
 def _warning(run: Run) -> str:
     """What deserves a look, or ""."""
     reasons = []
-    if run.diagnosis.get("verdict") == "warning":
-        names = " and ".join(_diagnosed(run, "warning")) or "some"
-        reasons.append(f"the diagnosis warns of {names} collapse")
     for key in ("top1_linear", "top1_knn"):
         mine, random = run.metric(key), run.metric("random_encoder", key)
         if mine is not None and random is not None and not mine > random:
