@@ -1,35 +1,30 @@
 """Images: where they come from, and in which order."""
 
-from falcon_ssl.checks import check_choice
-from falcon_ssl.data.digits import DigitsSource, digits_splits
-from falcon_ssl.data.loader import ResidentLoader
+from falcon_ssl.data.digits import DigitsSource
+from falcon_ssl.data.encoded import EncodedSource, Records
+from falcon_ssl.data.hub import HUB_SETS
+from falcon_ssl.data.loader import ResidentLoader, StreamingLoader, build_loader
+from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
+from falcon_ssl.data.reading import ReadOptions, open_records
 from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8
+from falcon_ssl.data.subset import Subset
 
 __all__ = [
+    "HUB_SETS",
     "BatchPlan",
     "DigitsSource",
+    "EncodedSource",
+    "ReadOptions",
+    "Records",
     "ResidentLoader",
     "Source",
     "Splits",
+    "StreamingLoader",
+    "Subset",
     "TensorSource",
     "as_uint8",
+    "build_loader",
     "load_splits",
+    "open_records",
 ]
-
-
-def load_splits(data: str) -> Splits:
-    """Open a data set by name.
-
-    Args:
-        data: "digits".
-
-    Raises:
-        InputError: An unknown name.
-
-    Example:
-        >>> len(load_splits("digits").train)
-        1437
-    """
-    check_choice("data", data, ("digits",))
-    return digits_splits()

@@ -1,15 +1,25 @@
-"""Batches of uint8 images on the device, from a source that is kept there."""
+"""Batches of uint8 images on the device: from memory, or decoded ahead by threads."""
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from falcon_ssl import distributed
+from falcon_ssl.data.memory import available_memory, mebibytes, num_workers
 from falcon_ssl.data.order import BatchPlan
-from falcon_ssl.data.source import Source
+from falcon_ssl.data.source import Fallible, Source, TensorSource
+
+logger = logging.getLogger(__name__)
+
+_RESIDENT_SHARE = 0.4  # of a device's free memory that images may take
+
+Batch = tuple[Tensor, Tensor]
 
 
 class ResidentLoader:
@@ -22,7 +32,7 @@ class ResidentLoader:
         device: Where the images are kept and the batches appear.
         drop_last: Leave out the last batch of an epoch when it is short.
 
-    Memory: N C H W bytes on the device of every rank.
+    Memory: N C H W bytes on the device of every rank; none beside the source's own on a CPU.
 
     Example:
         >>> from falcon_ssl.data import DigitsSource
@@ -41,22 +51,20 @@ class ResidentLoader:
         device: torch.device | str,
         drop_last: bool = True,
     ) -> None:
-        self.plan = BatchPlan(
-            num_images=len(source),
-            batch_size=batch_size,
-            seed=seed,
-            drop_last=drop_last,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
+        self.plan = plan_for(source, batch_size=batch_size, seed=seed, drop_last=drop_last)
+        images = (
+            source.tensor
+            if isinstance(source, TensorSource)
+            else source.images(torch.arange(len(source)))
         )
-        self._images = source.images(torch.arange(len(source))).to(device)
+        self._images = images.to(device)
 
     @property
     def batches_per_epoch(self) -> int:
         """Number of global batches in an epoch."""
         return self.plan.batches_per_epoch
 
-    def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, from batch ``start`` on.
 
         Args:
@@ -69,3 +77,123 @@ class ResidentLoader:
         for indices in self.plan.epoch_indices(epoch, start):
             indices = indices.to(self._images.device, non_blocking=True)
             yield indices, self._images[indices]
+
+
+class StreamingLoader:
+    """The same batches in the same order, read by threads a few batches ahead.
+
+    Images that turn out to be unreadable are left out of their batch.
+
+    Args:
+        source: What to read, again in every epoch.
+        batch_size: Rows of a global batch, over all ranks together.
+        seed: Seed of the order; see BatchPlan.
+        device: Where the batches appear.
+        drop_last: Leave out the last batch of an epoch when it is short.
+        workers: Threads that read, one batch each; None for twice the number of cores.
+
+    Memory: ``workers`` batches on the host.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device | str,
+        drop_last: bool = True,
+        workers: int | None = None,
+    ) -> None:
+        self.plan = plan_for(source, batch_size=batch_size, seed=seed, drop_last=drop_last)
+        self._source = source
+        self._device = torch.device(device)
+        self._workers = workers or num_workers()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of global batches in an epoch."""
+        return self.plan.batches_per_epoch
+
+    def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch, from batch ``start`` on; as `ResidentLoader.epoch_batches`.
+
+        Raises:
+            InputError: More unreadable images than the source tolerates.
+        """
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="read")
+        try:
+            ahead: deque[Future[Batch]] = deque()
+            for indices in self.plan.epoch_indices(epoch, start):
+                ahead.append(pool.submit(self._read, indices))
+                if len(ahead) > self._workers:
+                    yield self._to_device(ahead.popleft().result())
+            while ahead:
+                yield self._to_device(ahead.popleft().result())
+        finally:  # also when the consumer stops early
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, indices: Tensor) -> Batch:
+        images = self._source.images(indices)
+        if isinstance(self._source, Fallible):
+            readable = self._source.readable(indices)
+            if not readable.all():
+                indices, images = indices[readable], images[readable]
+        if self._device.type == "cuda":
+            indices, images = indices.pin_memory(), images.pin_memory()
+        return indices, images
+
+    def _to_device(self, batch: Batch) -> Batch:
+        indices, images = batch
+        return (
+            indices.to(self._device, non_blocking=True),
+            images.to(self._device, non_blocking=True),
+        )
+
+
+def build_loader(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str,
+    drop_last: bool = True,
+) -> ResidentLoader | StreamingLoader:
+    """Choose the loader: resident when the source is decoded and fits on the device.
+
+    Args:
+        source: What to read.
+        batch_size: Rows of a global batch, over all ranks together.
+        seed: Seed of the order; see BatchPlan.
+        device: Where the batches appear.
+        drop_last: Leave out the last batch of an epoch when it is short.
+
+    Raises:
+        InputError: As BatchPlan.
+    """
+    channels, height, width = source.image_shape
+    needed = len(source) * channels * height * width
+    device = torch.device(device)
+    resident = isinstance(source, TensorSource) and (
+        device.type == "cpu" or needed <= _RESIDENT_SHARE * available_memory(device)
+    )
+    logger.info(
+        "%s: %s, %s",
+        source.name,
+        mebibytes(needed),
+        f"resident on {device}" if resident else f"streamed to {device}",
+    )
+    make = ResidentLoader if resident else StreamingLoader
+    return make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)
+
+
+def plan_for(source: Source, *, batch_size: int, seed: int, drop_last: bool) -> BatchPlan:
+    """The batches of a source for this process."""
+    return BatchPlan(
+        num_images=len(source),
+        batch_size=batch_size,
+        seed=seed,
+        drop_last=drop_last,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -40,6 +40,15 @@ class Source(Protocol):
 
     def images(self, indices: Tensor) -> Tensor:
         """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        ...
+
+
+@runtime_checkable
+class Fallible(Protocol):
+    """A source that may meet unreadable images only when it reads them; it returns them black."""
+
+    def readable(self, indices: Tensor) -> Tensor:
+        """Which images have not been found unreadable so far: int64 [B] -> bool [B]."""
         ...
 
 
@@ -108,6 +117,11 @@ class TensorSource:
         """(channels, height, width)."""
         _, channels, height, width = self._images.shape
         return channels, height, width
+
+    @property
+    def tensor(self) -> Tensor:
+        """All images, uint8 [N, C, H, W]; not a copy."""
+        return self._images
 
     def __len__(self) -> int:
         return len(self._images)

@@ -1,0 +1,128 @@
+"""From the bytes of an image file to uint8 pixels, whatever the file holds."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_IJG_LUMINANCE_SUM = 3688  # of the quantisation table of the JPEG standard, quality 50
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What images are brought to.
+
+    Args:
+        channels: 1 (greyscale) or 3 (RGB).
+        height: In pixels.
+        width: In pixels.
+    """
+
+    channels: int
+    height: int
+    width: int
+
+
+def decode(data: bytes, shape: Shape) -> Tensor:
+    """Decode one image.
+
+    The rotation that EXIF asks for is done; transparency is laid over white; palettes, CMYK and
+    other colour spaces become RGB; 16-bit greys keep their upper 8 bits; floating point greys must
+    be in [0, 1]. An image of another size is resized, antialiased, until it covers the shape, and
+    cut to it around its centre.
+
+    Args:
+        data: Content of an image file of any format that Pillow reads.
+        shape: Of the result.
+
+    Returns:
+        uint8 [C, H, W].
+
+    Raises:
+        Exception: Whatever Pillow makes of a file that is broken; ValueError for floating point
+            pixels that are NaN or out of range.
+    """
+    from PIL import Image as pil
+    from PIL import ImageOps
+
+    size, mode = (shape.width, shape.height), "L" if shape.channels == 1 else "RGB"
+    image: Image = pil.open(io.BytesIO(data))
+    image.draft(None, (2 * shape.width, 2 * shape.height))  # JPEG: decode a smaller picture
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _plain(image)
+    if image.mode != mode:
+        image = image.convert(mode)
+    if image.size != size:
+        image = ImageOps.fit(image, size, method=pil.Resampling.BICUBIC)
+    pixels = np.array(image)  # a copy that owns its memory
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the head of an image file says, without decoding it.
+
+    Attributes:
+        shape: Upright size, and 1 channel for greys.
+        encoding: "PNG", "JPEG q75", ...
+    """
+
+    shape: Shape
+    encoding: str
+
+
+def look(data: bytes) -> Look:
+    """Read the head of an image file.
+
+    Raises:
+        Exception: Whatever Pillow makes of a file that is broken.
+    """
+    from PIL import ExifTags
+    from PIL import Image as pil
+
+    with pil.open(io.BytesIO(data)) as image:
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
+            width, height = height, width
+        channels = 1 if image.mode in _GREY_MODES else 3
+        return Look(Shape(channels, height, width), _encoding(image))
+
+
+def _plain(image: Image) -> Image:
+    """Remove what ``convert`` to L or RGB would get wrong: transparency, deep greys."""
+    from PIL import Image as pil
+
+    if image.mode.startswith("I"):
+        deep = np.asarray(image).astype(np.int64)
+        if deep.size and (deep.min() < 0 or deep.max() > 65535):
+            raise ValueError(f"grey values from {deep.min()} to {deep.max()}, expected 0 to 65535")
+        return pil.fromarray((deep >> 8).astype(np.uint8))
+    if image.mode == "F":
+        grey = np.asarray(image)
+        if not ((grey >= 0) & (grey <= 1)).all():  # NaN fails too
+            raise ValueError("floating point greys are NaN or outside [0, 1]")
+        return pil.fromarray((grey * 255).round().astype(np.uint8))
+    if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        paper = pil.new("RGBA", layers.size, "white")
+        return pil.alpha_composite(paper, layers)
+    return image
+
+
+def _encoding(image: Image) -> str:
+    """Format of a file; the quality too for JPEGs with the standard's tables."""
+    tables = getattr(image, "quantization", None)
+    if image.format != "JPEG" or not tables:
+        return str(image.format)
+    percent = 100 * sum(tables[0]) / _IJG_LUMINANCE_SUM
+    quality = (200 - percent) / 2 if percent <= 100 else 5000 / percent
+    return f"JPEG q{round(quality)}"

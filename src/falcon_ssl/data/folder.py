@@ -1,0 +1,143 @@
+"""Any nested folder of image files."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data.reading import Opened, ReadOptions, open_records
+from falcon_ssl.data.source import Splits
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+
+
+class FolderRecords:
+    """All image files below a folder, in the order of their paths.
+
+    Args:
+        root: The folder; links are followed.
+
+    Attributes:
+        root: The folder.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise InputError(
+                "there is no such image folder",
+                received=root,
+                expected="a folder with images in it",
+                fix="check the path after folder:",
+            )
+        self.root = root
+        paths = sorted(_files(root))
+        self._paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        if len(self._paths) < len(paths):
+            logger.info("%s: %d files are no images", root, len(paths) - len(self._paths))
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def read(self, index: int) -> bytes:
+        """Content of one image file."""
+        return (self.root / self._paths[index]).read_bytes()
+
+    def place(self, index: int) -> str:
+        """Path of one image file."""
+        return str(self.root / self._paths[index])
+
+    def classes(self) -> list[str]:
+        """Name of every image's class: the folder below the root that it lies in.
+
+        Raises:
+            InputError: An image lies in no class folder.
+        """
+        for path in self._paths:
+            if len(path.parts) < 2:
+                raise InputError(
+                    "an image lies in no class folder",
+                    received=self.root / path,
+                    expected="images in one folder for each class",
+                    fix="move it, or do not ask for labels from folders",
+                )
+        return [path.parts[0] for path in self._paths]
+
+
+def folder_splits(root: Path, *, labelled: bool, options: ReadOptions) -> Splits:
+    """Open a folder of images.
+
+    Args:
+        root: Holds images at any depth. With a folder ``train`` in it, that one is the training
+            part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part.
+        labelled: Whether the folders directly below a part name classes.
+        options: How to read the images.
+
+    Raises:
+        InputError: No such folder, no images in it, or images without class folder.
+    """
+    train_root = root / "train" if (root / "train").is_dir() else root
+    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    test_root = tests[0] if tests and train_root != root else None
+    parts = [FolderRecords(part) for part in (train_root, test_root) if part is not None]
+    classes = [records.classes() if labelled else None for records in parts]
+    names = None if classes[0] is None else sorted(set(classes[0]))
+    opened: list[Opened] = []
+    for records, of_part in zip(parts, classes, strict=True):
+        opened.append(
+            open_records(
+                records,
+                name=str(records.root),
+                options=options,
+                labels=None if of_part is None or names is None else labels_of(of_part, names),
+                class_names=names,
+                like=opened[0].source if opened else None,
+            )
+        )
+    test = opened[1].source if test_root is not None else None
+    split = f"folders train and {test_root.name}" if test_root else "all images; no test part"
+    return Splits(opened[0].source, test, f"{root.name}: {split}; {opened[0].encoding} files")
+
+
+def labels_of(classes: list[str], names: list[str]) -> Tensor:
+    """Number the classes of images.
+
+    Args:
+        classes: Name of every image's class.
+        names: All names, in the order of their numbers.
+
+    Returns:
+        int64 [N].
+
+    Raises:
+        InputError: A class that is not among the names.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    unknown = sorted(set(classes) - set(names))
+    if unknown:
+        raise InputError(
+            "test images have classes that training images lack",
+            received=", ".join(unknown[:5]),
+            expected=f"classes among {', '.join(names[:5])}, ...",
+            fix="name the folders alike",
+        )
+    return torch.tensor([number[name] for name in classes], dtype=torch.int64)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root, followlinks=True):
+        for name in names:
+            yield (Path(folder) / name).relative_to(root)

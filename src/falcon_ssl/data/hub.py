@@ -1,0 +1,194 @@
+"""Image sets of the Hugging Face hub, and parquet files laid out like them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data.imagenet100 import SCAN_CLASSES
+from falcon_ssl.data.reading import Opened, ReadOptions, open_records
+from falcon_ssl.data.source import Splits
+from falcon_ssl.data.table import TableRecords, table_labels
+
+TEST_SPLITS = ("test", "validation", "valid", "val")
+
+
+@dataclass(frozen=True)
+class HubSet:
+    """Where a known set lies on the hub.
+
+    Args:
+        repo: Repository of the hub.
+        config: Configuration of the repository, where it has several.
+        train: Name of the training split.
+        test: Name of the split to report on.
+        classes: Labels to keep, in their new order; None keeps all.
+        note: What every result has to say.
+    """
+
+    repo: str
+    config: str | None = None
+    train: str = "train"
+    test: str = "test"
+    classes: tuple[int, ...] | None = None
+    note: str = "official split"
+
+
+HUB_SETS = {
+    "cifar10": HubSet("uoft-cs/cifar10"),
+    "cifar100": HubSet("uoft-cs/cifar100", note="official split, 100 fine classes"),
+    "svhn": HubSet(
+        "ufldl-stanford/svhn", config="cropped_digits", note="official split, without extra"
+    ),
+    "imagenet100-cmc": HubSet(
+        "clane9/imagenet-100",
+        test="validation",
+        note="class list imagenet100-cmc, shorter side 160 pixels, ImageNet's validation images",
+    ),
+    "imagenet100-scan": HubSet(
+        "ILSVRC/imagenet-1k",
+        test="validation",
+        classes=SCAN_CLASSES,
+        note="class list imagenet100-scan, ImageNet's validation images",
+    ),
+    "imagenet1k": HubSet(
+        "ILSVRC/imagenet-1k", test="validation", note="ImageNet-1K, its validation images"
+    ),
+}
+
+
+def hub_splits(name: str, *, options: ReadOptions) -> Splits:
+    """Open a set of the Hugging Face hub.
+
+    Args:
+        name: A key of `HUB_SETS`, or OWNER/REPOSITORY.
+        options: How to read the images.
+
+    Raises:
+        InputError: An unknown name, or a set that cannot be opened.
+    """
+    if name not in HUB_SETS and "/" not in name:
+        raise InputError(
+            "unknown hub data set",
+            received=repr(name),
+            expected=f"one of {', '.join(HUB_SETS)}, or OWNER/REPOSITORY",
+            fix="choose one",
+        )
+    if name not in HUB_SETS:
+        return _guessed_splits(name, _load(name), options)
+    known = HUB_SETS[name]
+    dataset = _load(known.repo, config=known.config, splits=[known.train, known.test])
+    parts = [_part(dataset[split], split, classes=known.classes) for split in dataset]
+    return _splits(name, parts, known.note, options)
+
+
+def parquet_splits(folder: Path, *, options: ReadOptions) -> Splits:
+    """Open files ``train*.parquet`` and ``test*.parquet`` (or ``validation*``) below a folder.
+
+    Args:
+        folder: Holds the files, at any depth.
+        options: How to read the images.
+
+    Raises:
+        InputError: No training file, or a table without images.
+    """
+    files = {
+        split: sorted(str(path) for path in folder.rglob(f"{split}*.parquet"))
+        for split in ("train", *TEST_SPLITS)
+    }
+    found = {split: paths for split, paths in files.items() if paths}
+    if "train" not in found:
+        raise InputError(
+            "there are no parquet files to train on",
+            received=folder,
+            expected="files train.parquet or train-*.parquet in that folder",
+            fix="check the path after parquet:",
+        )
+    return _guessed_splits(folder.name, _load("parquet", data_files=found), options)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One split as a table; ``rows`` None for all of them."""
+
+    split: str
+    dataset: Any
+    rows: Tensor | None
+    labels: Tensor | None
+    class_names: list[str] | None
+
+
+def _splits(name: str, parts: list[_Part], note: str, options: ReadOptions) -> Splits:
+    opened: list[Opened] = []
+    for part in parts:
+        part_name = f"{name} {part.split}"
+        opened.append(
+            open_records(
+                TableRecords(part.dataset, rows=part.rows, name=part_name),
+                name=part_name,
+                options=options,
+                labels=part.labels,
+                class_names=part.class_names,
+                like=opened[0].source if opened else None,
+            )
+        )
+    test = opened[1].source if len(opened) > 1 else None
+    return Splits(opened[0].source, test, f"{name}: {note}; {opened[0].encoding} files")
+
+
+def _guessed_splits(name: str, dataset: dict[str, Any], options: ReadOptions) -> Splits:
+    train_split = "train" if "train" in dataset else next(iter(dataset))
+    train = _part(dataset[train_split], train_split)
+    tests = [_part(dataset[split], split) for split in TEST_SPLITS if split in dataset]
+    # A test split may hide its labels; then the validation split is the one to report on.
+    tests.sort(key=lambda part: part.labels is None)
+    if not tests:
+        return _splits(name, [train], f"its {train_split} split; no test split", options)
+    note = f"its {train_split} and {tests[0].split} splits"
+    return _splits(name, [train, tests[0]], note, options)
+
+
+def _part(dataset: Any, split: str, *, classes: tuple[int, ...] | None = None) -> _Part:
+    labels, names = table_labels(dataset)
+    if classes is None:
+        return _Part(split, dataset, None, labels, names)
+    if labels is None:
+        raise InputError(
+            "a class list needs labels",
+            received=f"split {split} without labels",
+            expected="labels in every split",
+            fix="use another revision of the set",
+        )
+    number = torch.full((max(int(labels.max()), *classes) + 1,), -1)
+    number[list(classes)] = torch.arange(len(classes))
+    new_labels = number[labels]
+    rows = torch.nonzero(new_labels >= 0).flatten()
+    new_names = None if names is None else [names[index] for index in classes]
+    return _Part(split, dataset, rows, new_labels[rows], new_names)
+
+
+def _load(
+    repo: str,
+    *,
+    config: str | None = None,
+    splits: list[str] | None = None,
+    data_files: dict[str, list[str]] | None = None,
+) -> dict[str, Any]:
+    import datasets
+
+    try:
+        found = datasets.load_dataset(repo, config, split=splits, data_files=data_files)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(
+            f"cannot open the data set {repo}",
+            received=" ".join(str(error).split()) or type(error).__name__,
+            expected="a readable set of images",
+            fix="check its name and the network; for a gated set, accept its terms and log in "
+            "with `hf auth login`",
+        ) from error
+    return dict(zip(splits, found, strict=True)) if splits else dict(found)

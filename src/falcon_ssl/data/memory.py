@@ -1,0 +1,40 @@
+"""How much memory there is, and how many threads may decode."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that are free on a device; for the CPU, inside the limits of a container too."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+    try:
+        pages = os.sysconf("SC_AVPHYS_PAGES")
+    except ValueError:  # macOS tells the installed memory only
+        pages //= 2
+    free = page * pages
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())  # "max" without a limit
+        free = min(free, limit - int((_CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return max(0, free)
+
+
+def mebibytes(count: int) -> str:
+    """Bytes for people: "146.5 MiB"."""
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def num_workers() -> int:
+    """Threads that decode: the cores that this process may use, twice, since some wait for files."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 2 * (cores or 1)

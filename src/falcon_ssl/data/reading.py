@@ -1,0 +1,175 @@
+"""How encoded images are read: their size, their place in memory, what happens to broken ones."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data.decode import Look, Shape, look
+from falcon_ssl.data.encoded import EncodedSource, Records, decode_all
+from falcon_ssl.data.memory import available_memory, mebibytes
+from falcon_ssl.data.skipped import Skipped
+from falcon_ssl.data.source import Source
+
+logger = logging.getLogger(__name__)
+
+_LOOKS = 64  # images whose heads tell size and channels of the whole
+_RESIDENT_SHARE = 0.4  # of the available memory that decoded images may take
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How encoded images are read.
+
+    Args:
+        image_size: Side of the square that images are resized and centre-cropped to, in pixels;
+            None keeps their own size, which must then be the same for all.
+        in_memory: Whether to decode everything at once; None decides by the available memory.
+        max_unreadable: Largest share of unreadable images that is tolerated.
+        skipped_path: File that lists the unreadable images; None writes none.
+
+    Raises:
+        InputError: A size below 1, or a share outside [0, 1].
+    """
+
+    image_size: int | None = None
+    in_memory: bool | None = None
+    max_unreadable: float = 0.01
+    skipped_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise InputError(
+                "image_size is too small",
+                received=self.image_size,
+                expected=">= 1 pixel",
+                fix="choose one, for example 64 or 224",
+            )
+        if not 0 <= self.max_unreadable <= 1:
+            raise InputError(
+                "max_unreadable is no share",
+                received=self.max_unreadable,
+                expected="0 to 1",
+                fix="choose one, for example 0.01",
+            )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source, and what its files are: "JPEG q75"."""
+
+    source: Source
+    encoding: str
+
+
+def open_records(
+    records: Records,
+    *,
+    name: str,
+    options: ReadOptions,
+    labels: Tensor | None = None,
+    class_names: list[str] | None = None,
+    like: Source | None = None,
+) -> Opened:
+    """Make a source of encoded images: decoded once when memory allows, else on demand.
+
+    Args:
+        records: The encoded images.
+        name: For people; number and size of the images are added.
+        options: How to read them.
+        labels: int64 [N], or None.
+        class_names: Name of every label, or None.
+        like: Another part of the same data, whose image shape this one has to share.
+
+    Returns:
+        The source, and what its files are.
+
+    Raises:
+        InputError: No images, images of several sizes without ``image_size``, or too many
+            unreadable ones.
+    """
+    if len(records) == 0:
+        raise InputError(
+            f"{name} is empty", received="0 images", expected="at least 1", fix="check the path"
+        )
+    skipped = Skipped(
+        name, len(records), max_unreadable=options.max_unreadable, path=options.skipped_path
+    )
+    looks = _looks(records, skipped)
+    if like is None:
+        shape = _common_shape(looks, name=name, image_size=options.image_size)
+    else:
+        shape = Shape(*like.image_shape)
+    source = EncodedSource(
+        records,
+        shape=shape,
+        name=f"{name} ({len(records)} images of {shape.height}x{shape.width})",
+        labels=labels,
+        class_names=class_names,
+        skipped=skipped,
+    )
+    needed = len(records) * shape.channels * shape.height * shape.width
+    available = available_memory()
+    fits = needed <= _RESIDENT_SHARE * available
+    in_memory = fits if options.in_memory is None else options.in_memory
+    logger.info(
+        "%s: %s when decoded, %s of memory available: %s",
+        source.name,
+        mebibytes(needed),
+        mebibytes(available),
+        "decoded once and kept" if in_memory else "decoded on demand",
+    )
+    encoding = _most_common(one.encoding for one in looks)
+    return Opened(decode_all(source) if in_memory else source, encoding)
+
+
+def _looks(records: Records, skipped: Skipped) -> list[Look]:
+    """Heads of images that are spread evenly over the records."""
+    found = []
+    for index in np.unique(np.linspace(0, len(records) - 1, _LOOKS).astype(int)).tolist():
+        try:
+            found.append(look(records.read(index)))
+        except Exception as error:  # a broken file can make Pillow raise anything
+            skipped.add(index, place=records.place(index), reason=error)
+    if not found:
+        raise InputError(
+            "none of the images that were tried can be read",
+            received=f"{len(skipped.indices)} broken files",
+            expected="image files",
+            fix="check what the files hold",
+        )
+    return found
+
+
+def _common_shape(looks: list[Look], *, name: str, image_size: int | None) -> Shape:
+    channels = max(one.shape.channels for one in looks)
+    if image_size is not None:
+        return Shape(channels, image_size, image_size)
+    sizes = {(one.shape.height, one.shape.width) for one in looks}
+    if len(sizes) > 1:
+        (low, _), (high, _) = min(sizes), max(sizes)
+        raise InputError(
+            f"images of {name} differ in size",
+            received=f"heights from {low} to {high} pixels",
+            expected="one size for all",
+            fix="choose one with image_size, for example 64 or 224",
+        )
+    height, width = sizes.pop()
+    return Shape(channels, height, width)
+
+
+def _most_common(encodings: Iterable[str]) -> str:
+    """The encoding of nearly all files; without the quality when that varies."""
+    counts = Counter(encodings)
+    encoding, count = counts.most_common(1)[0]
+    if count >= 0.9 * counts.total():
+        return encoding
+    formats = Counter(one.split()[0] for one in counts.elements())
+    return " and ".join(sorted(formats))

@@ -1,0 +1,54 @@
+"""Unreadable images: counted, listed, tolerated up to a limit."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from threading import Lock
+
+from falcon_ssl.checks import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class Skipped:
+    """Counts, lists and limits the images that cannot be decoded.
+
+    Args:
+        name: Of the data, for people.
+        num_images: N.
+        max_unreadable: Largest share of unreadable images that is tolerated.
+        path: File that lists them, one line each; None writes none.
+    """
+
+    def __init__(
+        self, name: str, num_images: int, *, max_unreadable: float, path: Path | None
+    ) -> None:
+        self.indices: set[int] = set()
+        self._name = name
+        self._limit = max_unreadable * num_images
+        self._num_images = num_images
+        self._path = path
+        self._lock = Lock()
+
+    def add(self, index: int, *, place: str, reason: Exception) -> None:
+        """Note an unreadable image.
+
+        Raises:
+            InputError: There are too many.
+        """
+        with self._lock:
+            if index in self.indices:
+                return
+            self.indices.add(index)
+            logger.warning("%s: skipped %s (%s)", self._name, place, reason)
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(f"{place}\t{reason}\n")
+        if len(self.indices) > self._limit:
+            raise InputError(
+                f"too many unreadable images in {self._name}",
+                received=f"{len(self.indices)} of {self._num_images}, the last one {place}",
+                expected=f"at most {int(self._limit)}",
+                fix="repair or delete them, or raise max_unreadable",
+            )

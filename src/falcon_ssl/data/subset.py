@@ -1,0 +1,77 @@
+"""Some images of a source, and a fixed way of holding a part of them out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data.source import Fallible, Source, Splits
+
+_HOLDOUT_SEED = 0  # fixed: a split belongs to the data set, not to a run
+
+
+class Subset:
+    """The images of a source at some rows.
+
+    Args:
+        source: Where the images are.
+        rows: int64 [N], in the order of the subset.
+        name: For people.
+    """
+
+    def __init__(self, source: Source, rows: Tensor, *, name: str) -> None:
+        self.name = name
+        self.labels = None if source.labels is None else source.labels[rows]
+        self.class_names = source.class_names
+        self._source = source
+        self._rows = rows
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self._source.image_shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        return self._source.images(self._rows[indices])
+
+    def readable(self, indices: Tensor) -> Tensor:
+        """Which images have not been found unreadable so far: int64 [B] -> bool [B]."""
+        if isinstance(self._source, Fallible):
+            return self._source.readable(self._rows[indices])
+        return torch.ones(len(indices), dtype=torch.bool)
+
+
+def hold_out(splits: Splits, share: float) -> Splits:
+    """Take a test part out of the training part of data that has none.
+
+    The images are chosen at random, always the same ones.
+
+    Args:
+        splits: Without test part.
+        share: Of the images, in (0, 1).
+
+    Raises:
+        InputError: A share that leaves one part empty.
+    """
+    source = splits.train
+    count = round(share * len(source))
+    if not 0 < count < len(source):
+        raise InputError(
+            "holdout leaves a part empty",
+            received=f"{share} of {len(source)} images",
+            expected="a share in (0, 1) that gives both parts an image",
+            fix="choose 0.2",
+        )
+    order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
+    test, train = order[:count].sort().values, order[count:].sort().values
+    return Splits(
+        train=Subset(source, train, name=f"{source.name}, {len(train)} to train on"),
+        test=Subset(source, test, name=f"{source.name}, {count} held out"),
+        note=f"{splits.note}; test part: {share:.0%} held out at random, always the same",
+    )
