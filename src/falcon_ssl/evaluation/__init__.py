@@ -1,9 +1,14 @@
 """Evaluation: functions of frozen features, each from `Features` to named numbers.
 
-Start with `extract`, then `evaluate_features`; `picture_arrays` feeds the report.
+Start with `extract`, then `evaluate_features`; `picture_arrays` feeds the report. `diagnose` says of any features
+whether they have collapsed, `certify` proves from the loss terms that they have not.
 """
 
+from falcon_ssl.evaluation.certificate import Certificate as Certificate
+from falcon_ssl.evaluation.certificate import certify as certify
 from falcon_ssl.evaluation.codes import PrototypeDictionary as PrototypeDictionary
+from falcon_ssl.evaluation.diagnosis import Diagnosis as Diagnosis
+from falcon_ssl.evaluation.diagnosis import diagnose as diagnose
 from falcon_ssl.evaluation.evaluate import evaluate_features as evaluate_features
 from falcon_ssl.evaluation.features import Features as Features
 from falcon_ssl.evaluation.features import extract as extract

@@ -88,13 +88,16 @@ def hungarian_accuracy(cluster_N: Tensor, label_N: Tensor, *, num_classes: int) 
     return float(count_KK[rows, columns].sum()) / len(label_N)
 
 
-def kmeans_clusters(x_ND: Tensor, *, num_clusters: int, seed: int = 0) -> Tensor:
-    """k-means (Lloyd, best of ``KMEANS_STARTS`` k-means++ starts), with scikit-learn.
+def kmeans_clusters(
+    x_ND: Tensor, *, num_clusters: int, seed: int = 0, starts: int = KMEANS_STARTS
+) -> Tensor:
+    """k-means (Lloyd, the best of several k-means++ starts), with scikit-learn.
 
     Args:
         x_ND: Rows [N, D], floating, as they are: not standardised.
         num_clusters: K, at most N.
         seed: Of the starts.
+        starts: How many.
 
     Returns:
         Cluster of every row, int64 [N], below K; fewer than K clusters when fewer rows differ.
@@ -115,7 +118,7 @@ def kmeans_clusters(x_ND: Tensor, *, num_clusters: int, seed: int = 0) -> Tensor
     x: NDArray[np.float32] = x_ND.numpy()
     # Collapsed features have fewer distinct rows than K; k-means cannot find more clusters.
     num_clusters = min(num_clusters, len(np.unique(x, axis=0)))
-    kmeans = KMeans(num_clusters, n_init=KMEANS_STARTS, random_state=seed)
+    kmeans = KMeans(num_clusters, n_init=starts, random_state=seed)
     return torch.from_numpy(kmeans.fit_predict(x).astype(np.int64))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.checks import InputError, check_finite, check_matrix
 from falcon_ssl.dictionary import Dictionary
+
+MOST_CODES = 2**28
 
 
 class PrototypeDictionary:
@@ -51,6 +54,13 @@ class PrototypeDictionary:
         """Codes start to stop as unit rows, [stop - start, F]."""
         return self._codes_CF[start:stop].to(device, dtype)
 
+    def checksum(self) -> str:
+        """Short fingerprint of the prototypes."""
+        return hashlib.sha256(self._codes_CF.cpu().numpy().tobytes()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"PrototypeDictionary(num_codes={self.num_codes}, width={self.width})"
+
 
 def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = 2048) -> Tensor:
     """Index of the code with the largest inner product, the lowest index on ties.
@@ -69,7 +79,8 @@ def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = 204
         int64 [N].
 
     Raises:
-        InputError: If ``u_NF`` is not a floating matrix of the dictionary's width.
+        InputError: If ``u_NF`` is not a floating matrix of the dictionary's width, or the dictionary has too many
+            codes to compare one by one (the complete dictionary has 2^F).
 
     Memory:
         O(block_size^2 + N): never an N x C matrix.
@@ -80,6 +91,13 @@ def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = 204
         tensor([1])
     """
     check_matrix("u", u_NF, columns=dictionary.width)
+    if dictionary.num_codes > MOST_CODES:
+        raise InputError(
+            "too many codes to compare one by one",
+            received=dictionary,
+            expected=f"at most {MOST_CODES} codes",
+            fix="leave the dictionary out",
+        )
     best_N = torch.full_like(u_NF[:, 0], -torch.inf)
     code_N = torch.zeros_like(best_N, dtype=torch.int64)
     for start in range(0, dictionary.num_codes, block_size):

@@ -1,0 +1,233 @@
+"""Diagnosis: has this network collapsed, in which of the four ways, in words and numbers.
+
+It asks for features only, so it judges networks of any method. What a number means is said in one
+table, `falcon_ssl.evaluation.rules.RULES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import check_at_least
+from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.evaluation.clustering import kmeans_clusters
+from falcon_ssl.evaluation.codes import PrototypeDictionary, nearest_codes
+from falcon_ssl.evaluation.collapse import cluster_spread, collapse
+from falcon_ssl.evaluation.features import Features
+from falcon_ssl.evaluation.rules import LEAST_WIDTH_FOR_RANK, RULES, WORDS, Rule, Verdict, worst
+
+LEAST_SAMPLES = 10
+CLUSTERS = 32  # of k-means when there are no labels to count classes by
+KMEANS_ROWS = 10_000  # rows that k-means looks at, drawn at random; all other measures look at all
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measured number.
+
+    Args:
+        name: As in ``evaluation.json``.
+        value: Of these features.
+        random: Of a random encoder; None when no reference was given.
+        ideal: Of perfectly spread features; None where there is none.
+        meaning: In plain words.
+        verdict: "unknown" for a number that is shown but not judged.
+    """
+
+    name: str
+    value: float
+    random: float | None
+    ideal: float | None
+    meaning: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """One of the four collapses.
+
+    Args:
+        name: "representation", "dimensional", "cluster" or "intracluster".
+        verdict: The worst of its measures; "unknown" when nothing could be judged.
+        measures: What was measured.
+    """
+
+    name: str
+    verdict: Verdict
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The four collapses of one network.
+
+    Args:
+        verdict: The worst of the four.
+        sentence: The same for people.
+        collapses: The four, always in the same order.
+    """
+
+    verdict: Verdict
+    sentence: str
+    collapses: tuple[Collapse, ...]
+
+    def __getitem__(self, name: str) -> Collapse:
+        """The collapse of this name."""
+        return {collapse.name: collapse for collapse in self.collapses}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for ``diagnosis.json``."""
+        return asdict(self)
+
+
+def diagnose(
+    features: Features,
+    *,
+    dictionary: Dictionary | Tensor | None = None,
+    num_codes: int | None = None,
+    reference: Features | None = None,
+    num_clusters: int | None = None,
+    seed: int = 0,
+) -> Diagnosis:
+    """Say whether features have collapsed: representation, dimensional, cluster, intracluster.
+
+    Args:
+        features: z of any network; u and codes where they exist.
+        dictionary: Codes to assign ``u`` (``z`` when there is no ``u``) to, by cosine: a dictionary,
+            or prototypes [C, F] as of SwAV or DINO. Replaces ``features.code``.
+        num_codes: C of the codes that ``features`` already hold; None takes the largest code + 1.
+        reference: Features of an untrained network of the same architecture, for comparison; the
+            verdict does not depend on it.
+        num_clusters: K of k-means; None takes the number of classes among the labels, or 32.
+        seed: Of k-means and of its subsample.
+
+    Returns:
+        The diagnosis. A collapse that could not be measured is "unknown": cluster collapse without
+        codes, intracluster collapse when no cluster has two samples or all samples are equal.
+
+    Raises:
+        InputError: Fewer than 10 samples, more clusters than samples, a dictionary of another width,
+            or codes that do not fit ``num_codes``. (`Features` refuses NaN and unequal lengths.)
+
+    Memory:
+        Features plus O(D^2); no N x N and no N x C matrix. k-means looks at 10000 rows.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> diagnose(Features(z=torch.randn(500, 64, generator=generator))).verdict
+        'healthy'
+        >>> diagnose(Features(z=torch.ones(500, 64)))["representation"].verdict
+        'collapsed'
+    """
+    codes = PrototypeDictionary(dictionary) if isinstance(dictionary, Tensor) else dictionary
+    if codes is not None:
+        num_codes = codes.num_codes
+    features = _assign(features, codes)
+    found = _measure(features, num_codes=num_codes, num_clusters=num_clusters, seed=seed)
+    random: dict[str, float] = {}
+    if reference is not None:
+        random = _measure(
+            _assign(reference, codes),
+            num_codes=num_codes,
+            num_clusters=num_clusters,
+            seed=seed,
+        )
+    ideals = _ideals(features, num_codes)
+
+    def read(rule: Rule) -> Measure:
+        value = found[rule.name]
+        most = ideals.get(rule.name)
+        too_narrow = rule.name.startswith("effective_rank_") and (
+            most is not None and 1 < most < LEAST_WIDTH_FOR_RANK
+        )
+        verdict: Verdict = "unknown" if too_narrow else rule.judge(value)
+        return Measure(
+            rule.name, value, random.get(rule.name), most, meaning=rule.meaning, verdict=verdict
+        )
+
+    collapses = []
+    for name, rules in RULES.items():
+        measures = tuple(read(rule) for rule in rules if rule.name in found)
+        collapses.append(Collapse(name, worst(m.verdict for m in measures), measures))
+    return Diagnosis(
+        worst(one.verdict for one in collapses), _sentence(collapses), tuple(collapses)
+    )
+
+
+def _assign(features: Features, dictionary: Dictionary | None) -> Features:
+    """Features with the codes of the dictionary, when there is one."""
+    if dictionary is None:
+        return features
+    rows = features.z if features.u is None else features.u
+    return replace(features, code=nearest_codes(rows, dictionary))
+
+
+def _measure(
+    features: Features, *, num_codes: int | None, num_clusters: int | None, seed: int
+) -> dict[str, float]:
+    """Every measure by name."""
+    check_at_least(
+        "number of samples", len(features), LEAST_SAMPLES, fix="diagnose more images at once"
+    )
+    found = collapse(features, num_codes=_num_codes(features, num_codes))
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(features), generator=generator)[:KMEANS_ROWS]
+    if num_clusters is None:
+        classes = CLUSTERS if features.label is None else len(torch.unique(features.label))
+        num_clusters = max(2, min(classes, len(features) // 2))
+    z_MD = features.z[rows]
+    cluster_M = kmeans_clusters(z_MD, num_clusters=num_clusters, seed=seed, starts=1)
+    return found | cluster_spread(z_MD, cluster_M, name="kmeans_z")
+
+
+def _num_codes(features: Features, num_codes: int | None) -> int | None:
+    if num_codes is None and features.code is not None:
+        return int(features.code.max()) + 1
+    return num_codes
+
+
+def _ideals(features: Features, num_codes: int | None) -> dict[str, float]:
+    """Each measure of features that are spread as well as can be."""
+    ideals = {"identity_gap_u": 0.0, "offdiagonal_rms_u": 0.0}
+    for name, rows in (("z", features.z), ("u", features.u)):
+        if rows is not None:
+            ideals |= {
+                f"mean_cosine_{name}": 0.0,
+                f"mean_cosine_centred_{name}": 0.0,
+                f"effective_rank_{name}": float(min(rows.shape[1], len(rows) - 1)),
+                f"effective_rank_share_{name}": 1.0,
+            }
+    if features.u is not None:
+        ideals["feature_std_u"] = 1 / math.sqrt(features.u.shape[1])
+    codes = _num_codes(features, num_codes)
+    if codes is not None:
+        most = float(min(codes, len(features)))
+        ideals |= {
+            "codes_used": most,
+            "codes_used_share": 1.0,
+            "code_entropy_share": 1.0,
+            "code_perplexity": most,
+            "code_largest_share": 1 / most,
+        }
+    return ideals
+
+
+def _sentence(collapses: Sequence[Collapse]) -> str:
+    """What was found, for people."""
+    parts = []
+    for verdict, text in (("collapsed", "Collapsed"), ("warning", "Close to collapse")):
+        words = [f"{WORDS[c.name]} ({c.name})" for c in collapses if c.verdict == verdict]
+        if words:
+            parts.append(f"{text}: {'; '.join(words)}.")
+    unknown = [c.name for c in collapses if c.verdict == "unknown"]
+    if not parts:
+        parts.append("Healthy: no sign of collapse.")
+    if unknown:
+        parts.append(f"Not measured: {' and '.join(unknown)} collapse.")
+    return " ".join(parts)
