@@ -1,0 +1,78 @@
+"""Small image files and tables, written by the tests themselves."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def pixels(seed: int, *, size: tuple[int, int] = (12, 12), channels: int = 3) -> np.ndarray:
+    """Random uint8 image [H, W, C] or [H, W]."""
+    shape = size if channels == 1 else (*size, channels)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
+    """Content of an image file."""
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def png():
+    """Content of a random PNG file by its seed."""
+    return lambda seed, **options: encoded(pixels(seed, **options))
+
+
+@pytest.fixture
+def write_folder(tmp_path, png):
+    """Write images to a folder: {relative path: seed, or the content itself}."""
+
+    def write(files: dict[str, int | bytes]) -> Path:
+        root = tmp_path / "images"
+        for path, content in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content if isinstance(content, bytes) else png(content))
+        return root
+
+    return write
+
+
+@pytest.fixture
+def write_parquet(tmp_path, png, monkeypatch):
+    """Write a parquet file laid out like the hub's, with labels 0, 1, 0, 1, ..."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+    def write(
+        path: str,
+        count: int,
+        *,
+        image: str = "image",
+        label: str | None = "label",
+        labels: list[int] | None = None,
+        names: tuple[str, ...] = ("cat", "dog"),
+        first_seed: int = 0,
+    ) -> Path:
+        seeds = range(first_seed, first_seed + count)
+        columns: dict[str, list[object]] = {
+            image: [{"bytes": png(seed), "path": f"{seed}.png"} for seed in seeds]
+        }
+        features = {image: datasets.Image()}
+        if label is not None:
+            columns[label] = list(labels or [row % len(names) for row in range(count)])
+            features[label] = datasets.ClassLabel(names=list(names))
+        table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(file)
+        return file.parent
+
+    yield write
+    datasets.enable_progress_bars()

@@ -1,0 +1,149 @@
+"""Every kind of image file is read as a person sees it."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from falcon_ssl.data.decode import Shape, decode, look
+
+RGB, GREY = Shape(3, 12, 12), Shape(1, 12, 12)
+
+
+def pixels(*, channels: int = 3, size: tuple[int, int] = (12, 12)) -> np.ndarray:
+    shape = size if channels == 1 else (*size, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def expected(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
+
+
+def test_rgb_and_grey_are_read_as_they_are():
+    colour, grey = pixels(), pixels(channels=1)
+    assert torch.equal(decode(encoded(Image.fromarray(colour)), RGB), expected(colour))
+    assert torch.equal(decode(encoded(Image.fromarray(grey)), GREY), expected(grey))
+
+
+def test_grey_becomes_three_equal_channels_where_colour_is_asked_for():
+    grey = pixels(channels=1)
+    assert torch.equal(
+        decode(encoded(Image.fromarray(grey)), RGB), expected(grey).expand(3, -1, -1)
+    )
+
+
+def test_colour_becomes_luma_where_grey_is_asked_for():
+    colour = pixels()
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    read = decode(encoded(Image.fromarray(colour)), GREY)[0]
+    assert np.abs(read.numpy() - luma).max() <= 1
+
+
+def test_transparency_is_laid_over_white():
+    colour = np.zeros((12, 12, 4), np.uint8)
+    colour[..., 0] = 200
+    colour[:6, :, 3], colour[6:, :, 3] = 255, 0
+    read = decode(encoded(Image.fromarray(colour)), RGB)
+    assert read[:, 0, 0].tolist() == [200, 0, 0]
+    assert read[:, 11, 0].tolist() == [255, 255, 255]
+
+
+def test_half_transparent_grey_is_mixed_with_white():
+    layers = np.zeros((12, 12, 2), np.uint8)
+    layers[..., 1] = 128
+    read = decode(encoded(Image.fromarray(layers, "LA")), GREY)
+    assert read.unique().tolist() == [127]
+
+
+def test_palette_with_transparent_colour():
+    image = Image.new("P", (12, 12), 1)
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((0, 0), 0)
+    read = decode(encoded(image, transparency=0), RGB)
+    assert read[:, 0, 0].tolist() == [255, 255, 255]
+    assert read[:, 5, 5].tolist() == [40, 50, 60]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_upper_bits(kind):
+    deep = np.linspace(0, 65535, 144).astype(np.uint16).reshape(12, 12)
+    read = decode(encoded(Image.fromarray(deep), kind), GREY)
+    assert torch.equal(read, expected((deep >> 8).astype(np.uint8)))
+
+
+def test_cmyk_becomes_rgb():
+    red = Image.new("RGB", (12, 12), (220, 30, 30))
+    read = decode(encoded(red.convert("CMYK"), "JPEG", quality=95), RGB).float()
+    assert (read.mean(dim=(1, 2)) - torch.tensor([220.0, 30, 30])).abs().max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_done(orientation):
+    # A picture whose upright top left quarter is white, stored turned.
+    upright = np.zeros((16, 24), np.uint8)
+    upright[:8, :12] = 255
+    undo = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: np.transpose,
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).T,
+        8: lambda a: np.rot90(a, -1),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+    data = encoded(stored, "JPEG", quality=95, exif=exif)
+    assert look(data).shape == Shape(1, 16, 24)
+    read = decode(data, Shape(1, 16, 24))[0].int()
+    assert (read - torch.from_numpy(upright).int()).abs().max() < 16
+
+
+def test_another_size_is_covered_and_cut_around_the_centre():
+    wide = np.zeros((20, 60), np.uint8)
+    wide[:, 20:40] = 255  # the square in the middle
+    read = decode(encoded(Image.fromarray(wide)), Shape(1, 10, 10))
+    assert read[:, 1:-1, 1:-1].min() > 240  # the edge mixes with what lies outside
+
+
+def test_large_jpegs_decode_small_without_losing_quality():
+    smooth = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint8)
+    image = Image.fromarray(np.minimum(smooth, 255 - smooth))
+    data = encoded(image, "JPEG", quality=95)
+    read = decode(data, Shape(1, 64, 64)).float()
+    direct = image.resize((64, 64), Image.Resampling.BICUBIC)
+    assert (read[0] - torch.from_numpy(np.array(direct)).float()).abs().mean() < 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5])
+def test_floating_point_pixels_must_be_in_range(value):
+    grey = np.full((12, 12), 0.5, np.float32)
+    read = decode(encoded(Image.fromarray(grey), "TIFF"), GREY)
+    assert read.unique().tolist() == [128]
+    grey[3, 3] = value
+    with pytest.raises(ValueError, match="NaN or outside"):
+        decode(encoded(Image.fromarray(grey), "TIFF"), GREY)
+
+
+@pytest.mark.parametrize("broken", [b"", b"no image", "truncated"])
+def test_broken_files_raise(broken):
+    data = encoded(Image.fromarray(pixels(size=(64, 64))), "JPEG")
+    with pytest.raises(OSError, match=r"identify|truncated"):
+        decode(data[: len(data) // 2] if broken == "truncated" else broken, RGB)
+
+
+def test_look_names_format_and_quality():
+    image = Image.fromarray(pixels())
+    assert look(encoded(image)).encoding == "PNG"
+    for quality in (40, 75, 95):
+        assert look(encoded(image, "JPEG", quality=quality)).encoding == f"JPEG q{quality}"

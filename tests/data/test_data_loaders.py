@@ -1,0 +1,173 @@
+"""Loaders: nothing lost, nothing doubled, one order for any number of ranks and either loader."""
+
+import threading
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data import (
+    BatchPlan,
+    ResidentLoader,
+    StreamingLoader,
+    TensorSource,
+    build_loader,
+    load_splits,
+    loader,
+)
+
+
+def numbered(count: int) -> TensorSource:
+    """Images that hold their own index."""
+    index = torch.arange(count)
+    images = torch.stack([index // 256, index % 256], dim=1)[:, :, None, None].to(torch.uint8)
+    return TensorSource(images.expand(-1, -1, 2, 2), name="numbers")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    num_images=st.integers(1, 300),
+    batch_size=st.integers(1, 64),
+    world_size=st.integers(1, 5),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 5),
+    drop_last=st.booleans(),
+)
+def test_ranks_share_out_the_batches_of_one_process(
+    num_images, batch_size, world_size, seed, epoch, drop_last
+):
+    def plan(**ranks: int) -> BatchPlan:
+        return BatchPlan(
+            num_images=num_images, batch_size=batch_size, seed=seed, drop_last=drop_last, **ranks
+        )
+
+    try:
+        alone = list(plan().epoch_indices(epoch))
+        shares = [
+            list(plan(rank=rank, world_size=world_size).epoch_indices(epoch))
+            for rank in range(world_size)
+        ]
+    except InputError:
+        short = num_images % batch_size
+        assert (
+            batch_size < world_size
+            or (drop_last and num_images < batch_size)
+            or (not drop_last and 0 < short < world_size)
+        )
+        return
+    assert [torch.cat(parts).tolist() for parts in zip(*shares, strict=True)] == [
+        rows.tolist() for rows in alone
+    ]
+    seen = torch.cat(alone)
+    assert len(seen.unique()) == len(seen)
+    assert len(seen) == (num_images // batch_size * batch_size if drop_last else num_images)
+    assert all(min(map(len, parts)) >= 1 for parts in zip(*shares, strict=True))
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[int]:
+        plan = BatchPlan(num_images=50, batch_size=10, seed=seed)
+        return torch.cat(list(plan.epoch_indices(epoch))).tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert len({tuple(order(*key)) for key in [(1, 2), (2, 1), (1, 3), (0, 0)]}) == 4
+
+
+@pytest.mark.parametrize("make", [ResidentLoader, StreamingLoader])
+def test_every_image_comes_with_its_index_once_an_epoch(make):
+    batches = make(numbered(1000), batch_size=64, seed=3, device="cpu", drop_last=False)
+    seen = []
+    for indices, images in batches.epoch_batches(0):
+        assert torch.equal(images[:, 0, 0, 0].long() * 256 + images[:, 1, 0, 0], indices)
+        seen += indices.tolist()
+    assert len(seen) == 1000
+    assert sorted(seen) == list(range(1000))
+    assert batches.batches_per_epoch == 16
+
+
+@pytest.mark.parametrize("make", [ResidentLoader, StreamingLoader])
+def test_resuming_inside_an_epoch_continues_it(make):
+    batches = make(numbered(100), batch_size=16, seed=3, device="cpu")
+    whole = [indices.tolist() for indices, _ in batches.epoch_batches(2)]
+    rest = [indices.tolist() for indices, _ in batches.epoch_batches(2, start=4)]
+    assert rest == whole[4:]
+    assert len(whole) == batches.batches_per_epoch == 6
+
+
+def test_streaming_and_resident_give_the_same_batches(write_parquet):
+    folder = write_parquet("set/train.parquet", 20)
+    kept = load_splits(f"parquet:{folder}").train
+    on_demand = load_splits(f"parquet:{folder}", in_memory=False).train
+    options = {"batch_size": 8, "seed": 1, "device": "cpu"}
+    resident, streaming = build_loader(kept, **options), build_loader(on_demand, **options)
+    assert isinstance(resident, ResidentLoader)
+    assert isinstance(streaming, StreamingLoader)
+    for one, other in zip(resident.epoch_batches(3), streaming.epoch_batches(3), strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+
+
+def test_streaming_leaves_unreadable_images_out(write_folder):
+    files = {f"good{i:02}.png": i for i in range(19)} | {"broken.png": b"nothing"}
+    root = write_folder(files)
+    for holdout in (0.0, 0.05):
+        source = load_splits(
+            f"folder:{root}", in_memory=False, max_unreadable=0.1, holdout=holdout
+        ).train
+        batches = StreamingLoader(source, batch_size=4, seed=0, device="cpu", drop_last=False)
+        images = torch.cat([images for _, images in batches.epoch_batches(0)])
+        indices = torch.cat([indices for indices, _ in batches.epoch_batches(1)])
+        assert (images.flatten(1).float().mean(1) > 0).all()
+        assert len(images) == len(indices) == source.readable(torch.arange(len(source))).sum()
+
+
+def test_streaming_stops_at_too_many_unreadable_images(write_folder):
+    files = {f"good{i:03}.png": i for i in range(96)}
+    # Spread between the images whose heads are looked at; found only when they are read.
+    truncated = write_folder(files) / "good002.png"
+    truncated.write_bytes(truncated.read_bytes()[:200])
+    source = load_splits(f"folder:{truncated.parent}", in_memory=False, max_unreadable=0).train
+    batches = StreamingLoader(source, batch_size=8, seed=0, device="cpu")
+    with pytest.raises(InputError, match="too many unreadable"):
+        list(batches.epoch_batches(0))
+
+
+def test_stopping_early_leaves_no_thread_behind():
+    before = threading.active_count()
+    batches = StreamingLoader(numbered(500), batch_size=8, seed=0, device="cpu", workers=3)
+    for _ in batches.epoch_batches(0):
+        break
+    assert threading.active_count() == before
+
+
+def test_loader_streams_when_the_device_is_too_small(monkeypatch, caplog):
+    monkeypatch.setattr(loader, "available_memory", lambda device: 100)
+    # No CUDA needed: construction does not touch the device.
+    chosen = build_loader(numbered(100), batch_size=8, seed=0, device="cuda")
+    assert isinstance(chosen, StreamingLoader)
+
+
+def test_memory_estimate_is_told(write_folder, caplog):
+    root = write_folder({f"{i}.png": i for i in range(4)})
+    with caplog.at_level("INFO"):
+        source = load_splits(f"folder:{root}").train
+        build_loader(source, batch_size=2, seed=0, device="cpu")
+    assert "MiB when decoded" in caplog.text
+    assert "resident on cpu" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 11}, "larger than the data set"),
+        ({"batch_size": 0}, "too small"),
+        ({"seed": -1}, "seed"),
+        ({"world_size": 5, "batch_size": 4}, "too small"),
+        ({"world_size": 3, "batch_size": 4, "drop_last": False}, "too short to share out"),
+    ],
+)
+def test_plans_that_cannot_work_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        BatchPlan(**{"num_images": 10, "batch_size": 4, "seed": 0} | options)
