@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +21,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from falcon_ssl import engine
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import RunConfig, from_mapping
-from falcon_ssl.data import ResidentLoader, Source, Splits, load_splits
+from falcon_ssl.data import Source, Splits, build_loader, load_splits
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.engine.records import CONFIG, read_config
+from falcon_ssl.engine.records import CONFIG, SKIPPED, read_config
 from falcon_ssl.evaluation import Features, evaluate_features, extract, picture_arrays
 from falcon_ssl.evaluation.batch import BatchMonitor
 from falcon_ssl.methods import Method, build_method
@@ -65,8 +65,15 @@ def pretrain(
             expected="one of them",
             fix="leave one out",
         )
-    splits = load_splits(config.data)
+    folder = RunFolder.open(out) if resume else RunFolder(out)
+    if not resume:
+        folder.check_free(overwrite=overwrite)
+    skipped = folder.path / SKIPPED
+    skipped.unlink(missing_ok=True)
+    splits = open_data(config, skipped_path=skipped)
     config = resolve(config, splits.train)
+    if resume:
+        check_same_run(folder, config)
     accelerator = Accelerator(
         cpu=config.engine.device == "cpu",
         mixed_precision=config.engine.precision,
@@ -78,12 +85,14 @@ def pretrain(
             "no CUDA device", received="engine.device=cuda", expected="a GPU", fix="use cpu"
         )
     torch.manual_seed(config.seed)
-    views = build_views(config.views)
-    method = build_method(config, image_shape=splits.train.image_shape)
-    loader = ResidentLoader(
+    views = make_views(config)
+    method = build_method(config, image_shape=view_shape(splits.train, views))
+    loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
-    folder = _open_folder(config, out, overwrite=overwrite, resume=resume)
+    if accelerator.is_main_process and not resume:
+        folder.create(config, overwrite=overwrite)
+    accelerator.wait_for_everyone()
     if config.engine.trackers:
         accelerator.init_trackers("falcon-ssl")
     if monitors is None:
@@ -115,13 +124,29 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         stem = None if tiny else config.encoder.stem or ("cifar" if small else "imagenet")
         config = replace(config, encoder=replace(config.encoder, name=name, stem=stem))
         logger.info("encoder: %s for images of %d pixels", name, side)
-    if config.views == "auto":
-        views = (
+    if config.views.preset == "auto":
+        preset = (
             "digits" if tiny else "greyscale" if channels == 1 else "cifar" if small else "imagenet"
         )
-        config = replace(config, views=views)
-        logger.info("views: %s", views)
+        config = replace(config, views=replace(config.views, preset=preset))
+        logger.info("views: %s", preset)
     return config
+
+
+def open_data(config: RunConfig, *, skipped_path: Path | None = None) -> Splits:
+    """The images of a configuration."""
+    return load_splits(config.data, **asdict(config.reading), skipped_path=skipped_path)
+
+
+def make_views(config: RunConfig) -> Views:
+    """The augmentations of a resolved configuration."""
+    return build_views(**asdict(config.views))
+
+
+def view_shape(source: Source, views: Views) -> tuple[int, int, int]:
+    """(channels, height, width) of what the encoder sees."""
+    channels, height, width = source.image_shape
+    return (channels, height, width) if views.size is None else (channels, views.size, views.size)
 
 
 class LoadedRun(NamedTuple):
@@ -141,10 +166,10 @@ def load_run(run: str | Path, *, device: torch.device | str = "cpu") -> LoadedRu
     """
     folder = RunFolder.open(run)
     config = from_mapping(read_config(folder.path / CONFIG))
-    splits = load_splits(config.data)
-    method = build_method(config, image_shape=splits.train.image_shape)
+    splits, views = open_data(config), make_views(config)
+    method = build_method(config, image_shape=view_shape(splits.train, views))
     engine.load_model(folder.checkpoint, method)
-    return LoadedRun(config, method.to(device).eval(), splits, build_views(config.views))
+    return LoadedRun(config, method.to(device).eval(), splits, views)
 
 
 def evaluate(run: str | Path) -> dict[str, Any]:
@@ -169,7 +194,7 @@ def evaluate(run: str | Path) -> dict[str, Any]:
             fix="evaluate with data that has one",
         )
     torch.manual_seed(config.seed)
-    untrained = build_method(config, image_shape=splits.train.image_shape).to(device)
+    untrained = build_method(config, image_shape=view_shape(splits.train, views)).to(device)
     calibrate_batch_norm(untrained, splits.train, views, device=device)
 
     labels = splits.train.labels
@@ -259,24 +284,21 @@ def calibrate_batch_norm(
     method.eval()
 
 
-def _open_folder(config: RunConfig, out: str | Path, *, overwrite: bool, resume: bool) -> RunFolder:
-    if not resume:
-        return RunFolder.create(out, config, overwrite=overwrite)
-    folder = RunFolder.open(out)
+def check_same_run(folder: RunFolder, config: RunConfig) -> None:
+    """Raise InputError unless ``config`` is what the run was started with, but for how it is executed."""
     begun = from_mapping(read_config(folder.path / CONFIG))
-    if replace(begun, engine=config.engine) != config:
-        changed = [
-            field.name
-            for field in fields(RunConfig)
-            if field.name != "engine" and getattr(begun, field.name) != getattr(config, field.name)
-        ]
+    changed = [
+        field.name
+        for field in fields(RunConfig)
+        if field.name != "engine" and getattr(begun, field.name) != getattr(config, field.name)
+    ]
+    if changed:
         raise InputError(
             "a run resumes with the options that it was started with",
             received=f"other values of {', '.join(changed)}",
             expected=f"those of {folder.path / CONFIG}",
             fix="leave these options out, or start a new run",
         )
-    return folder
 
 
 def _assignable_codes(method: Method) -> int | None:

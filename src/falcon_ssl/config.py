@@ -15,6 +15,47 @@ from falcon_ssl.errors import InputError
 
 
 @dataclass(frozen=True)
+class ReadingConfig:
+    """How images are read.
+
+    Args:
+        image_size: Side of the square that images are resized and cropped to; null keeps their own size, which
+            must then be the same for all.
+        in_memory: Whether to decode all images at the start; null decides by the free memory.
+        folder_labels: Whether the folders of folder:PATH name classes (only evaluation reads them).
+        holdout: Share of the training images to hold out for evaluation when there is no test part.
+        max_unreadable: Largest share of unreadable images that is tolerated; they are listed in skipped.txt.
+    """
+
+    image_size: int | None = None
+    in_memory: bool | None = None
+    folder_labels: bool = False
+    holdout: float = 0.0
+    max_unreadable: float = 0.01
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """Augmentations: what two views of an image may differ in.
+
+    Args:
+        preset: digits, greyscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.
+        size: Side of the large views; null is the preset's own.
+        scale: Smallest and largest share of the image that a large crop shows; null is the preset's own.
+        symmetric: Draw both large views alike, instead of solarising one more than the other.
+        small_views: Number of small crops after the two large ones, for methods that take several.
+        small_size: Side of the small crops.
+    """
+
+    preset: str = "auto"
+    size: int | None = None
+    scale: tuple[float, float] | None = None
+    symmetric: bool = False
+    small_views: int = 0
+    small_size: int | None = None
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
     """The network g from images to representations.
 
@@ -161,12 +202,12 @@ class RunConfig:
 
     Args:
         data: digits, folder:PATH, parquet:DIR or hf:NAME.
-        image_size: Side to which images are resized when they are read; null keeps the source's own.
-        views: Augmentations: digits, greyscale, cifar or imagenet; auto chooses by the data.
         epochs: Passes over the training images.
         batch_size: Images of a step, over all devices together.
         seed: Seed of initialisation, order and augmentations.
         method: What is trained.
+        reading: How images are read.
+        views: Augmentations.
         encoder: The network.
         falcon: Options of the method falcon.
         optim: Optimizer and schedule.
@@ -175,12 +216,12 @@ class RunConfig:
     """
 
     data: str = "digits"
-    image_size: int | None = None
-    views: str = "auto"
     epochs: int = 30
     batch_size: int = 256
     seed: int = 0
     method: Literal["falcon"] = "falcon"
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    views: ViewsConfig = field(default_factory=ViewsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     falcon: FalconConfig = field(default_factory=FalconConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -1,5 +1,7 @@
 """Whole pipelines: presets, repeatability, normalisation, refusals, the contact sheet."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from falcon_ssl.views import (
     ColorJitter,
     Normalisation,
     RandomResizedCrop,
+    Share,
     Views,
     build_views,
     contact_sheet,
@@ -160,3 +163,19 @@ def test_contact_sheet_shows_images_beside_views():
     assert sheet.size == (4 * 68 + 4, 3 * 68 + 4 + 16)
     grey = contact_sheet(images(channels=1, side=8, count=2), build_views("digits"))
     assert len({grey.getpixel((x, 40)) for x in range(4, 100)}) > 4
+
+
+@pytest.mark.parametrize("preset", ["digits", "greyscale", "cifar", "imagenet"])
+def test_an_image_gets_the_same_views_on_any_number_of_ranks(preset):
+    channels = 1 if preset in ("digits", "greyscale") else 3
+    views, batch = build_views(preset), images(count=10, channels=channels, side=32)
+    whole = views(batch, generator=generator())
+    for cuts in ([0, 5, 10], [0, 3, 4, 10]):
+        parts = [
+            views(batch[a:b], generator=Share(generator(), first=a, total=10))
+            for a, b in pairwise(cuts)
+        ]
+        for view, shared in zip(whole, zip(*parts, strict=True), strict=True):
+            assert torch.allclose(view, torch.cat(shared), atol=1e-5)
+    apart = views(batch[5:], generator=generator())
+    assert not torch.allclose(whole[0][5:], apart[0], atol=1e-2), "each rank drawing its own"

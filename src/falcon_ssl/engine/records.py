@@ -19,7 +19,7 @@ from falcon_ssl.config import RunConfig, to_mapping
 from falcon_ssl.errors import InputError
 
 # What a run folder may hold; `--overwrite` deletes a folder only when it looks like one.
-CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint"
+CONFIG, METRICS, CHECKPOINT, SKIPPED = "config.yaml", "metrics.jsonl", "checkpoint", "skipped.txt"
 
 
 class RunFolder:
@@ -32,34 +32,46 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    @classmethod
-    def create(cls, path: str | Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
-        """Start a new folder with its ``config.yaml``.
+    def check_free(self, *, overwrite: bool) -> None:
+        """Refuse to write where something lies, before any work is done.
 
         Raises:
             InputError: The folder exists and ``overwrite`` is False, or is not a run folder and so never deleted.
         """
-        folder = cls(path)
-        if folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
-            if not overwrite:
-                raise InputError(
-                    "the run folder exists",
-                    received=folder.path,
-                    expected="a path that does not exist yet",
-                    fix="choose another --out, go on with --resume, or start again with --overwrite",
-                )
-            if not (folder.path / CONFIG).is_file():
-                raise InputError(
-                    "--overwrite would delete something that is not a run folder",
-                    received=folder.path,
-                    expected=f"a folder that holds {CONFIG}",
-                    fix="delete it yourself, or choose another --out",
-                )
-            shutil.rmtree(folder.path)
-        folder.path.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(to_mapping(config), sort_keys=False)
-        write_text(folder.path / CONFIG, text)
-        return folder
+        if not self.path.exists():
+            return
+        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= {SKIPPED}:
+            return
+        if not overwrite:
+            raise InputError(
+                "the run folder exists",
+                received=self.path,
+                expected="a path that does not exist yet",
+                fix="choose another --out, go on with --resume, or start again with --overwrite",
+            )
+        if not (self.path / CONFIG).is_file():
+            raise InputError(
+                "--overwrite would delete something that is not a run folder",
+                received=self.path,
+                expected=f"a folder that holds {CONFIG}",
+                fix="delete it yourself, or choose another --out",
+            )
+
+    def create(self, config: RunConfig, *, overwrite: bool = False) -> None:
+        """Start the folder with its ``config.yaml``; an old run in it is deleted when ``overwrite`` says so.
+
+        Raises:
+            InputError: As `check_free`.
+        """
+        self.check_free(overwrite=overwrite)
+        skipped = self.path / SKIPPED  # written by whoever read the images for this run
+        text = skipped.read_text(encoding="utf-8") if skipped.is_file() else None
+        if (self.path / CONFIG).is_file():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            write_text(skipped, text)
+        write_text(self.path / CONFIG, yaml.safe_dump(to_mapping(config), sort_keys=False))
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:

@@ -3,7 +3,7 @@
     images -> views -> method (encoder, projector, loss) -> finite? -> backward -> clip -> step -> record
 
 Everything random in step t is a function of (seed, t): initialisation, order and augmentations. A run that is stopped
-and resumed therefore continues bit by bit where it was.
+and resumed therefore continues bit by bit where it was, and a batch is the same on any number of ranks.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from falcon_ssl.engine.progress import Progress
 from falcon_ssl.engine.records import RunFolder, environment
 from falcon_ssl.methods import Method, StepOutput
 from falcon_ssl.monitor import Moment, Monitor, Observation
+from falcon_ssl.views import Share
 
 
 class Loader(Protocol):
@@ -45,7 +46,7 @@ class Loader(Protocol):
 class ViewMaker(Protocol):
     """Augmentations: uint8 images to normalised views."""
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, images: Tensor, *, generator: Share) -> list[Tensor]:
         """V tensors [B, C, H, W]."""
         ...
 
@@ -149,10 +150,16 @@ def pretrain(
                 )
                 for group in optimizer.param_groups:
                     group["lr"] = lr
-                generator = _step_generator(config.seed, position.step)
+                share = Share(
+                    _step_generator(config.seed, position.step),
+                    first=config.batch_size
+                    * accelerator.process_index
+                    // accelerator.num_processes,
+                    total=config.batch_size,
+                )
                 batch_views = [
                     view.contiguous(memory_format=memory_format)
-                    for view in views(images, generator=generator)
+                    for view in views(images, generator=share)
                 ]
                 out: StepOutput = wrapped(batch_views)
                 accelerator.backward(out.loss)

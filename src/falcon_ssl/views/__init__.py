@@ -12,6 +12,7 @@ from falcon_ssl.views.color import (
 )
 from falcon_ssl.views.contact_sheet import contact_sheet
 from falcon_ssl.views.crop import RandomResizedCrop, resize, resized_crop
+from falcon_ssl.views.draw import Share
 from falcon_ssl.views.filters import (
     RandomBlur,
     RandomNoise,
@@ -32,6 +33,7 @@ __all__ = [
     "RandomNoise",
     "RandomResizedCrop",
     "RandomSolarize",
+    "Share",
     "Views",
     "adjust_brightness",
     "adjust_contrast",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.draw import uniform
+from falcon_ssl.views.draw import Random, uniform
 
 
 def warp_affine(images: Tensor, *, angle: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class RandomAffine:
     scale: tuple[float, float]
     shift: float
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         count, _, height, width = images.shape
         angle = uniform(count, -self.degrees, self.degrees, generator=generator)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError
-from falcon_ssl.views.draw import uniform
+from falcon_ssl.views.draw import Random, permutation, uniform
 from falcon_ssl.views.rows import change_rows, chosen_rows
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -106,19 +106,19 @@ class ColorJitter:
     hue: float = 0.0
     probability: float = 1.0
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
         amounts = (self.brightness, self.contrast, self.saturation, self.hue)
         functions = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         centres = (1.0, 1.0, 1.0, 0.0)
         changes = []
-        for index in torch.randperm(len(amounts), generator=generator).tolist():
+        for index in permutation(len(amounts), generator=generator):
             amount, centre = amounts[index], centres[index]
             if amount == 0:
                 continue
             low = max(0.0, centre - amount) if centre else -amount
-            drawn = uniform(len(rows), low, centre + amount, generator=generator)
+            drawn = uniform(len(images), low, centre + amount, generator=generator)[rows]
             changes.append((functions[index], drawn.to(images.device, non_blocking=True)))
 
         def change(chosen: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class RandomGreyscale:
 
     probability: float
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
         return change_rows(images, rows, to_greyscale)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.draw import uniform
+from falcon_ssl.views.draw import Random, uniform
 from falcon_ssl.views.separable import apply_separable, resize_matrix
 
 _TRIES = 10
@@ -21,7 +21,7 @@ def draw_boxes(
     width: int,
     scale: tuple[float, float],
     ratio: tuple[float, float],
-    generator: torch.Generator,
+    generator: Random,
 ) -> Tensor:
     """Draw boxes of random area, shape and place inside an image.
 
@@ -40,11 +40,12 @@ def draw_boxes(
     Returns:
         float32 [N, 4] on the CPU: top, left, height, width.
     """
-    tries = count * _TRIES
-    area = uniform(tries, *scale, generator=generator) * (height * width)
-    log_ratio = uniform(tries, math.log(ratio[0]), math.log(ratio[1]), generator=generator)
-    box_width = (area * log_ratio.exp()).sqrt().view(count, _TRIES)
-    box_height = (area / log_ratio.exp()).sqrt().view(count, _TRIES)
+    area = uniform(count, *scale, generator=generator, tries=_TRIES) * (height * width)
+    log_ratio = uniform(
+        count, math.log(ratio[0]), math.log(ratio[1]), generator=generator, tries=_TRIES
+    )
+    box_width = (area * log_ratio.exp()).sqrt()
+    box_height = (area / log_ratio.exp()).sqrt()
     fits = (box_width <= width) & (box_height <= height)
     first = fits.long().argmax(dim=1, keepdim=True)  # 0 when none fits
     box_width = box_width.gather(1, first).flatten().clamp_(max=width)
@@ -100,7 +101,7 @@ class RandomResizedCrop:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, size, size]."""
         boxes = draw_boxes(
             len(images),
@@ -110,7 +111,7 @@ class RandomResizedCrop:
             ratio=self.ratio,
             generator=generator,
         )
-        flip = torch.rand(len(images), generator=generator) < self.flip
+        flip = uniform(len(images), 0, 1, generator=generator) < self.flip
         return resized_crop(
             images,
             boxes.to(images.device, non_blocking=True),

@@ -3,27 +3,65 @@
 Parameters are a few numbers per image, so they are drawn on the CPU and sent to the device: the
 same generator state gives the same parameters on every device, and the host knows which rows an
 operation touches without waiting for the device.
+
+Over several ranks the numbers are drawn for all rows of the global batch, and each rank keeps those
+of its own rows: an image gets the same views however many ranks share the batch.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 
-def uniform(count: int, low: float, high: float, *, generator: torch.Generator) -> Tensor:
-    """Draw float32 [count] on the CPU, uniform in [low, high)."""
-    return torch.rand(count, generator=generator) * (high - low) + low
+class Share(NamedTuple):
+    """Some rows of a global batch, and the generator that all of its ranks have in the same state.
+
+    Args:
+        generator: CPU generator.
+        first: First row of this rank.
+        total: Rows of the global batch.
+    """
+
+    generator: torch.Generator
+    first: int
+    total: int
 
 
-def normal_like(images: Tensor, *, generator: torch.Generator) -> Tensor:
+Random: TypeAlias = torch.Generator | Share  # a plain generator: the batch is all there is
+
+
+def uniform(count: int, low: float, high: float, *, generator: Random, tries: int = 0) -> Tensor:
+    """Draw float32 [count], or [count, tries], on the CPU, uniform in [low, high)."""
+    share = _share(generator, count)
+    shape = (share.total, tries) if tries else (share.total,)
+    drawn = torch.rand(shape, generator=share.generator)[share.first : share.first + count]
+    return drawn * (high - low) + low
+
+
+def permutation(count: int, *, generator: Random) -> list[int]:
+    """Draw an order of ``count`` things, the same for all rows and ranks."""
+    order: list[int] = torch.randperm(count, generator=_share(generator, 1).generator).tolist()
+    return order
+
+
+def normal_like(images: Tensor, *, generator: Random) -> Tensor:
     """Draw standard normal noise of the shape, type and device of ``images``.
 
     Numerics: on another device than the CPU the noise comes from a generator of that device,
     seeded by one draw: repeatable there, but not the CPU's numbers.
     """
-    if images.device.type == "cpu":
-        return torch.randn(images.shape, generator=generator, dtype=images.dtype)
-    seed = int(torch.randint(2**62, (), generator=generator))
-    local = torch.Generator(images.device).manual_seed(seed)
-    return torch.randn(images.shape, generator=local, dtype=images.dtype, device=images.device)
+    share = _share(generator, len(images))
+    source = share.generator
+    if images.device.type != "cpu":
+        seed = int(torch.randint(2**62, (), generator=source))
+        source = torch.Generator(images.device).manual_seed(seed)
+    shape = (share.total, *images.shape[1:])
+    noise = torch.randn(shape, generator=source, dtype=images.dtype, device=images.device)
+    return noise[share.first : share.first + len(images)]
+
+
+def _share(random: Random, count: int) -> Share:
+    return random if isinstance(random, Share) else Share(random, 0, count)

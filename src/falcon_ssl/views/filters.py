@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.draw import normal_like, uniform
+from falcon_ssl.views.draw import Random, normal_like, uniform
 from falcon_ssl.views.rows import change_rows, chosen_rows
 from falcon_ssl.views.separable import apply_separable, gaussian_matrix
 
@@ -48,11 +48,12 @@ class RandomBlur:
     probability: float
     sigma: tuple[float, float] = (0.1 / 224, 2 / 224)
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
         side = images.shape[3]
-        sigma = uniform(len(rows), side * self.sigma[0], side * self.sigma[1], generator=generator)
+        low, high = side * self.sigma[0], side * self.sigma[1]
+        sigma = uniform(len(images), low, high, generator=generator)[rows]
         sigma = sigma.to(images.device, non_blocking=True)
         return change_rows(images, rows, lambda chosen: gaussian_blur(chosen, sigma))
 
@@ -69,7 +70,7 @@ class RandomSolarize:
     probability: float
     threshold: float = 0.5
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
         return change_rows(images, rows, lambda chosen: solarize(chosen, threshold=self.threshold))
@@ -85,7 +86,7 @@ class RandomNoise:
 
     std: float
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         noise = normal_like(images, generator=generator)
         return images.add_(noise, alpha=self.std).clamp_(0, 1)

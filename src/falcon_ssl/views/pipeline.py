@@ -11,12 +11,13 @@ from torch import Tensor
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.views.crop import resize
+from falcon_ssl.views.draw import Random, Share
 
 
 class Operation(Protocol):
     """One augmentation of a batch of images in [0, 1]."""
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H', W']; may write to its argument."""
         ...
 
@@ -84,13 +85,13 @@ class Views:
         """V, the length of the list that a call returns."""
         return len(self.operations)
 
-    def __call__(self, images: Tensor, *, generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, images: Tensor, *, generator: Random) -> list[Tensor]:
         """Draw the views of a batch.
 
         Args:
             images: uint8 [N, C, H, W].
             generator: CPU generator, the only source of randomness: with its state restored, the
-                same views come again.
+                same views come again. A `Share` of one where ranks share a global batch.
 
         Returns:
             V tensors, float32 [N, C, H', W'], normalised; row n of each comes from image n.
@@ -100,10 +101,11 @@ class Views:
                 channels, or a generator that is not on the CPU.
         """
         _check_images(images)
-        if generator.device.type != "cpu":
+        source = generator.generator if isinstance(generator, Share) else generator
+        if source.device.type != "cpu":
             raise InputError(
                 "the generator of the views is on the wrong device",
-                received=generator.device,
+                received=source.device,
                 expected="cpu (parameters are drawn there for every device)",
                 fix="pass torch.Generator().manual_seed(seed)",
             )
@@ -128,7 +130,7 @@ class Views:
         return self.normalisation(pixels)
 
     def _one_view(
-        self, images: Tensor, operations: Sequence[Operation], generator: torch.Generator
+        self, images: Tensor, operations: Sequence[Operation], generator: Random
     ) -> Tensor:
         pixels = _unit_range(images)
         for operation in operations:

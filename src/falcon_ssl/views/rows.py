@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from falcon_ssl.views.draw import Random, uniform
 
-def chosen_rows(count: int, probability: float, *, generator: torch.Generator) -> Tensor:
+
+def chosen_rows(count: int, probability: float, *, generator: Random) -> Tensor:
     """Choose every row with the same probability, independently.
 
     Args:
@@ -19,7 +21,7 @@ def chosen_rows(count: int, probability: float, *, generator: torch.Generator) -
     Returns:
         int64 [K] on the CPU, ascending.
     """
-    return torch.nonzero(torch.rand(count, generator=generator) < probability).flatten()
+    return torch.nonzero(uniform(count, 0, 1, generator=generator) < probability).flatten()
 
 
 def change_rows(images: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
