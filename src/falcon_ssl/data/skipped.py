@@ -43,6 +43,7 @@ class Skipped:
             self.indices.add(index)
             logger.warning("%s: skipped %s (%s)", self._name, place, reason)
             if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(f"{place}\t{reason}\n")
         if len(self.indices) > self._limit:
