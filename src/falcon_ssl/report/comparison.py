@@ -131,7 +131,9 @@ def number_blocks(compared: Sequence[Family]) -> list[Block]:
     """The table of all numbers, and what each column stands for."""
     runs = [run for family in compared for run in family.runs]
     keys = metric_keys(runs)
-    columns = [f"{f.label} (n = {len(f.runs)})" if len(f.runs) > 1 else f.label for f in compared]
+    columns = [
+        f"{f.label} (n\u00a0=\u00a0{len(f.runs)})" if len(f.runs) > 1 else f.label for f in compared
+    ]
     members = Table(
         head=["", "run folders", "seeds"],
         groups=[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from falcon_ssl.report.formatting import NARROW_SPACE, Kind, format_number
-from falcon_ssl.report.records import Run
+from falcon_ssl.report.records import Run, as_number
 
 Options: TypeAlias = Mapping[str, Any]
 
@@ -84,7 +83,8 @@ def families(runs: Sequence[Run]) -> list[Family]:
         peers = [g[0] for g, m in zip(groups, methods, strict=True) if m == method]
         words = [method] if len(set(methods)) > 1 else []
         changed = differing(peers)
-        words += [f"{_short(name)} {_value(options(group[0]).get(name))}" for name in changed]
+        own = options(group[0])
+        words += [_words(name, own.get(name)) for name in changed if not _is_idle(name, own)]
         short = words and len(changed) <= MOST_OPTIONS
         found.append(Family(", ".join(words) if short else group[0].name, tuple(group)))
     return found
@@ -109,11 +109,17 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [name for name in names if any(one.get(name) != flat[0].get(name) for one in flat)]
 
 
-def _short(name: str) -> str:
-    return name.rsplit(".", 1)[-1].replace("_", " ")
+def _is_idle(name: str, own: Options) -> bool:
+    """Whether an option says nothing: the complete dictionary has no num_codes to choose."""
+    return name.endswith("num_codes") and "complete" in own.values()
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, float) and math.isfinite(value):
-        return format_number(value)
-    return "default" if value is None else str(value)
+def _words(name: str, value: Any) -> str:
+    """An option in a label: words speak for themselves, numbers need their name."""
+    if isinstance(value, str):
+        return value
+    short = name.rsplit(".", 1)[-1].replace("_", " ")
+    number = as_number(value)
+    if isinstance(value, float) and number is not None:
+        return f"{short} {format_number(number)}"
+    return f"{short} {'default' if value is None else value}"

@@ -109,21 +109,31 @@ def _draw_axes(
     ).format(l=LEFT, r=RIGHT, b=BOTTOM, xb=BOTTOM + 33, x=x_label)
 
 
-def _draw_level(level: Level, series: Sequence[Series], y_axis: Axis) -> Markup:
-    """A dashed line, with its text at the end where the curves leave more room."""
-    y = y_axis(level.value)
+def _roomier_side(levels: Sequence[Level], series: Sequence[Series], y_axis: Axis) -> str:
+    """The end of a single level where the curves leave more room for its text."""
     room = {"start": HEIGHT, "end": HEIGHT}
-    for curve in series:
-        drawable = np.isfinite(curve.y) & ((curve.y > 0) | (y_axis.scale == "linear"))
-        gaps = [abs(y_axis(v) - y) for v in curve.y[drawable].tolist()]
-        reach = max(1, round(0.4 * len(gaps)))
-        room["start"] = min([room["start"], *gaps[:reach]])
-        room["end"] = min([room["end"], *gaps[-reach:]])
-    place = (LEFT + 4, "start") if room["start"] > room["end"] else (RIGHT, "end")
-    return Markup(
-        '<path class="level" d="M{l} {y:.1f}H{r}"/>'
-        '<text class="level" x="{x}" y="{t:.1f}" text-anchor="{anchor}">{text}</text>'
-    ).format(l=LEFT, r=RIGHT, y=y, x=place[0], anchor=place[1], t=y - 4, text=level.text)
+    for level in levels:
+        for curve in series:
+            drawable = np.isfinite(curve.y) & ((curve.y > 0) | (y_axis.scale == "linear"))
+            gaps = [abs(y_axis(v) - y_axis(level.value)) for v in curve.y[drawable].tolist()]
+            reach = max(1, round(0.4 * len(gaps)))
+            room["start"] = min([room["start"], *gaps[:reach]])
+            room["end"] = min([room["end"], *gaps[-reach:]])
+    return "start" if room["start"] > room["end"] else "end"
+
+
+def _draw_levels(levels: Sequence[Level], series: Sequence[Series], y_axis: Axis) -> Markup:
+    """Dashed lines, then their texts over them: at the roomier end, or at alternate ones."""
+    sides = ("start", "end") if len(levels) > 1 else (_roomier_side(levels, series, y_axis),)
+    lines, texts = Markup(""), Markup("")
+    for k, level in enumerate(levels):
+        side, y = sides[k % len(sides)], y_axis(level.value)
+        x = LEFT + 4 if side == "start" else RIGHT
+        lines += Markup('<path class="level" d="M{} {:.1f}H{}"/>').format(LEFT, y, RIGHT)
+        texts += Markup('<text class="level" x="{}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+            x, y - 4, side, level.text
+        )
+    return lines + texts
 
 
 def _tick_text(value: float) -> str:
@@ -180,7 +190,7 @@ def line_chart(
             '<path class="event" d="M{x:.1f} {t}V{b}"><title>{text}</title></path>'
         ).format(x=x_axis(x), t=TOP, b=BOTTOM, text=text)
     body += Markup("").join(_draw_series(s, x_axis, y_axis) for s in drawn)
-    body += Markup("").join(_draw_level(level, drawn, y_axis) for level in levels)
+    body += _draw_levels(levels, drawn, y_axis)
     axis_data = json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale])
     return _legend(y_label, [(s.name, s.css) for s in drawn]) + Markup(
         '<svg class="chart" viewBox="0 0 {w:.0f} {h:.0f}" role="img" aria-label="{d}"'

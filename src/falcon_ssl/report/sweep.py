@@ -194,8 +194,8 @@ def _sentence(points: Sequence[Point]) -> str:
         metric = describe(key)
         (first, p), (last, q) = known[0], known[-1]
         return (
-            f"From {p.name} to {q.name} codes, {metric.label} goes from"
-            f" {first.text(metric.kind)} to {last.text(metric.kind)}."
+            f"From {p.name} to {q.name} codes: {metric.label} from {first.text(metric.kind)}"
+            f" to {last.text(metric.kind)}."
         )
     return "These runs were not evaluated: there is no number to follow along the sweep."
 

@@ -70,9 +70,7 @@ def _card(
         return None
 
     def write(number: float) -> str:
-        if kind == "real" and number >= 10:
-            return f"{number:.1f}"
-        return format_number(number, kind)
+        return f"{number:.1f}" if kind == "real" else format_number(number, kind)
 
     marks: list[Mark] = []
     notes: list[tuple[MarkKind, str]] = []
