@@ -39,10 +39,12 @@ class Axis:
 
 
 def _ticks(axis: Axis) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten."""
-    rough = (axis.high - axis.low) * 50 / abs(axis.end - axis.start)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    """Multiples of the 1, 2 or 5 times a power of ten that is nearest to a fair distance."""
+    fair = (axis.high - axis.low) * 50 / abs(axis.end - axis.start)
+    power = 10.0 ** math.floor(math.log10(fair))
+    # Changing over at the geometric means keeps every distance within a factor 1.6 of the fair one.
+    share = (fair / power) ** 2
+    step = power * next(m for m, n in ((1, 2), (2, 5), (5, 10), (10, 20)) if share <= m * n)
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
 
