@@ -239,3 +239,27 @@ def test_a_healthy_diagnosis_overrules_the_rule_of_thumb(make_run: Any, tmp_path
     folder = make_run(tmp_path / "run", num_steps=5, effective_rank_u=1.2)
     (folder / "diagnosis.json").write_text(json.dumps({"verdict": "healthy", "collapses": []}))
     assert judge(read_run(folder)).status == "healthy"
+
+
+def test_a_completely_collapsed_run_can_be_drawn(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", num_steps=5, pictured=False, effective_rank_u=1.0)
+    same = np.zeros(40, dtype=np.int64)
+    np.savez(
+        folder / "arrays.npz",
+        covariance_FF=np.ones((8, 8)),
+        adjacency_MM=np.ones((40, 40)),
+        adjacency_code_M=same,
+        adjacency_label_M=same,
+        spectrum_z=np.zeros(8),
+        spectrum_u=np.zeros(8),
+        code_counts_C=np.array([0, 40, 0]),
+        map_xy_M2=np.zeros((40, 2)),
+        map_label_M=same,
+    )
+    path = build_report(folder)
+    text = text_of(path)
+    assert "off-diagonal RMS 1.000" in text
+    assert "No thumbnails were recorded" in text
+    assert "Blocks: inside and between codes" not in text  # there is only one code
+    assert "NaN" not in text
+    assert "nan" not in path.read_text(encoding="utf-8").split("<main>")[1].split("<script>")[0]
