@@ -241,6 +241,16 @@ def test_a_healthy_diagnosis_overrules_the_rule_of_thumb(make_run: Any, tmp_path
     assert judge(read_run(folder)).status == "healthy"
 
 
+def test_more_codes_than_a_float_can_count(make_run: Any, tmp_path: Path) -> None:
+    about = {"num_codes": 2**2048, "embed_dim": 2048, "num_test": 360, "logit_scale": 70.0}
+    folder = make_run(tmp_path / "run", num_steps=5, width=2048, num_codes=64, about=about)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("rademacher", "complete"))
+    text = text_of(build_report(folder))
+    assert "70 of 360" in text
+    assert "Codes C 2^2048" in text
+
+
 def test_a_completely_collapsed_run_can_be_drawn(make_run: Any, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", num_steps=5, pictured=False, effective_rank_u=1.0)
     same = np.zeros(40, dtype=np.int64)

@@ -8,6 +8,7 @@ the page; one that is there but cannot be read raises `InputError`.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections import deque
 from collections.abc import Mapping
@@ -141,6 +142,8 @@ def as_number(value: object) -> float | None:
         return float(value)
     except ValueError:
         return None
+    except OverflowError:  # 2^2048 codes
+        return math.inf
 
 
 def read_run(run_dir: Path) -> Run:

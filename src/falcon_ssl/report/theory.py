@@ -52,8 +52,9 @@ class Objective:
     @property
     def epsilon(self) -> float | None:
         """1 / (e^L + C - 1); None for the complete dictionary, whose codes are not orthogonal."""
-        others = math.expm1(self.log_codes)
-        return None if self.complete else 1.0 / (math.exp(self.logit_scale) + others)
+        if self.complete:
+            return None
+        return 1.0 / (math.exp(self.logit_scale) + math.expm1(self.log_codes))
 
     @property
     def least_entropy(self) -> float:
