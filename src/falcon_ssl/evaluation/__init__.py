@@ -1,9 +1,11 @@
 """Evaluation: functions of frozen features, each from `Features` to named numbers.
 
 Start with `extract`, then `evaluate_features`; `picture_arrays` feeds the report. `diagnose` says of any features
-whether they have collapsed, `certify` proves from the loss terms that they have not.
+whether they have collapsed, `certify` proves from the loss terms that they have not. `AlarmMonitor` and
+`QualityMonitor` watch a run.
 """
 
+from falcon_ssl.evaluation.alarms import AlarmMonitor as AlarmMonitor
 from falcon_ssl.evaluation.certificate import Certificate as Certificate
 from falcon_ssl.evaluation.certificate import certify as certify
 from falcon_ssl.evaluation.codes import PrototypeDictionary as PrototypeDictionary
@@ -13,4 +15,5 @@ from falcon_ssl.evaluation.evaluate import evaluate_features as evaluate_feature
 from falcon_ssl.evaluation.features import Features as Features
 from falcon_ssl.evaluation.features import extract as extract
 from falcon_ssl.evaluation.features import load_features as load_features
+from falcon_ssl.evaluation.monitors import QualityMonitor as QualityMonitor
 from falcon_ssl.evaluation.pictures import picture_arrays as picture_arrays

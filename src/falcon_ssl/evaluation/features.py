@@ -164,8 +164,9 @@ def extract(
     batch_size: int = 512,
     device: torch.device | str = "cpu",
     dictionary: Dictionary | None = None,
+    indices: Tensor | None = None,
 ) -> Features:
-    """Run the frozen network once over every image of a source, in order.
+    """Run the frozen network once over the images of a source.
 
     Evaluation mode throughout: BatchNorm uses its running statistics, so that the features of an
     image depend on nothing but the image. Each submodule gets its own mode back afterwards.
@@ -177,25 +178,28 @@ def extract(
         batch_size: Images at a time; changes speed and memory only.
         device: Where the network is.
         dictionary: Codes to assign ``u`` to; None leaves ``code`` out.
+        indices: Which images, int64 [N]; None takes all, in order.
 
     Returns:
         Features on the CPU.
 
     Raises:
-        InputError: If the source is empty, ``batch_size`` < 1, the network returns NaN, or a
+        InputError: If there are no images, ``batch_size`` < 1, the network returns NaN, or a
             dictionary is given but the network has no embedding.
 
     Memory:
         O(batch_size) on the device, the N rows on the CPU; never an N x C matrix.
     """
     check_at_least("batch_size", batch_size, 1, fix="use at least one image at a time")
-    check_at_least("number of images", len(source), 1, fix="check the path and split of the data")
+    if indices is None:
+        indices = torch.arange(len(source))
+    check_at_least("number of images", len(indices), 1, fix="check the path and split of the data")
     parts_z: list[Tensor] = []
     parts_u: list[Tensor] = []
     parts_code: list[Tensor] = []
     with evaluation_mode(method), torch.inference_mode():
-        for indices in torch.split(torch.arange(len(source)), batch_size):
-            images = views.evaluate(source.images(indices).to(device))
+        for batch in torch.split(indices, batch_size):
+            images = views.evaluate(source.images(batch).to(device))
             z_BD, u_BF = method.embed(images)  # type: ignore[operator]
             parts_z.append(z_BD.float().cpu())
             if u_BF is not None:
@@ -215,7 +219,7 @@ def extract(
         z=torch.cat(parts_z).clone(),
         u=torch.cat(parts_u).clone() if parts_u else None,
         code=torch.cat(parts_code).clone() if parts_code else None,
-        label=None if labels is None else labels.to("cpu", torch.int64),
+        label=None if labels is None else labels.cpu()[indices].long(),
     )
 
 

@@ -1,0 +1,244 @@
+"""Alarms: a run that has collapsed says so in plain words while it trains, not 200 epochs later.
+
+Two kinds of evidence. The loss terms, which are there anyway: mutual information between samples and codes, entropy,
+consistency. And now and then a look at some rows of the batch: the directions and codes that embeddings use. An alarm
+is given when its sign has been there for `PATIENCE` steps on end; once, and again if it returns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import check_at_least, check_choice
+from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.distributed import all_gather_rows, world_size
+from falcon_ssl.evaluation.certificate import PriorMatching, certify, least_entropy
+from falcon_ssl.evaluation.codes import nearest_codes
+from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
+from falcon_ssl.monitor import Moment, Observation
+
+PATIENCE = 200  # steps
+EVERY = 10  # steps between two looks at the batch: keeps the cost below 2 % of a step
+ROWS = 256  # rows of a look, over all ranks
+NEAR = 0.01  # "at log C" means within 1 %
+FEW = 0.05  # few codes, few directions: at most 5 % of those there could be
+
+
+Signs = dict[str, str | None]  # every sign that was looked for, in words if it is there
+TERM_ALARMS = ("uniform_assignment", "same_assignment", "views_disagree")
+
+
+class AlarmMonitor:
+    """Watches a run for collapse; also reports ``effective_rank_u``, ``codes_used``, ``mutual_information_bits``.
+
+    The alarms, each with the sign that gives it:
+
+        uniform_assignment   entropy of the assignments within 1 % of log C
+        same_assignment      mutual information below 1 % of what the batch could carry; with forward matching, which
+                             does not tell it: loss within 1 % of (1 + beta) log C
+        views_disagree       consistency at least as large as the mutual information: the code of one view says
+                             nothing about the code of the other
+        few_directions       99 % of the variance of u in at most 5 % of the directions there could be
+        few_codes            at most 5 % of the codes that the rows could use
+
+    The first of the first three that applies is given. They need the terms of a FALCON loss; the last two need nothing
+    but embeddings, so they watch other methods too.
+
+    Args:
+        dictionary: Codes that embeddings are assigned to; None for methods without codes.
+        logit_scale: L; None for a method that is not FALCON, whose loss terms mean something else.
+        beta: Weight of the invariance.
+        prior_matching: Of the loss.
+        uniform_prior: Whether the prior is uniform; mutual information is known only then.
+        batch_size: N of the global batch.
+        on_collapse: "warn", or "stop" to end the run at the first alarm.
+        patience: Steps on end before an alarm is given.
+        every: Steps between two looks at the embeddings.
+
+    Raises:
+        InputError: An option out of range.
+
+    Distributed:
+        All ranks look at the same rows and so come to the same answer.
+
+    Memory:
+        O(256 F) for a look; never an N x C matrix.
+    """
+
+    def __init__(
+        self,
+        dictionary: Dictionary | None = None,
+        *,
+        logit_scale: float | None = None,
+        beta: float = 1.0,
+        prior_matching: PriorMatching = "reverse",
+        uniform_prior: bool = True,
+        batch_size: int = 2,
+        on_collapse: Literal["warn", "stop"] = "warn",
+        patience: int = PATIENCE,
+        every: int = EVERY,
+    ) -> None:
+        check_choice("on_collapse", on_collapse, ("warn", "stop"))
+        check_at_least("patience", patience, 0, fix="200 steps are usual")
+        check_at_least("every", every, 1, fix="10 steps are usual")
+        check_at_least("batch_size", batch_size, 2, fix="pass the global batch size")
+        self._dictionary = dictionary
+        self._logit_scale = logit_scale
+        self._beta = beta
+        self._prior_matching = prior_matching
+        self._uniform_prior = uniform_prior
+        self._batch_size = batch_size
+        self._stops = on_collapse == "stop"
+        self._patience = patience
+        self._every = every
+        self._since: dict[str, int] = {}  # step at which a sign that is there now was first seen
+        self._told: set[str] = set()  # signs that are there now and have been told
+        self._looked: int | None = None  # step of the last look at the embeddings
+
+    def __call__(self, moment: Moment) -> Observation:
+        """Metrics of this step, and the alarms that begin with it."""
+        metrics: dict[str, float] = {}
+        signs: Signs = {}
+        if self._dictionary is not None and self._logit_scale is not None:
+            metrics, signs = self._read(moment.terms, self._dictionary, self._logit_scale)
+        if self._looked is None or moment.step - self._looked >= self._every:
+            self._looked = moment.step
+            seen, more = _look(moment.u_NF, self._dictionary)
+            metrics, signs = metrics | seen, signs | more
+        alarms = self._ring(moment.step, signs)
+        return Observation(metrics=metrics, alarms=alarms, stop=self._stops and bool(alarms))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and names: a resumed run gives the alarms that it would have given."""
+        return {"since": dict(self._since), "told": sorted(self._told), "looked": self._looked}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self._since = dict(state["since"])
+        self._told = set(state["told"])
+        self._looked = state["looked"]
+
+    def _read(
+        self, terms: Mapping[str, float], dictionary: Dictionary, logit_scale: float
+    ) -> tuple[dict[str, float], Signs]:
+        """What the loss terms say; in nats unless the name says bits."""
+        complete = isinstance(dictionary, CompleteDictionary)
+        num_codes = dictionary.num_codes
+        log_codes = math.log(num_codes)
+        certificate = certify(
+            terms,
+            num_codes=num_codes,
+            logit_scale=logit_scale,
+            beta=self._beta,
+            prior_matching=self._prior_matching,
+            batch_size=self._batch_size,
+            complete=complete,
+        )
+        bits = certificate.mutual_information_bits if self._uniform_prior else None
+        # How far below log C the entropy can get: all the way on a finite dictionary, a little on the complete one.
+        depth = (
+            log_codes - least_entropy(num_codes, logit_scale, complete=True)
+            if complete
+            else log_codes
+        )
+        loss, collapsed_loss = certificate.loss, (1 + self._beta) * log_codes
+        words = None
+        if log_codes - terms["entropy"] <= NEAR * depth:
+            name = "uniform_assignment"
+            words = f"invariance term at log C = {log_codes:.3g}: the assignment is uniform, is the temperature right?"
+        elif bits is not None and bits <= NEAR * certificate.max_bits:
+            name = "same_assignment"
+            words = (
+                f"mutual information below 1 % of its most, loss {loss:.3g} (log C = {log_codes:.3g}): "
+                "every sample gets the same assignment"
+            )
+        elif self._prior_matching == "forward" and (
+            abs(loss - collapsed_loss) <= NEAR * collapsed_loss
+        ):
+            name = "same_assignment"
+            words = f"loss {loss:.3g} within 1 % of (1 + beta) log C: every sample gets the same assignment"
+        elif bits is not None and terms["consistency"] >= bits * math.log(2):
+            name = "views_disagree"
+            words = "the code of one view says nothing about that of the other: is beta too small?"
+        signs: Signs = dict.fromkeys(TERM_ALARMS)
+        if words is not None:
+            signs[name] = words
+        return ({} if bits is None else {"mutual_information_bits": bits}), signs
+
+    def _ring(self, step: int, signs: Signs) -> dict[str, str]:
+        """Alarms of the signs that have been there long enough and were not told yet."""
+        alarms = {}
+        for name, words in signs.items():
+            if words is None:
+                self._since.pop(name, None)
+                self._told.discard(name)
+                continue
+            steps = step - self._since.setdefault(name, step)
+            if steps >= self._patience and name not in self._told:
+                self._told.add(name)
+                alarms[name] = f"for {steps} steps: {words}"
+        return alarms
+
+
+@torch.no_grad()
+def _look(u_NF: Tensor, dictionary: Dictionary | None) -> tuple[dict[str, float], Signs]:
+    """What some rows of the batch say."""
+    u_RF = all_gather_rows(u_NF[: max(1, ROWS // world_size())].float())
+    num_rows, width = u_RF.shape
+    variance = _variances(u_RF)
+    singular = variance.sqrt()
+    metrics = {"effective_rank_u": effective_rank(singular / singular.sum().clamp(min=1e-300))}
+    directions = _directions(variance)
+    signs: Signs = {
+        "few_directions": f"{directions} of {width} embedding directions carry 99 % of the variance"
+        if _is_few(directions, min(width, num_rows - 1))
+        else None
+    }
+    if dictionary is not None:
+        codes = _num_codes_used(u_RF, dictionary)
+        metrics["codes_used"] = float(codes)
+        signs["few_codes"] = (
+            f"{codes} of {_count(dictionary)} codes used by {num_rows} images"
+            if _is_few(codes, min(dictionary.num_codes, num_rows))
+            else None
+        )
+    return metrics, signs
+
+
+def _is_few(used: int, most: int) -> bool:
+    return used <= max(1, FEW * most) < most
+
+
+def _variances(u_RF: Tensor) -> Tensor:
+    """Variance of the rows along their principal directions, descending, float64 [min(R, F)]; 0 for equal rows."""
+    centred_RF = u_RF.double() - u_RF.mean(dim=0, dtype=torch.float64)
+    # The smaller of the two Gram matrices: their non-zero eigenvalues are the same.
+    gram = centred_RF @ centred_RF.T if len(u_RF) < u_RF.shape[1] else centred_RF.T @ centred_RF
+    eigenvalues = torch.linalg.eigvalsh(gram.cpu()).flip(0).clamp(min=0)
+    is_constant = float(eigenvalues.sum()) <= CONSTANT * float(u_RF.double().square().sum())
+    return torch.zeros_like(eigenvalues) if is_constant else eigenvalues
+
+
+def _directions(variance: Tensor) -> int:
+    """Principal directions that carry 99 % of the variance; 0 for equal rows."""
+    total = float(variance.sum())
+    return int((variance.cumsum(0) < 0.99 * total).sum()) + 1 if total > 0 else 0
+
+
+def _num_codes_used(u_RF: Tensor, dictionary: Dictionary) -> int:
+    """Different codes among the nearest ones; for the complete dictionary these are the signs."""
+    if isinstance(dictionary, CompleteDictionary):
+        return len(torch.unique(u_RF > 0, dim=0))
+    return len(torch.unique(nearest_codes(u_RF, dictionary)))
+
+
+def _count(dictionary: Dictionary) -> str:
+    if isinstance(dictionary, CompleteDictionary):
+        return f"2^{dictionary.width}"
+    return str(dictionary.num_codes)

@@ -1,0 +1,258 @@
+"""Each alarm is provoked by a broken configuration; a healthy run gives none."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data import load_splits
+from falcon_ssl.dictionary import RademacherDictionary
+from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.evaluation import AlarmMonitor
+from falcon_ssl.losses import falcon_loss
+from falcon_ssl.monitor import Moment, Observation
+from falcon_ssl.temperature import logit_scale
+
+C, N, F = 512, 128, 64
+DICTIONARY = RademacherDictionary(C, F, seed=0)
+L = logit_scale(C, 1e-8)
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def views(step: int, kind: str) -> tuple[Tensor, Tensor]:
+    """Embeddings of two views of a batch, unit rows."""
+    u, between = noise(N, F, seed=step), 0.1
+    if kind == "same":
+        u, between = noise(1, F, seed=0) + 1e-3 * u, 1e-3
+    elif kind == "flat":
+        u = u[:, :3] @ noise(3, F, seed=0)
+    elif kind == "few codes":
+        u = 100 * noise(3, F, seed=0)[torch.arange(N) % 3] + u
+    other = (
+        noise(N, F, seed=10_000 + step)
+        if kind == "strangers"
+        else u + between * noise(N, F, seed=1)
+    )
+    return normalize(u, dim=1), normalize(other, dim=1)
+
+
+def watch(
+    monitor: AlarmMonitor,
+    kind: str = "healthy",
+    *,
+    steps: range = range(0, 300, 5),
+    dictionary: RademacherDictionary | CompleteDictionary = DICTIONARY,
+    scale: float = L,
+    **loss: object,
+) -> list[tuple[int, Observation]]:
+    seen = []
+    for step in steps:
+        u1, u2 = views(step, kind)
+        terms = falcon_loss(u1, u2, dictionary, logit_scale=scale, **loss).as_floats()
+        moment = Moment(step, 0.0, terms, u1, nn.Identity(), is_epoch_end=False)
+        seen.append((step, monitor(moment)))
+    return seen
+
+
+def alarms(seen: list[tuple[int, Observation]]) -> dict[str, str]:
+    return {name: text for _, observed in seen for name, text in observed.alarms.items()}
+
+
+def monitor(**options: object) -> AlarmMonitor:
+    return AlarmMonitor(DICTIONARY, **({"logit_scale": L, "batch_size": N} | options))
+
+
+@pytest.mark.parametrize("prior_matching", ["reverse", "forward", "renyi2"])
+@pytest.mark.parametrize("beta", [0.5, 1.0])
+def test_a_healthy_run_is_left_in_peace(prior_matching, beta):
+    options = {"prior_matching": prior_matching, "beta": beta}
+    seen = watch(monitor(**options), **options)
+    assert alarms(seen) == {}
+    assert not any(observed.stop for _, observed in seen)
+
+
+def test_uniform_assignment_when_epsilon_is_almost_one_over_c():
+    scale = logit_scale(C, 0.999 / C)
+    seen = watch(monitor(logit_scale=scale), scale=scale)
+    assert alarms(seen) == {
+        "uniform_assignment": "for 200 steps: invariance term at log C = 6.24: the assignment is uniform, "
+        "is the temperature right?"
+    }
+
+
+def test_same_assignment_when_the_encoder_is_constant():
+    text = alarms(watch(monitor(), "same"))["same_assignment"]
+    assert text == (
+        "for 200 steps: mutual information below 1 % of its most, loss 6.24 (log C = 6.24): "
+        "every sample gets the same assignment"
+    )
+
+
+def test_same_assignment_under_forward_matching():
+    # Softer, so that the common assignment of a collapsed network is near the uniform one without being it.
+    soft = logit_scale(C, 0.6 / C)
+    options = {"prior_matching": "forward", "beta": 1.0}
+    found = alarms(watch(monitor(logit_scale=soft, **options), "same", scale=soft, **options))
+    assert "within 1 % of (1 + beta) log C" in found["same_assignment"]
+
+
+def test_views_disagree_when_beta_is_zero():
+    text = alarms(watch(monitor(beta=0.0), "strangers", beta=0.0))["views_disagree"]
+    assert "is beta too small?" in text
+
+
+def test_few_directions():
+    text = alarms(watch(monitor(), "flat"))["few_directions"]
+    assert text == "for 200 steps: 3 of 64 embedding directions carry 99 % of the variance"
+    negative_control = watch(AlarmMonitor(), "healthy")
+    assert "few_directions" not in alarms(negative_control)
+
+
+def test_few_codes():
+    text = alarms(watch(monitor(), "few codes"))["few_codes"]
+    assert text == "for 200 steps: 3 of 512 codes used by 128 images"
+
+
+def test_embeddings_are_watched_without_codes_and_terms():
+    assert list(alarms(watch(AlarmMonitor(), "flat"))) == ["few_directions"]
+    assert alarms(watch(AlarmMonitor(), "healthy")) == {}
+
+
+def test_equal_embeddings_have_no_direction_at_all():
+    watcher = AlarmMonitor(patience=0)
+    u = normalize(torch.ones(N, F), dim=1)
+    observed = watcher(Moment(0, 0.0, {}, u, nn.Identity(), is_epoch_end=False))
+    assert observed.alarms["few_directions"].startswith("for 0 steps: 0 of 64 embedding directions")
+    assert observed.metrics["effective_rank_u"] == 0
+
+
+@pytest.mark.parametrize("kind", ["healthy", "same"])
+def test_the_complete_dictionary_is_judged_by_what_its_entropy_can_do(kind):
+    width, scale = 128, 18.35
+    complete = CompleteDictionary(width)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        u = (
+            noise(N, width, seed=step)
+            if kind == "healthy"
+            else noise(1, width, seed=0).expand(N, -1)
+        )
+        return normalize(u, dim=1), normalize(u + 0.1 * noise(N, width, seed=1), dim=1)
+
+    watcher = AlarmMonitor(complete, logit_scale=scale, prior_matching="renyi2", batch_size=N)
+    found = {}
+    for step in range(0, 260, 10):
+        u1, u2 = batch(step)
+        terms = falcon_loss(u1, u2, complete, logit_scale=scale).as_floats()
+        observed = watcher(Moment(step, 0.0, terms, u1, nn.Identity(), is_epoch_end=False))
+        found |= observed.alarms
+    assert observed.metrics["codes_used"] == (N if kind == "healthy" else 1)
+    if kind == "healthy":
+        assert found == {}
+    else:
+        assert {"same_assignment", "few_directions", "few_codes"} == found.keys()
+        assert "1 of 2^128 codes" in found["few_codes"]
+
+
+def test_an_alarm_is_given_once_and_again_when_it_returns():
+    watcher = monitor(patience=20)
+    first = watch(watcher, "few codes", steps=range(0, 100, 5))
+    assert [step for step, observed in first if "few_codes" in observed.alarms] == [20]
+    assert alarms(watch(watcher, "healthy", steps=range(100, 120, 5))) == {}
+    second = watch(watcher, "few codes", steps=range(120, 200, 5))
+    assert [step for step, observed in second if "few_codes" in observed.alarms] == [140]
+
+
+def test_a_passing_dip_is_no_alarm():
+    watcher = monitor(patience=50)
+    seen = watch(watcher, "same", steps=range(0, 40, 5)) + watch(watcher, steps=range(40, 200, 5))
+    assert alarms(seen) == {}
+
+
+@pytest.mark.parametrize("cut", [5, 60, 105])
+def test_a_resumed_run_says_exactly_the_same(cut):
+    options = {"patience": 100}
+    whole = watch(monitor(**options), "few codes", steps=range(0, 200, 5))
+    before = monitor(**options)
+    start = watch(before, "few codes", steps=range(0, cut, 5))
+    after = monitor(**options)
+    after.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    assert start + watch(after, "few codes", steps=range(cut, 200, 5)) == whole
+
+
+def test_on_collapse_stop_ends_the_run_with_the_alarm():
+    seen = watch(monitor(on_collapse="stop", patience=50), "same")
+    assert next(step for step, observed in seen if observed.stop) == 50
+    assert not any(observed.stop for _, observed in watch(monitor(patience=50), "same"))
+
+
+def test_metrics_of_a_step_and_of_a_look():
+    seen = dict(watch(monitor(every=10), steps=range(0, 25, 5)))
+    looked = {"mutual_information_bits", "effective_rank_u", "codes_used"}
+    assert seen[0].metrics.keys() == looked
+    assert seen[5].metrics.keys() == {"mutual_information_bits"}
+    assert seen[10].metrics.keys() == looked
+    assert 2 < seen[0].metrics["mutual_information_bits"] <= 7
+    assert 40 < seen[0].metrics["effective_rank_u"] <= F
+    assert 50 < seen[0].metrics["codes_used"] <= N
+
+
+def test_mutual_information_is_not_claimed_where_the_terms_do_not_tell_it():
+    for options in ({"prior_matching": "forward"}, {"uniform_prior": False}):
+        matching = {k: v for k, v in options.items() if k == "prior_matching"}
+        seen = watch(monitor(**options), steps=range(0, 10, 5), **matching)
+        assert "mutual_information_bits" not in seen[0][1].metrics
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_collapse": "panic"}, "unknown on_collapse: received 'panic'"),
+        ({"patience": -1}, "patience is too small"),
+        ({"every": 0}, "every is too small"),
+        ({"batch_size": 1}, "batch_size is too small"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(InputError, match=message):
+        AlarmMonitor(**options)
+
+
+def train(*, beta: float = 1.0, batch_norm: bool = True, epsilon: float = 1e-8) -> dict[str, str]:
+    """A real run, small: a linear encoder on the digits, noise as augmentation."""
+    source = load_splits("digits").train
+    x = source.images(torch.arange(len(source))).flatten(1) / 255
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(64, F), nn.BatchNorm1d(F) if batch_norm else nn.Identity())
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=1e-2)
+    scale = logit_scale(C, epsilon)
+    watcher = monitor(patience=40, beta=beta, logit_scale=scale)
+    found = {}
+    for step in range(80):
+        rows = x[torch.randint(len(x), (N,))]
+        u1, u2 = (normalize(encoder(rows + 0.2 * torch.randn_like(rows)), dim=1) for _ in "12")
+        loss = falcon_loss(u1, u2, DICTIONARY, logit_scale=scale, beta=beta)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        moment = Moment(step, 0.0, loss.as_floats(), u1.detach(), nn.Identity(), is_epoch_end=False)
+        found |= watcher(moment).alarms
+    return found
+
+
+def test_a_real_run_is_healthy():
+    assert train() == {}
+
+
+def test_a_real_run_with_huge_beta_and_no_normalisation_collapses_and_says_so():
+    assert train(beta=10.0, batch_norm=False).keys() == {"same_assignment", "few_codes"}
+
+
+def test_a_real_run_with_epsilon_almost_one_over_c_says_so():
+    assert train(epsilon=0.999 / C).keys() == {"uniform_assignment"}
