@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 from typing import Any
 
@@ -74,13 +75,8 @@ def _create(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _import_timm() -> ModuleType:
-    """Import timm, also beside a torchvision that was built for another torch.
-
-    timm imports torchvision. A torchvision without its compiled part fails to import, because
-    it describes operators that nothing declared; declaring the two is enough, nobody here runs them.
-    """
     try:
-        import timm
+        return import_beside_torchvision("timm")
     except ModuleNotFoundError as error:
         raise InputError(
             "timm is not installed",
@@ -88,15 +84,26 @@ def _import_timm() -> ModuleType:
             expected="the optional dependency timm",
             fix="install it with: pip install 'falcon-ssl[timm]'",
         ) from error
+
+
+def import_beside_torchvision(name: str) -> ModuleType:
+    """Import a module that imports torchvision, even one that was built for another torch.
+
+    Without its compiled part torchvision fails to import, because it describes operators that
+    nothing declared. Declaring the two is enough where nobody runs them.
+
+    Args:
+        name: Of the module.
+
+    Returns:
+        The module.
+    """
+    try:
+        return importlib.import_module(name)
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise
-        torch.library.define(
-            "torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
-        torch.library.define(
-            "torchvision::qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
-        import timm
-    module: ModuleType = timm
-    return module
+        boxes_to_rows = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        for operator in ("torchvision::nms", "torchvision::qnms"):
+            torch.library.define(operator, boxes_to_rows)
+        return importlib.import_module(name)
