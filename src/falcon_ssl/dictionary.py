@@ -174,15 +174,19 @@ class RademacherDictionary:
             g_NK: Weights [N, stop - start].
             start: First code.
             stop: One past the last code.
-            dtype: Precision of the product. float16 is taken as bfloat16: the small weights of unused codes would
-                underflow in it.
+            dtype: Precision of the product. For float16 each row is scaled to its range, because the small weights of
+                unused codes would underflow; on a CPU it is float32.
 
         Returns:
             [N, F], float64 for float64, else float32.
         """
-        if dtype == torch.float16:
-            dtype = torch.bfloat16
-        return matmul(g_NK.to(dtype), self.block(start, stop, device=g_NK.device, dtype=dtype))
+        if dtype == torch.float16 and g_NK.device.type == "cpu":
+            dtype = torch.float32
+        codes_KF = self.block(start, stop, device=g_NK.device, dtype=dtype)
+        if dtype != torch.float16:
+            return matmul(g_NK.to(dtype), codes_KF)
+        unit_N1 = g_NK.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / 2**15
+        return matmul((g_NK / unit_N1).half(), codes_KF) * unit_N1
 
     def checksum(self) -> str:
         """Short fingerprint of the codes; runs and ranks that share it share the dictionary."""

@@ -35,7 +35,7 @@ def logit_scale(num_codes: int, epsilon: float) -> float:
         raise InputError(
             "epsilon is not positive", received=epsilon, expected="epsilon > 0", fix="try 1e-8"
         )
-    if epsilon * num_codes >= 1:
+    if num_codes >= 1 / epsilon:  # C may be too large for a float
         largest = (
             f"2**-{num_codes.bit_length() - 1}" if num_codes > 10**300 else f"{1 / num_codes:.6g}"
         )

@@ -89,6 +89,13 @@ def falcon_loss(
     check_matrix("u1", u1, columns=dictionary.width)
     check_matrix("u2", u2, columns=dictionary.width)
     check_same_shape("u1", u1, "u2", u2)
+    if u1.dtype != u2.dtype:
+        raise InputError(
+            "u1 and u2 differ in dtype",
+            received=f"{u1.dtype} and {u2.dtype}",
+            expected="one dtype",
+            fix="pass both views through the same projector",
+        )
     check_options(logit_scale=logit_scale, beta=beta, prior_matching=prior_matching)
     check_momentum(marginal_momentum)
     if (running_marginal is None) != (marginal_momentum == 0):

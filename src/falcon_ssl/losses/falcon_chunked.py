@@ -12,8 +12,9 @@ needs fewer products and cancels badly in half precision.)
 Two things make it fast on a CPU: exponentials and logarithms are taken in base 2 (exp2 costs a third of exp), and the
 first blocks' logits are kept, as many as fit in `KEEP_BYTES`, so that a small problem computes them once.
 
-Where |s| <= L |u| is small, P_ij = w_i e_ij with e = 2^s and one weight a row. Where it is not, P_ij = e_ij v_j with
-e_ij = 2^(s_ij - lse_i - top_j): column sums then never underflow, as in the log domain.
+Where |s| <= L |u| is small, P_ij = w_i e_ij with e = 2^s and one weight a row. Where it is not, s is replaced by
+s - lse = log2 P after pass A, and P_ij = e_ij v_j with e_ij = 2^(s_ij - top_j), v_j = 2^top_j: column sums then never
+underflow, as in the log domain.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from falcon_ssl.dictionary import StreamedDictionary
 from falcon_ssl.distributed import (
@@ -39,17 +39,15 @@ from falcon_ssl.losses.terms import LossTerms
 
 LN2 = math.log(2)
 KEEP_BYTES = 64 * 2**20  # logits kept between passes
-BLOCK_ELEMENTS = {
-    "cpu": 2**19,
-    "cuda": 2**25,
-}  # of one block of logits: half a level-2 cache, or a full device
+# Of one block, of logits and of codes: caches of a CPU, or enough to fill a device.
+BLOCK_LOGITS = {"cpu": 2**19, "cuda": 2**25}
+BLOCK_CODES = {"cpu": 2**21, "cuda": 2**26}
 LARGEST_LOGIT = {
     torch.float32: 30.0,
     torch.float64: 300.0,
 }  # exp(+-2 L) / C is still a normal number
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def falcon_loss_chunked(
     u1_NF: Tensor,
     u2_NF: Tensor,
@@ -76,16 +74,26 @@ def falcon_loss_chunked(
     u_MF = torch.cat([u1_NF, u2_NF])
     if block_size is None:
         block_size = fitting_block_size(dictionary, objective.num_rows, u_MF.device)
-    *terms, log_m_VC = _Streamed.apply(u_MF, dictionary, objective, block_size)  # type: ignore[no-untyped-call]
+    *terms, log_m_VC = _apply(u_MF, dictionary, objective, block_size)
     return LossTerms(*terms), log_m_VC
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _apply(
+    u_MF: Tensor, dictionary: StreamedDictionary, objective: Objective, block_size: int
+) -> tuple[Tensor, ...]:
+    """One graph break for a compiled caller, instead of a graph that repeats every block."""
+    outputs: tuple[Tensor, ...] = _Streamed.apply(u_MF, dictionary, objective, block_size)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 def fitting_block_size(dictionary: StreamedDictionary, num_rows: int, device: torch.device) -> int:
     """Codes a block, the same on every rank: a multiple of the dictionary's granule that fits the cache."""
     rows = 2 * -(-num_rows // world_size())
-    fitting = max(256, BLOCK_ELEMENTS.get(device.type, 2**25) // rows)
-    granule = dictionary.granule if dictionary.granule > 1 else 64
-    return max(granule, fitting // granule * granule)
+    size = BLOCK_LOGITS.get(device.type, 2**25) // rows
+    if dictionary.granule > 1:
+        return max(1, size // dictionary.granule) * dictionary.granule
+    return max(256, min(size, BLOCK_CODES.get(device.type, 2**26) // dictionary.width) // 64 * 64)
 
 
 class _Logits:
@@ -99,11 +107,16 @@ class _Logits:
         self.scale = logit_scale / math.sqrt(dictionary.width)
         stops = range(block_size, dictionary.num_codes + block_size, block_size)
         self.blocks = [slice(k - block_size, min(k, dictionary.num_codes)) for k in stops]
+        self.shift_M: Tensor | None = None  # subtracted from every row
         self._kept: dict[int, Tensor] = {}
         self._room = KEEP_BYTES
 
     def __call__(self, block: slice) -> Tensor:
         """[M, K] in the dtype of the statistics; not to be changed in place."""
+        s_MK = self._unshifted(block)
+        return s_MK if self.shift_M is None else s_MK - self.shift_M[:, None]
+
+    def _unshifted(self, block: slice) -> Tensor:
         if block.start in self._kept:
             return self._kept[block.start]
         s_MK = self.dictionary.project(self.u_MF, block.start, block.stop).mul_(self.scale / LN2)
@@ -142,6 +155,9 @@ class _Streamed(torch.autograd.Function):
         logits = _Logits(u_MF.detach(), dictionary, objective.logit_scale, block_size)
         bounded = _is_bounded(u_MF, objective.logit_scale)
         lse_M = _pass_a(logits, bounded)
+        if not bounded:
+            # Large logits are known to few digits: from here on they are log p, and nothing large cancels.
+            logits.shift_M, lse_M = lse_M, torch.zeros_like(lse_M)
         terms, log_m_VC, saved = _pass_b(logits, lse_M, objective, bounded)
         ctx.logits, ctx.objective, ctx.saved = logits, objective, saved
         ctx.mark_non_differentiable(*terms[1:], log_m_VC)
@@ -149,13 +165,22 @@ class _Streamed(torch.autograd.Function):
         return (*terms, log_m_VC)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        check_first_derivative("chunked")
         # Every rank computed the same total, and each runs this once: their gradients add up.
         grad = all_reduce_sum(grad_total)
         with torch.autocast(grad.device.type, enabled=False):
             du_MF = _pass_c(ctx.logits, ctx.objective, ctx.saved)
         return (du_MF * grad).to(ctx.logits.u_MF.dtype), None, None, None
+
+
+def check_first_derivative(name: str) -> None:
+    """Raise RuntimeError in a backward pass that is to be differentiated again, rather than return too little."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"the {name} FALCON loss has first derivatives only: "
+            "use a finite dictionary with backend='dense' where create_graph=True is needed"
+        )
 
 
 def _is_bounded(u_MF: Tensor, logit_scale: float) -> bool:
@@ -180,13 +205,13 @@ def _pass_a(logits: _Logits, bounded: bool) -> Tensor:
     return z_M.log2() + top_M
 
 
-def _exponentials(s_MK: Tensor, lse_M: Tensor, top_VK: Tensor | None) -> Tensor:
+def _exponentials(s_MK: Tensor, top_VK: Tensor | None) -> Tensor:
     """e_ij of the module's docstring."""
     if top_VK is None:
         return s_MK.exp2()
-    shifted_MK = s_MK - lse_M[:, None]
-    _by_view(shifted_MK).sub_(top_VK[:, None])
-    return shifted_MK.exp2_()
+    e_MK = torch.empty_like(s_MK)
+    torch.sub(_by_view(s_MK), top_VK[:, None], out=_by_view(e_MK))
+    return e_MK.exp2_()
 
 
 def _pass_b(
@@ -194,7 +219,7 @@ def _pass_b(
 ) -> tuple[LossTerms, Tensor, _Saved]:
     """Marginal, divergence and cross-entropies; and what pass C needs."""
     num_codes = logits.dictionary.num_codes
-    w_M = (-lse_M).exp2() if bounded else torch.ones_like(lse_M)
+    w_M = (-lse_M).exp2()  # 1 where the logits are log p already
     log_m_VC, slope_VC = lse_M.new_empty(2, num_codes), lse_M.new_empty(2, num_codes)
     top_VC = None if bounded else lse_M.new_empty(2, num_codes)
     total_V = lse_M.new_zeros(2)
@@ -205,9 +230,9 @@ def _pass_b(
         s_MK = logits(block)
         top_VK = None
         if top_VC is not None:
-            top_VK = all_reduce_max(_by_view(s_MK - lse_M[:, None]).amax(dim=1))
+            top_VK = all_reduce_max(_by_view(s_MK).amax(dim=1))
             top_VC[:, block] = top_VK
-        e_MK = _exponentials(s_MK, lse_M, top_VK)
+        e_MK = _exponentials(s_MK, top_VK)
         s_VNK, e_VNK = _by_view(s_MK), _by_view(e_MK)
         sums = all_reduce_sum_async(torch.stack([w @ e for w, e in zip(w_VN, e_VNK, strict=True)]))
 
@@ -269,7 +294,7 @@ def _pass_c(logits: _Logits, objective: Objective, saved: _Saved) -> Tensor:
     for block in logits.blocks:
         s_MK = logits(block)
         top_VK = None if saved.top_VC is None else saved.top_VC[:, block]
-        e_MK = _exponentials(s_MK, saved.lse_M, top_VK)
+        e_MK = _exponentials(s_MK, top_VK)
         ds_MK = torch.empty_like(e_MK)
         s_VNK, e_VNK, ds_VNK = _by_view(s_MK), _by_view(e_MK), _by_view(ds_MK)
         # dS_ij / w_i, own part: e_ij (omega v_j a_j + v_j (c_i - omega b ln2 s'_ij))

@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad, softplus
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.distributed import all_gather_rows, all_reduce_max, all_reduce_sum
+from falcon_ssl.losses.falcon_chunked import check_first_derivative
 from falcon_ssl.losses.falcon_reference import at_least_float32
 from falcon_ssl.losses.objective import PriorMatching
 from falcon_ssl.losses.terms import LossTerms
@@ -156,8 +156,8 @@ class _LogSumExpKernel(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        check_first_derivative("complete")
         rows_GMD, all_GND, result = ctx.saved_tensors
         d_GMD = torch.empty_like(rows_GMD)
         for block in _row_blocks(rows_GMD, all_GND):
