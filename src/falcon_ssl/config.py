@@ -63,14 +63,14 @@ class EncoderConfig:
         name: digits_cnn, resnet8, resnet18, resnet50 or timm:NAME; auto chooses by the data and writes its choice into
             config.yaml.
         width: Channels of the first stage; null is the encoder's own default.
-        stem: cifar or imagenet, for resnet18 and resnet50.
+        stem: cifar (keeps the resolution), half or imagenet (a quarter), for resnet18 and resnet50.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
     """
 
     name: str = "auto"
     width: int | None = None
-    stem: Literal["cifar", "imagenet"] | None = None
+    stem: Literal["cifar", "half", "imagenet"] | None = None
     patch_size: int | None = None
     drop_path: float | None = None
 

@@ -50,7 +50,7 @@ def build_encoder(
         in_channels: Channels of the images.
         image_size: Side of the images; only models with position embeddings are built for one.
         width: Channels of the first stage.
-        stem: "cifar" or "imagenet" (the default), for resnet18 and resnet50.
+        stem: "cifar", "half" or "imagenet" (the default), for resnet18 and resnet50.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
 

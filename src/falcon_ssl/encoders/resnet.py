@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from falcon_ssl.batchnorm import GlobalBatchNorm
 from falcon_ssl.checks import check_choice
 
-Stem = Literal["cifar", "imagenet"]
+Stem = Literal["cifar", "half", "imagenet"]
 
 
 class ResNet(nn.Module):
@@ -24,8 +24,9 @@ class ResNet(nn.Module):
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1 with four times the
             channels).
         depths: Blocks of each stage.
-        stem: "cifar" keeps the resolution (one 3x3 convolution); "imagenet" divides it by four
-            (a 7x7 convolution of stride 2, then max pooling).
+        stem: "cifar" keeps the resolution (one 3x3 convolution); "half" halves it (the same with
+            stride 2: a quarter of the cost, for processors); "imagenet" divides it by four (a 7x7
+            convolution of stride 2, then max pooling).
         width: Channels of the first stage; D = 8 width, or 32 width with bottlenecks.
 
     Raises:
@@ -43,10 +44,11 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("block", block, ("basic", "bottleneck"))
-        check_choice("stem", stem, ("cifar", "imagenet"))
+        check_choice("stem", stem, ("cifar", "half", "imagenet"))
         make = _Basic if block == "basic" else _Bottleneck
-        if stem == "cifar":
-            self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        if stem != "imagenet":
+            stride = 2 if stem == "half" else 1
+            self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=1, bias=False)
             self.maxpool: nn.Module = nn.Identity()
         else:
             self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
