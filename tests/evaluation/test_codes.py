@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.dictionary import RademacherDictionary
-from falcon_ssl.evaluation.codes import PrototypeDictionary, code_counts, code_usage, nearest_codes
+from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.evaluation.codes import (
+    PrototypeDictionary,
+    aligned_cosine,
+    code_counts,
+    code_usage,
+    nearest_codes,
+)
 
 
 @settings(deadline=None, max_examples=20)
@@ -55,6 +62,25 @@ def test_bad_prototypes(prototypes, message):
 def test_embedding_of_another_width():
     with pytest.raises(InputError, match="u has the wrong width"):
         nearest_codes(torch.ones(2, 3), RademacherDictionary(4, 8))
+
+
+@pytest.mark.parametrize("num_codes", [3, 5000])
+def test_aligned_cosine_is_that_of_the_own_code(num_codes):
+    dictionary = RademacherDictionary(num_codes, 16, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    u_NF = torch.randn(40, 16, generator=generator)
+    code_N = torch.randint(0, num_codes, (40,), generator=generator)
+    own_NF = dictionary.block(0, num_codes)[code_N]
+    expected = ((u_NF * own_NF).sum(1) / (u_NF.norm(dim=1) * 4)).mean()
+    assert aligned_cosine(u_NF, code_N, dictionary) == pytest.approx(float(expected), abs=1e-6)
+    assert aligned_cosine(own_NF, code_N, dictionary) == pytest.approx(1)
+    with pytest.raises(InputError, match="codes do not fit the dictionary"):
+        aligned_cosine(u_NF, code_N + num_codes, dictionary)
+
+
+def test_the_complete_dictionary_is_not_searched_code_by_code():
+    with pytest.raises(InputError, match="too many codes to compare one by one"):
+        nearest_codes(torch.ones(2, 128), CompleteDictionary(128))
 
 
 def test_equal_use_of_all_codes():

@@ -158,6 +158,11 @@ def test_width_inside_clusters_needs_clusters_with_two_members():
     assert cluster_spread(torch.ones(10, 3), torch.arange(10) % 2, name="a") == {}
 
 
+def test_entropy_is_not_guessed_from_too_few_samples():
+    found = cluster_spread(gaussian(30, 16), torch.arange(30) % 3, name="a")
+    assert found.keys() == {"within_variance_a"}
+
+
 def test_names_of_clusters_do_not_matter():
     x, cluster = gaussian(50, 4), torch.arange(50) % 3
     renamed = torch.tensor([900, 5, 17])[cluster]

@@ -75,7 +75,7 @@ def test_every_collapse_is_found_and_nothing_else(seed):
 def test_in_between_is_a_warning(seed):
     assert verdicts(representation(seed, spread=0.5)) == HEALTHY | {"representation": "warning"}
     assert verdicts(dimensional(seed, rank=7)) == HEALTHY | {"dimensional": "warning"}
-    assert verdicts(cluster(seed, codes=6)) == HEALTHY | {"cluster": "warning"}
+    assert verdicts(cluster(seed, codes=4)) == HEALTHY | {"cluster": "warning"}
     assert verdicts(intracluster(seed, spread=0.25)) == HEALTHY | {"intracluster": "warning"}
 
 

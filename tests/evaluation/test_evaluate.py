@@ -47,6 +47,22 @@ def test_every_number_is_there_and_good_features_are_perfect():
     assert found["codes_used"] == NUM_CLASSES
 
 
+def test_options_reach_the_evaluators():
+    splits = features(61, seed=0, distance=1.0), features(40, seed=1, distance=1.0)
+    options = {"num_classes": NUM_CLASSES, "num_codes": NUM_CODES}
+    usual = evaluate_features(*splits, **options)
+    assert "aligned_cosine" not in usual
+    other = evaluate_features(
+        *splits,
+        **options,
+        dictionary=RademacherDictionary(NUM_CODES, WIDTH, seed=0),
+        knn_neighbours=61,
+        knn_temperature=1e6,  # one vote for each train image: class 0, of 16, wins
+    )
+    assert 0.5 < other["aligned_cosine"] < 1
+    assert other["top1_knn"] == 0.25 < usual["top1_knn"]
+
+
 def test_negative_control_noise_is_at_chance():
     found = evaluate_features(
         features(400, seed=0, distance=0.0),

@@ -7,12 +7,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, normalize
 
 from falcon_ssl.checks import InputError, check_finite, check_matrix
 from falcon_ssl.dictionary import Dictionary
 
 MOST_CODES = 2**28
+_BLOCK = 2048
 
 
 class PrototypeDictionary:
@@ -62,7 +63,7 @@ class PrototypeDictionary:
         return f"PrototypeDictionary(num_codes={self.num_codes}, width={self.width})"
 
 
-def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = 2048) -> Tensor:
+def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = _BLOCK) -> Tensor:
     """Index of the code with the largest inner product, the lowest index on ties.
 
         code_i = argmax_j <u_i, w_j>
@@ -114,6 +115,33 @@ def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = 204
     return code_N
 
 
+def aligned_cosine(u_NF: Tensor, code_N: Tensor, dictionary: Dictionary) -> float:
+    """Mean cosine of an embedding and its code: 1 when every embedding aligns with exactly one code (the theorem).
+
+    Args:
+        u_NF: Embeddings [N, F], floating.
+        code_N: Code of every row, int64 [N].
+        dictionary: Codes of width F.
+
+    Raises:
+        InputError: If ``u_NF`` is not a floating matrix of the dictionary's width, or a code is not in the dictionary.
+
+    Example:
+        >>> aligned_cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), PrototypeDictionary(torch.eye(2)))
+        1.0
+    """
+    check_matrix("u", u_NF, columns=dictionary.width)
+    _check_codes(code_N, dictionary.num_codes)
+    total = 0.0
+    for start in range(0, int(code_N.max()) + 1, _BLOCK):
+        stop = min(start + _BLOCK, dictionary.num_codes)
+        mine_N = (code_N >= start) & (code_N < stop)
+        codes_BF = dictionary.block(start, stop, device=u_NF.device, dtype=u_NF.dtype)
+        own_NF = codes_BF[code_N[mine_N] - start]
+        total += float(cosine_similarity(u_NF[mine_N], own_NF, dim=1).double().sum())
+    return total / len(code_N)
+
+
 def code_usage(code_N: Tensor, *, num_codes: int) -> dict[str, float]:
     """How evenly the codes are used, from m_j = (samples with code j) / N.
 
@@ -154,6 +182,11 @@ def code_counts(code_N: Tensor, *, num_codes: int) -> Tensor:
     Raises:
         InputError: If a code is not below ``num_codes``, or there is none.
     """
+    _check_codes(code_N, num_codes)
+    return torch.bincount(code_N, minlength=num_codes)
+
+
+def _check_codes(code_N: Tensor, num_codes: int) -> None:
     if code_N.numel() == 0 or int(code_N.max()) >= num_codes:
         raise InputError(
             "codes do not fit the dictionary",
@@ -161,4 +194,3 @@ def code_counts(code_N: Tensor, *, num_codes: int) -> Tensor:
             expected=f"at least one, each below num_codes = {num_codes}",
             fix="pass the num_codes of the dictionary that assigned them",
         )
-    return torch.bincount(code_N, minlength=num_codes)

@@ -201,8 +201,8 @@ def cluster_spread(x_ND: Tensor, cluster_N: Tensor, *, name: str) -> dict[str, f
         name: Suffix of the keys.
 
     Returns:
-        The two numbers; nothing when they do not exist: every row has a cluster of its own, or all
-        rows are equal.
+        The two numbers where they can be known: none when every row has a cluster of its own or all
+        rows are equal, no entropy with fewer than 2 D degrees of freedom.
 
     Raises:
         InputError: If the lengths differ.
@@ -235,10 +235,11 @@ def cluster_spread(x_ND: Tensor, cluster_N: Tensor, *, name: str) -> dict[str, f
     def log_det(covariance_DD: Tensor) -> float:
         return float((torch.linalg.eigvalsh(covariance_DD).clamp(min=0) + ridge).log().sum())
 
-    return {
-        f"within_variance_{name}": max(0.0, float(within_DD.trace())) / total,
-        f"within_entropy_{name}": (log_det(within_DD) - log_det(total_DD)) / (2 * width),
-    }
+    found = {f"within_variance_{name}": max(0.0, float(within_DD.trace())) / total}
+    if num_rows - len(used) >= 2 * width:
+        entropy = (log_det(within_DD) - log_det(total_DD)) / (2 * width)
+        found[f"within_entropy_{name}"] = entropy
+    return found
 
 
 def collapse(features: Features, *, num_codes: int | None = None) -> dict[str, float]:

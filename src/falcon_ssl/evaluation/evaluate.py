@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.evaluation.clustering import cluster_agreement, code_agreement, kmeans_clusters
+from falcon_ssl.evaluation.codes import aligned_cosine
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.knn import knn
@@ -18,6 +20,9 @@ def evaluate_features(
     *,
     num_classes: int | None = None,
     num_codes: int | None = None,
+    dictionary: Dictionary | None = None,
+    knn_neighbours: int = 20,
+    knn_temperature: float = 0.07,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
@@ -31,6 +36,9 @@ def evaluate_features(
         test: Features of the test split.
         num_classes: K; None for images without labels, which leaves the label-free measures.
         num_codes: C; needed where ``test.code`` exists.
+        dictionary: The codes themselves, to measure how well ``test.u`` aligns with them.
+        knn_neighbours: k of kNN.
+        knn_temperature: T of its weights exp(cosine / T).
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
 
@@ -38,18 +46,28 @@ def evaluate_features(
         With labels: ``top1_linear``, ``top5_linear`` (more than ten classes), ``top1_knn``;
         ``nmi_codes``, ``ami_codes``, ``ari_codes``, ``chance_nmi_codes`` where codes exist; and
         ``nmi_kmeans_z``, ``ami_kmeans_z``, ``ari_kmeans_z``, ``accuracy_kmeans_z`` (and ``_u``)
-        with K clusters. Always: the measures of `collapse`, for k-means clusters too with labels.
+        with K clusters. Always: the measures of `collapse`, for k-means clusters too with labels;
+        ``aligned_cosine`` with a dictionary.
 
     Raises:
         InputError: If labels or codes are missing although their number is given, or do not fit it,
             if there are fewer test samples than classes, or fewer than 10 train samples.
     """
     found = collapse(test, num_codes=num_codes)
+    if dictionary is not None and test.u is not None and test.code is not None:
+        found["aligned_cosine"] = aligned_cosine(test.u, test.code, dictionary)
     if num_classes is None:
         return found
     label_N = check_labelled("test", test, num_classes=num_classes)
     found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
-    found |= knn(train, test, num_classes=num_classes, device=device)
+    found |= knn(
+        train,
+        test,
+        num_classes=num_classes,
+        k=knn_neighbours,
+        temperature=knn_temperature,
+        device=device,
+    )
     if test.code is not None and num_codes is not None:
         found |= code_agreement(test.code, label_N, num_codes=num_codes, seed=seed)
     for name, x in (("z", test.z), ("u", test.u)):

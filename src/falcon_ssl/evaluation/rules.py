@@ -62,7 +62,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "cluster": (
         Rule("codes_used", "codes nearest to at least one sample"),
         Rule("codes_used_share", "of min(C, N), the most there can be"),
-        Rule("code_entropy_share", "entropy of the use of codes over log min(C, N)", 0.4, 0.1),
+        Rule("code_entropy_share", "entropy of the use of codes over log min(C, N)", 0.3, 0.1),
         Rule("code_perplexity", "as many evenly used codes would be as varied"),
         Rule("code_largest_share", "share of samples on the most used code", 0.5, 0.9),
     ),
@@ -81,7 +81,7 @@ LEAST_WIDTH_FOR_RANK = 32
 WORDS: Mapping[str, str] = {
     "representation": "all images get nearly the same representation",
     "dimensional": "only a few directions of the space are used",
-    "cluster": "nearly all images get the same few codes",
+    "cluster": "the images share very few codes",
     "intracluster": "the images of a cluster are nearly one point",
 }
 
