@@ -59,6 +59,7 @@ def write_parquet(tmp_path, png, monkeypatch):
         labels: list[int] | None = None,
         names: tuple[str, ...] = ("cat", "dog"),
         first_seed: int = 0,
+        rows_per_group: int | None = None,
     ) -> Path:
         seeds = range(first_seed, first_seed + count)
         columns: dict[str, list[object]] = {
@@ -71,7 +72,7 @@ def write_parquet(tmp_path, png, monkeypatch):
         table = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(file)
+        table.to_parquet(file, batch_size=rows_per_group)
         return file.parent
 
     yield write

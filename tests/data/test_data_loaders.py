@@ -1,6 +1,7 @@
 """Loaders: nothing lost, nothing doubled, one order for any number of ranks and either loader."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from falcon_ssl.data import (
     build_loader,
     load_splits,
     loader,
+    order,
+    shards,
 )
 
 
@@ -66,13 +69,54 @@ def test_ranks_share_out_the_batches_of_one_process(
     assert all(min(map(len, parts)) >= 1 for parts in zip(*shares, strict=True))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    blocks=st.lists(st.integers(0, 3000), min_size=1, max_size=12).filter(any),
+    seed=st.integers(0, 3),
+)
+def test_blocks_are_shuffled_in_windows_and_nothing_is_lost(blocks, seed):
+    def drawn(epoch: int) -> list[int]:
+        plan = BatchPlan(
+            num_images=sum(blocks), batch_size=64, seed=seed, drop_last=False, blocks=tuple(blocks)
+        )
+        return torch.cat(list(plan.epoch_indices(epoch))).tolist()
+
+    assert sorted(drawn(0)) == list(range(sum(blocks)))
+    assert drawn(0) == drawn(0)
+    if sum(blocks) > 10:
+        assert drawn(0) != drawn(1)
+
+
+def test_streamed_row_groups_are_read_about_once_an_epoch(write_parquet, monkeypatch):
+    folder = write_parquet("set/train.parquet", 60, rows_per_group=2)
+    monkeypatch.setattr(order, "_WINDOW_ROWS", 6)
+    reads = []
+    read_group = shards._read_group
+    monkeypatch.setattr(
+        shards, "_read_group", lambda *args: (reads.append(args), read_group(*args))[1]
+    )
+    source = load_splits(f"parquet:{folder}", stream=True).train
+    assert len(source.blocks) == 30
+
+    def reads_of(batches: StreamingLoader) -> int:
+        before = len(reads)
+        seen = torch.cat([indices for indices, _ in batches.epoch_batches(0)])
+        assert sorted(seen.tolist()) == list(range(60))
+        return len(reads) - before
+
+    batches = StreamingLoader(source, batch_size=4, seed=0, device="cpu", workers=1)
+    assert reads_of(batches) <= 33
+    batches.plan = replace(batches.plan, blocks=None)
+    assert reads_of(batches) > 40, "an order without windows reads groups again and again"
+
+
 def test_order_depends_on_seed_and_epoch_alone():
-    def order(seed: int, epoch: int) -> list[int]:
+    def drawn(seed: int, epoch: int) -> list[int]:
         plan = BatchPlan(num_images=50, batch_size=10, seed=seed)
         return torch.cat(list(plan.epoch_indices(epoch))).tolist()
 
-    assert order(1, 2) == order(1, 2)
-    assert len({tuple(order(*key)) for key in [(1, 2), (2, 1), (1, 3), (0, 0)]}) == 4
+    assert drawn(1, 2) == drawn(1, 2)
+    assert len({tuple(drawn(*key)) for key in [(1, 2), (2, 1), (1, 3), (0, 0)]}) == 4
 
 
 @pytest.mark.parametrize("make", [ResidentLoader, StreamingLoader])

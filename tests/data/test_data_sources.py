@@ -197,6 +197,33 @@ class TestTables:
             everything(shards.train), everything(load_splits(f"parquet:{whole}").train)
         )
 
+    def test_streaming_reads_the_same_without_storing(self, write_parquet, tmp_path):
+        folder = write_parquet("set/train-0.parquet", 10, rows_per_group=4)
+        write_parquet("set/train-1.parquet", 7, rows_per_group=3, first_seed=10)
+        write_parquet("set/test.parquet", 3, first_seed=50)
+        streamed = load_splits(f"parquet:{folder}", stream=True)
+        assert not list((tmp_path / "cache").rglob("*.arrow"))
+        kept = load_splits(f"parquet:{folder}")
+        assert list((tmp_path / "cache").rglob("*.arrow"))
+        assert streamed.train.blocks == (4, 4, 2, 3, 3, 1)
+        for part in ("train", "test"):
+            one, other = getattr(streamed, part), getattr(kept, part)
+            assert torch.equal(everything(one), everything(other))
+            assert torch.equal(one.labels, other.labels)
+            assert one.class_names == other.class_names
+        assert streamed.note == kept.note
+
+    def test_streaming_refuses_what_is_no_parquet(self, tmp_path):
+        (tmp_path / "train.parquet").write_bytes(b"nothing")
+        with pytest.raises(InputError, match="cannot open a parquet file"):
+            load_splits(f"parquet:{tmp_path}", stream=True)
+
+    @pytest.mark.parametrize("options", [{"holdout": 0.1}, {"in_memory": True}])
+    def test_streaming_contradictions_are_refused(self, write_parquet, options):
+        folder = write_parquet("set/train.parquet", 4)
+        with pytest.raises(InputError, match="stream"):
+            load_splits(f"parquet:{folder}", stream=True, **options)
+
     def test_no_parquet_is_refused(self, tmp_path):
         with pytest.raises(InputError, match="no parquet files"):
             load_splits(f"parquet:{tmp_path}")
@@ -227,7 +254,9 @@ class TestHub:
 
     @pytest.fixture
     def repository(self, write_parquet, tmp_path, monkeypatch):
-        def write(name: str, splits: dict[str, dict], config: str | None = None):
+        def write(
+            name: str, splits: dict[str, dict], *, config: str | None = None, stream: bool = False
+        ):
             folder = f"{config or 'data'}"
             for split, options in splits.items():
                 write_parquet(f"repo/{folder}/{split}-00000-of-00001.parquet", **options)
@@ -241,7 +270,7 @@ class TestHub:
                 )
             known = replace(hub.HUB_SETS[name], repo=str(tmp_path / "repo"))
             monkeypatch.setitem(hub.HUB_SETS, name, known)
-            return load_splits(f"hf:{name}")
+            return load_splits(f"hf:{name}", stream=stream)
 
         return write
 
@@ -259,11 +288,13 @@ class TestHub:
         )
         assert splits.train.class_names == ["apple", "bear", "crab"]
 
-    def test_svhn_leaves_extra_out(self, repository):
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_svhn_leaves_extra_out(self, repository, stream):
         splits = repository(
             "svhn",
             {"train": {"count": 5}, "test": {"count": 2}, "extra": {"count": 9}},
             config="cropped_digits",
+            stream=stream,
         )
         assert (len(splits.train), len(splits.test)) == (5, 2)
 
@@ -272,11 +303,15 @@ class TestHub:
         assert len(splits.test) == 2
         assert "imagenet100-cmc" in splits.note
 
-    def test_imagenet100_scan_is_cut_out_of_imagenet1k(self, repository):
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_imagenet100_scan_is_cut_out_of_imagenet1k(self, repository, stream):
         names = tuple(f"class {index}" for index in range(1000))
         labels = [0, SCAN_CLASSES[0], SCAN_CLASSES[99], 999, SCAN_CLASSES[1]]
         options = {"count": 5, "labels": labels, "names": names}
-        splits = repository("imagenet100-scan", {"train": options, "validation": options})
+        splits = repository(
+            "imagenet100-scan", {"train": options, "validation": options}, stream=stream
+        )
+        assert len(splits.train) == 3
         assert splits.train.labels.tolist() == [0, 99, 1]
         assert len(splits.train.class_names) == 100
         assert splits.train.class_names[99] == f"class {SCAN_CLASSES[99]}"

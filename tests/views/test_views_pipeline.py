@@ -79,8 +79,8 @@ def test_symmetric_views_are_drawn_alike():
 def test_multi_crop_has_large_views_first():
     views = build_views("imagenet", size=64, scale=(0.4, 1.0), small_views=3)
     shapes = [view.shape[-1] for view in views(images(side=48), generator=generator())]
-    assert shapes == [64, 64, 27, 27, 27]
-    assert views.operations[2][0] == RandomResizedCrop(27, scale=(0.05, 0.4))
+    assert shapes == [64, 64, 24, 24, 24]
+    assert views.operations[2][0] == RandomResizedCrop(24, scale=(0.05, 0.4))
     chosen = build_views("cifar", small_views=1, small_size=16)
     assert chosen(images(), generator=generator())[2].shape[-1] == 16
 

@@ -33,6 +33,11 @@ class Records(Protocol):
         ...
 
 
+def blocks_of(records: Records) -> tuple[int, ...] | None:
+    """Rows of every block of records that can only be read block by block; None for others."""
+    return getattr(records, "blocks", None)
+
+
 class EncodedSource:
     """A source that decodes on demand, for sets that do not fit in memory.
 
@@ -69,6 +74,11 @@ class EncodedSource:
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         return self._shape.channels, self._shape.height, self._shape.width
+
+    @property
+    def blocks(self) -> tuple[int, ...] | None:
+        """Rows of every block when images can only be read block by block; else None."""
+        return blocks_of(self._records)
 
     def __len__(self) -> int:
         return len(self._records)

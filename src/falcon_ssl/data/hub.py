@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +11,9 @@ from torch import Tensor
 from falcon_ssl.checks import InputError
 from falcon_ssl.data.imagenet100 import SCAN_CLASSES
 from falcon_ssl.data.reading import Opened, ReadOptions, open_records
+from falcon_ssl.data.shards import ShardTable
 from falcon_ssl.data.source import Splits
-from falcon_ssl.data.table import TableRecords, table_labels
+from falcon_ssl.data.table import ArrowTable, Table, image_records, table_labels
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
 
@@ -80,10 +80,11 @@ def hub_splits(name: str, *, options: ReadOptions) -> Splits:
             fix="choose one",
         )
     if name not in HUB_SETS:
-        return _guessed_splits(name, _load(name), options)
+        return _guessed_splits(name, _tables(name, stream=options.stream), options)
     known = HUB_SETS[name]
-    dataset = _load(known.repo, config=known.config, splits=[known.train, known.test])
-    parts = [_part(dataset[split], split, classes=known.classes) for split in dataset]
+    splits = [known.train, known.test]
+    tables = _tables(known.repo, config=known.config, splits=splits, stream=options.stream)
+    parts = [_part(tables[split], split, classes=known.classes) for split in splits]
     return _splits(name, parts, known.note, options)
 
 
@@ -109,7 +110,8 @@ def parquet_splits(folder: Path, *, options: ReadOptions) -> Splits:
             expected="files train.parquet or train-*.parquet in that folder",
             fix="check the path after parquet:",
         )
-    return _guessed_splits(folder.name, _load("parquet", data_files=found), options)
+    tables = _tables("parquet", data_files=found, stream=options.stream)
+    return _guessed_splits(folder.name, tables, options)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class _Part:
     """One split as a table; ``rows`` None for all of them."""
 
     split: str
-    dataset: Any
+    table: Table
     rows: Tensor | None
     labels: Tensor | None
     class_names: list[str] | None
@@ -129,7 +131,7 @@ def _splits(name: str, parts: list[_Part], note: str, options: ReadOptions) -> S
         part_name = f"{name} {part.split}"
         opened.append(
             open_records(
-                TableRecords(part.dataset, rows=part.rows, name=part_name),
+                image_records(part.table, rows=part.rows, name=part_name),
                 name=part_name,
                 options=options,
                 labels=part.labels,
@@ -141,10 +143,10 @@ def _splits(name: str, parts: list[_Part], note: str, options: ReadOptions) -> S
     return Splits(opened[0].source, test, f"{name}: {note}; {opened[0].encoding} files")
 
 
-def _guessed_splits(name: str, dataset: dict[str, Any], options: ReadOptions) -> Splits:
-    train_split = "train" if "train" in dataset else next(iter(dataset))
-    train = _part(dataset[train_split], train_split)
-    tests = [_part(dataset[split], split) for split in TEST_SPLITS if split in dataset]
+def _guessed_splits(name: str, tables: dict[str, Table], options: ReadOptions) -> Splits:
+    train_split = "train" if "train" in tables else next(iter(tables))
+    train = _part(tables[train_split], train_split)
+    tests = [_part(tables[split], split) for split in TEST_SPLITS if split in tables]
     # A test split may hide its labels; then the validation split is the one to report on.
     tests.sort(key=lambda part: part.labels is None)
     if not tests:
@@ -153,10 +155,10 @@ def _guessed_splits(name: str, dataset: dict[str, Any], options: ReadOptions) ->
     return _splits(name, [train, tests[0]], note, options)
 
 
-def _part(dataset: Any, split: str, *, classes: tuple[int, ...] | None = None) -> _Part:
-    labels, names = table_labels(dataset)
+def _part(table: Table, split: str, *, classes: tuple[int, ...] | None = None) -> _Part:
+    labels, names = table_labels(table)
     if classes is None:
-        return _Part(split, dataset, None, labels, names)
+        return _Part(split, table, None, labels, names)
     if labels is None:
         raise InputError(
             "a class list needs labels",
@@ -169,21 +171,35 @@ def _part(dataset: Any, split: str, *, classes: tuple[int, ...] | None = None) -
     new_labels = number[labels]
     rows = torch.nonzero(new_labels >= 0).flatten()
     new_names = None if names is None else [names[index] for index in classes]
-    return _Part(split, dataset, rows, new_labels[rows], new_names)
+    return _Part(split, table, rows, new_labels[rows], new_names)
 
 
-def _load(
+def _tables(
     repo: str,
     *,
+    stream: bool,
     config: str | None = None,
     splits: list[str] | None = None,
     data_files: dict[str, list[str]] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Table]:
+    """Tables by split, of a repository or of local files; all splits when none are named."""
     import datasets
 
     try:
-        found = datasets.load_dataset(repo, config, split=splits, data_files=data_files)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        if stream:
+            builder = datasets.load_dataset_builder(repo, config, data_files=data_files)
+            files = {str(split): paths for split, paths in builder.config.data_files.items()}
+            return {split: ShardTable(list(files[split])) for split in splits or files}
+        loaded = datasets.load_dataset(repo, config, split=splits, data_files=data_files)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        datasets.exceptions.DatasetsError,
+    ) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"cannot open the data set {repo}",
             received=" ".join(str(error).split()) or type(error).__name__,
@@ -191,4 +207,5 @@ def _load(
             fix="check its name and the network; for a gated set, accept its terms and log in "
             "with `hf auth login`",
         ) from error
-    return dict(zip(splits, found, strict=True)) if splits else dict(found)
+    found = dict(loaded) if splits is None else dict(zip(splits, loaded, strict=True))
+    return {split: ArrowTable(dataset) for split, dataset in found.items()}

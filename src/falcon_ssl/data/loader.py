@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl import distributed
+from falcon_ssl.data.encoded import EncodedSource
 from falcon_ssl.data.memory import available_memory, mebibytes, num_workers
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.source import Fallible, Source, TensorSource
@@ -196,4 +197,5 @@ def plan_for(source: Source, *, batch_size: int, seed: int, drop_last: bool) -> 
         drop_last=drop_last,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
+        blocks=source.blocks if isinstance(source, EncodedSource) else None,
     )

@@ -20,6 +20,7 @@ def load_splits(
     *,
     image_size: int | None = None,
     in_memory: bool | None = None,
+    stream: bool = False,
     folder_labels: bool = False,
     holdout: float = 0.0,
     max_unreadable: float = 0.01,
@@ -34,6 +35,8 @@ def load_splits(
         image_size: Side of the square that images are resized and centre-cropped to when they are
             read, in pixels; None keeps their own size, which must then be the same for all.
         in_memory: Whether to decode everything now; None decides by the available memory.
+        stream: Whether to read parquet:DIR or hf:NAME piece by piece where it lies, storing
+            nothing: for sets larger than the disk.
         folder_labels: Whether the folders of folder:PATH name classes.
         holdout: Share of the training images to hold out when there is no test part; 0 for none.
         max_unreadable: Largest share of unreadable images that is tolerated.
@@ -65,9 +68,17 @@ def load_splits(
             expected="folder:PATH",
             fix="leave it out",
         )
+    if stream and (kind not in ("parquet", "hf") or holdout):
+        raise InputError(
+            "stream does not fit the data",
+            received=f"{data}, holdout={holdout}",
+            expected="parquet:DIR or hf:NAME, nothing held out",
+            fix="leave it out",
+        )
     options = ReadOptions(
         image_size=image_size,
         in_memory=in_memory,
+        stream=stream,
         max_unreadable=max_unreadable,
         skipped_path=None if skipped_path is None else Path(skipped_path),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError, check_at_least
+
+_WINDOW_ROWS = 4096  # rows that are shuffled together when they can only be read in blocks
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,9 @@ class BatchPlan:
     The order of epoch e depends on (seed, e) alone, and rank r takes rows [B r / R, B (r + 1) / R)
     of every global batch of B rows: any number of ranks sees the same batches, in rank order.
 
+    Images that can only be read block by block are not permuted freely: the blocks are, and then
+    the rows within a window of blocks.
+
     Args:
         num_images: N, size of the source.
         batch_size: B, rows of a global batch, over all ranks together.
@@ -26,6 +32,7 @@ class BatchPlan:
         drop_last: Leave out the last batch of an epoch when it is short.
         rank: r, this process.
         world_size: R, number of processes.
+        blocks: Rows of every block, in the order of the rows; None permutes freely.
 
     Raises:
         InputError: A batch larger than the source, or a batch with fewer rows than ranks.
@@ -42,6 +49,7 @@ class BatchPlan:
     drop_last: bool = True
     rank: int = 0
     world_size: int = 1
+    blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         check_at_least("seed", self.seed, 0, fix="use a non-negative seed")
@@ -80,9 +88,26 @@ class BatchPlan:
         Yields:
             int64 [B_r].
         """
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+        order = self._order(epoch)
         for batch in range(start, self.batches_per_epoch):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             first = len(rows) * self.rank // self.world_size
             last = len(rows) * (self.rank + 1) // self.world_size
             yield torch.from_numpy(rows[first:last])
+
+    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        random = np.random.default_rng((self.seed, epoch))
+        if self.blocks is None:
+            return random.permutation(self.num_images)
+        edges = np.cumsum([0, *self.blocks])
+        order, window = random.permutation(len(self.blocks)), blocks_per_window(self.blocks)
+        parts = []
+        for first in range(0, len(order), window):
+            rows = [np.arange(edges[b], edges[b + 1]) for b in order[first : first + window]]
+            parts.append(random.permutation(np.concatenate(rows)))
+        return np.concatenate(parts)
+
+
+def blocks_per_window(blocks: tuple[int, ...]) -> int:
+    """Blocks that are shuffled together: enough for about 4096 rows."""
+    return max(1, round(_WINDOW_ROWS * len(blocks) / max(1, sum(blocks))))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.data.decode import Look, Shape, look
-from falcon_ssl.data.encoded import EncodedSource, Records, decode_all
+from falcon_ssl.data.encoded import EncodedSource, Records, blocks_of, decode_all
 from falcon_ssl.data.memory import available_memory, mebibytes
 from falcon_ssl.data.skipped import Skipped
 from falcon_ssl.data.source import Source
@@ -32,15 +32,18 @@ class ReadOptions:
         image_size: Side of the square that images are resized and centre-cropped to, in pixels;
             None keeps their own size, which must then be the same for all.
         in_memory: Whether to decode everything at once; None decides by the available memory.
+        stream: Whether to read tables piece by piece where they lie, storing nothing: for sets
+            larger than the disk.
         max_unreadable: Largest share of unreadable images that is tolerated.
         skipped_path: File that lists the unreadable images; None writes none.
 
     Raises:
-        InputError: A size below 1, or a share outside [0, 1].
+        InputError: A size below 1, a share outside [0, 1], or streaming into memory.
     """
 
     image_size: int | None = None
     in_memory: bool | None = None
+    stream: bool = False
     max_unreadable: float = 0.01
     skipped_path: Path | None = None
 
@@ -51,6 +54,13 @@ class ReadOptions:
                 received=self.image_size,
                 expected=">= 1 pixel",
                 fix="choose one, for example 64 or 224",
+            )
+        if self.stream and self.in_memory:
+            raise InputError(
+                "streamed images are not kept",
+                received="stream and in_memory",
+                expected="one of them",
+                fix="leave one out",
             )
         if not 0 <= self.max_unreadable <= 1:
             raise InputError(
@@ -117,7 +127,7 @@ def open_records(
     )
     needed = len(records) * shape.channels * shape.height * shape.width
     available = available_memory()
-    fits = needed <= _RESIDENT_SHARE * available
+    fits = needed <= _RESIDENT_SHARE * available and not options.stream
     in_memory = fits if options.in_memory is None else options.in_memory
     logger.info(
         "%s: %s when decoded, %s of memory available: %s",
@@ -131,9 +141,11 @@ def open_records(
 
 
 def _looks(records: Records, skipped: Skipped) -> list[Look]:
-    """Heads of images that are spread evenly over the records."""
+    """Heads of images that are spread evenly over the records, or over their first block."""
+    blocks = blocks_of(records)
+    count = len(records) if blocks is None else next(rows for rows in blocks if rows)
     found = []
-    for index in np.unique(np.linspace(0, len(records) - 1, _LOOKS).astype(int)).tolist():
+    for index in np.unique(np.linspace(0, count - 1, _LOOKS).astype(int)).tolist():
         try:
             found.append(look(records.read(index)))
         except Exception as error:  # a broken file can make Pillow raise anything

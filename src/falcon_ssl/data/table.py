@@ -1,85 +1,155 @@
-"""Images in a table of Hugging Face `datasets`: a column of encoded images, a column of labels."""
+"""Tables with a column of encoded images and a column of labels, as the Hugging Face hub has them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError
+from falcon_ssl.data.encoded import Records
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 _LABEL_COLUMNS = ("label", "fine_label", "labels", "cls")
 
 
-class TableRecords:
-    """The image column of a `datasets.Dataset`, read without its decoding.
+class Table(Protocol):
+    """One split of a data set as a table."""
+
+    @property
+    def schema(self) -> Any:
+        """The `pyarrow.Schema` of its columns."""
+        ...
+
+    def integers(self, column: str) -> Tensor:
+        """A column of integers, int64 [N]."""
+        ...
+
+    def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
+        """A column of images, at some rows or at all."""
+        ...
+
+
+class Cells:
+    """A piece of an image column: the content of files, or paths to them.
 
     Args:
-        dataset: A `datasets.Dataset`; its table is memory-mapped.
-        rows: int64 [N], which rows to keep, in this order; None keeps all.
-        name: For people.
-
-    Raises:
-        InputError: The table has no column of images.
+        column: A `pyarrow.ChunkedArray` of binary, or of structs with fields bytes and path.
     """
 
-    def __init__(self, dataset: Any, *, rows: Tensor | None = None, name: str) -> None:
+    def __init__(self, column: Any) -> None:
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-        column = _find(dataset.column_names, _IMAGE_COLUMNS)
-        kind = None if column is None else dataset.data.schema.field(column).type
-        if kind is None or not (pa.types.is_struct(kind) or pa.types.is_binary(kind)):
-            raise InputError(
-                f"{name} has no column of images",
-                received=f"columns {', '.join(dataset.column_names)}",
-                expected=f"encoded images in a column named {' or '.join(_IMAGE_COLUMNS[:2])}",
-                fix="rename the column",
-            )
-        table = dataset.with_format(None).data
-        cells = table.column(column)
-        self._bytes, self._paths = cells, None
-        if pa.types.is_struct(kind):
-            self._bytes = pc.struct_field(cells, "bytes")
-            self._paths = pc.struct_field(cells, "path")
-        self._rows = np.arange(len(dataset)) if rows is None else rows.numpy()
-        self._name = name
+        self._bytes, self._paths = column, None
+        if pa.types.is_struct(column.type):
+            self._bytes = pc.struct_field(column, "bytes")
+            self._paths = pc.struct_field(column, "path")
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read(self, index: int) -> bytes:
-        """Content of one image file, out of the table or from the path that the table gives."""
-        row = int(self._rows[index])
+    def read(self, row: int) -> bytes:
+        """Content of one image file."""
         data = self._bytes[row].as_py()
         if data is None:
-            path = None if self._paths is None else self._paths[row].as_py()
+            path = self.path(row)
             if path is None:
                 raise OSError("neither bytes nor a path")
             data = Path(path).read_bytes()
         content: bytes = data
         return content
 
+    def path(self, row: int) -> str | None:
+        """Path or name of one image file, where the table has it."""
+        return None if self._paths is None else self._paths[row].as_py()
+
+
+class ArrowTable:
+    """A `datasets.Dataset`: on this machine, memory-mapped.
+
+    Args:
+        dataset: As it was loaded, without selected or shuffled rows.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._table = dataset.data
+
+    @property
+    def schema(self) -> Any:
+        """The `pyarrow.Schema` of its columns."""
+        return self._table.schema
+
+    def integers(self, column: str) -> Tensor:
+        """A column of integers, int64 [N]."""
+        return integers(self._table.column(column))
+
+    def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
+        """A column of images, at some rows or at all."""
+        kept = np.arange(len(self._table)) if rows is None else rows.numpy()
+        return _ArrowRecords(Cells(self._table.column(column)), kept, name)
+
+
+class _ArrowRecords:
+    def __init__(self, cells: Cells, rows: np.ndarray[Any, Any], name: str) -> None:
+        self._cells = cells
+        self._rows = rows
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int) -> bytes:
+        return self._cells.read(int(self._rows[index]))
+
     def place(self, index: int) -> str:
-        """Row of one image, and its file name where the table has one."""
         row = int(self._rows[index])
-        path = None if self._paths is None else self._paths[row].as_py()
+        path = self._cells.path(row)
         return f"{self._name}, row {row}" + (f" ({path})" if path else "")
 
 
-def table_labels(dataset: Any) -> tuple[Tensor | None, list[str] | None]:
-    """Labels and class names of a `datasets.Dataset`; None when it has none, or hides them as -1."""
-    column = _find(dataset.column_names, _LABEL_COLUMNS)
+def integers(column: Any) -> Tensor:
+    """Copy a `pyarrow.ChunkedArray` of integers to int64 [N]."""
+    return torch.from_numpy(np.array(column.to_numpy(), dtype=np.int64))
+
+
+def image_records(table: Table, *, rows: Tensor | None, name: str) -> Records:
+    """Find the images of a table.
+
+    Args:
+        table: One split.
+        rows: int64 [N], ascending, which rows to keep; None keeps all.
+        name: For people.
+
+    Raises:
+        InputError: The table has no column of images.
+    """
+    import pyarrow as pa
+
+    column = _find(table.schema.names, _IMAGE_COLUMNS)
+    kind = None if column is None else table.schema.field(column).type
+    if column is None or not (pa.types.is_struct(kind) or pa.types.is_binary(kind)):
+        raise InputError(
+            f"{name} has no column of images",
+            received=f"columns {', '.join(table.schema.names)}",
+            expected=f"encoded images in a column named {' or '.join(_IMAGE_COLUMNS[:2])}",
+            fix="rename the column",
+        )
+    return table.records(column, rows=rows, name=name)
+
+
+def table_labels(table: Table) -> tuple[Tensor | None, list[str] | None]:
+    """Labels and class names of a table; None when it has none, or hides them as -1."""
+    import datasets
+
+    column = _find(table.schema.names, _LABEL_COLUMNS)
     if column is None:
         return None, None
-    labels = torch.from_numpy(np.array(dataset.data.column(column).to_numpy(), dtype=np.int64))
+    labels = table.integers(column)
     if len(labels) == 0 or int(labels.min()) < 0:
         return None, None
-    return labels, getattr(dataset.features[column], "names", None)
+    features = datasets.Features.from_arrow_schema(table.schema)
+    return labels, getattr(features[column], "names", None)
 
 
 def _find(columns: list[str], wanted: tuple[str, ...]) -> str | None:

@@ -52,7 +52,8 @@ def build_views(
         symmetric: Draw both large views alike, instead of solarising (and, for imagenet, blurring)
             one more than the other.
         small_views: Number k of small crops after the two large ones.
-        small_size: Side of the small crops; about 3/7 of ``size`` when not given.
+        small_size: Side of the small crops; about 3/7 of ``size``, a multiple of 8 that patches
+            and strides divide, when not given.
 
     Raises:
         InputError: An unknown name, an option that the preset does not take, or values that make
@@ -84,7 +85,7 @@ def build_views(
         )
     cropping = _CROPPING[preset]
     size = size or cropping.size
-    small_size = small_size or max(1, round(size * 96 / 224))
+    small_size = small_size or max(8, 8 * round(size * 3 / 7 / 8))
     scale = scale or cropping.scale
     if symmetric:
         large = two_view(cropping.view(size, scale, "symmetric"))

@@ -1,0 +1,154 @@
+"""Parquet files read piece by piece where they lie, on disk or on the hub: nothing is stored.
+
+A parquet file is a sequence of row groups, and a row group is read as a whole. An order that jumps
+over all rows would read a group for every image, so these records name their groups as ``blocks``,
+and `BatchPlan` shuffles groups first and rows within a window of groups then.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.data.encoded import Records
+from falcon_ssl.data.order import blocks_per_window
+from falcon_ssl.data.table import Cells, integers
+
+_OPENERS = 16  # files whose ends are read at the same time
+
+
+class _Group(NamedTuple):
+    file: str
+    number: int
+    rows: int
+
+
+class ShardTable:
+    """Parquet files as one table.
+
+    Args:
+        files: Paths, or addresses that fsspec knows: "hf://datasets/...".
+
+    Raises:
+        InputError: No files, a file that is no parquet, or files with different columns.
+    """
+
+    def __init__(self, files: list[str]) -> None:
+        self._files = files
+        with ThreadPoolExecutor(_OPENERS) as pool:
+            opened = list(pool.map(_footer, files))
+        if not opened or any(schema.names != opened[0][0].names for schema, _ in opened):
+            raise InputError(
+                "the parquet files do not make a table",
+                received=f"{len(files)} files",
+                expected="at least one, all with the same columns",
+                fix="check which files the folder or repository holds",
+            )
+        self.schema = opened[0][0]
+        self._groups = [
+            _Group(file, number, rows)
+            for file, (_, counts) in zip(files, opened, strict=True)
+            for number, rows in enumerate(counts)
+        ]
+
+    def integers(self, column: str) -> Tensor:
+        """A column of integers, int64 [N]; only this column is read."""
+        with ThreadPoolExecutor(_OPENERS) as pool:
+            return torch.cat(list(pool.map(lambda file: _integers(file, column), self._files)))
+
+    def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
+        """A column of images, at some rows or at all."""
+        return _ShardRecords(self._groups, column, rows=rows, name=name)
+
+
+class _ShardRecords:
+    """Images of some rows, read a row group at a time; the last groups are kept.
+
+    Memory: the row groups of two windows, encoded.
+    """
+
+    def __init__(
+        self, groups: list[_Group], column: str, *, rows: Tensor | None, name: str
+    ) -> None:
+        self._groups = groups
+        self._column = column
+        self._name = name
+        self._starts = np.cumsum([0, *(group.rows for group in groups)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows.numpy()
+        self.blocks: tuple[int, ...] = tuple(
+            np.diff(np.searchsorted(self._rows, self._starts)).tolist()
+        )
+        self._capacity = 2 * blocks_per_window(self.blocks)
+        self._cached: OrderedDict[int, Cells] = OrderedDict()
+        self._lock = Lock()
+        self._group_locks = [Lock() for _ in groups]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, index: int) -> bytes:
+        row = int(self._rows[index])
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        with self._group_locks[group]:  # threads that want the same group wait for one reader
+            cells = self._cached.get(group)
+            if cells is None:
+                cells = _read_group(self._groups[group], self._column)
+        with self._lock:
+            self._cached[group] = cells
+            self._cached.move_to_end(group)
+            while len(self._cached) > self._capacity:
+                self._cached.popitem(last=False)
+        return cells.read(row - int(self._starts[group]))
+
+    def place(self, index: int) -> str:
+        return f"{self._name}, row {int(self._rows[index])}"
+
+
+def _open(file: str) -> Any:
+    import fsspec  # type: ignore[import-untyped]
+
+    return fsspec.open(file, "rb").open()
+
+
+def _footer(file: str) -> tuple[Any, list[int]]:
+    """Schema and rows of every row group."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    try:
+        with _open(file) as stream:
+            parquet = pq.ParquetFile(stream)
+            counts = [
+                parquet.metadata.row_group(index).num_rows
+                for index in range(parquet.num_row_groups)
+            ]
+            return parquet.schema_arrow, counts
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            "cannot open a parquet file",
+            received=f"{file} ({error})",
+            expected="a readable parquet file",
+            fix="check the file and the network",
+        ) from error
+
+
+def _read_group(group: _Group, column: str) -> Cells:
+    import pyarrow.parquet as pq
+
+    with _open(group.file) as stream:
+        table = pq.ParquetFile(stream).read_row_group(group.number, columns=[column])
+    return Cells(table.column(column))
+
+
+def _integers(file: str, column: str) -> Tensor:
+    import pyarrow.parquet as pq
+
+    with _open(file) as stream:
+        return integers(pq.ParquetFile(stream).read(columns=[column]).column(column))
