@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from falcon_ssl import cli
+from falcon_ssl import cli, cli_parser
 
 TINY = ["--epochs", "2", "--falcon.num_codes", "64", "--falcon.embed_dim", "16"]
 
@@ -123,9 +123,9 @@ def test_print_config_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert run(command, "--help") == 0
 
 
-@pytest.mark.parametrize("name", cli.recipe_names())
+@pytest.mark.parametrize("name", cli_parser.recipe_names())
 def test_every_recipe_is_valid(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "--config", name, "--out", "x", "--print_config") == 0
-    assert Path(cli.recipe_path(name)).read_text().startswith("#"), (
+    assert Path(cli_parser.recipe_path(name)).read_text().startswith("#"), (
         "a recipe's header says what it gives"
     )

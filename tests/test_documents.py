@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from falcon_ssl import cli, falcon_loss, logit_scale
-from falcon_ssl.dictionary import check_block
+from falcon_ssl import RademacherDictionary, cli_parser, falcon_loss, logit_scale
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = ROOT / "MINIMAL.md"  # its code has a test of its own
@@ -38,19 +38,6 @@ COMMANDS = sorted(
 )
 
 
-class WrittenDictionary:
-    """Codes that a document wrote down."""
-
-    def __init__(self, codes: torch.Tensor) -> None:
-        self.codes, (self.num_codes, self.width) = codes, codes.shape
-
-    def block(
-        self, start: int, stop: int, *, device: str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> torch.Tensor:
-        check_block(start, stop, self.num_codes)
-        return self.codes[start:stop].to(device, dtype)
-
-
 @pytest.mark.parametrize(("path", "index"), CODE, ids=[f"{p.name}-{i}" for p, i in CODE])
 def test_python_blocks_run(
     path: Path, index: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,22 +51,24 @@ def test_minimal_is_the_method(capsys: pytest.CaptureFixture[str]) -> None:
     """Its loss is the library's loss, and it learns."""
     (code,) = blocks(MINIMAL, "python")
     assert len(code.splitlines()) < 70, "one screen"
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     exec(compile(code, "MINIMAL.md", "exec"), names)
     same = float(capsys.readouterr().out.rsplit(" ", 1)[1])
     assert same > 0.97, (
         "raw pixels give about .985 with 8x8 digits unshifted; a collapsed encoder about .1"
     )
-    u1, u2 = normalize(torch.randn(2, 32, names["F"]), dim=2)  # type: ignore[arg-type]
+    dictionary = RademacherDictionary(names["C"], names["F"], seed=3)
+    names["codes"] = dictionary.block(0, names["C"])
+    u1, u2 = normalize(torch.randn(2, 32, names["F"]), dim=2)
     ours = falcon_loss(
         u1,
         u2,
-        WrittenDictionary(names["codes"]),  # type: ignore[arg-type]
-        logit_scale=logit_scale(names["C"], names["epsilon"]),  # type: ignore[arg-type]
-        beta=names["beta"],  # type: ignore[arg-type]
+        dictionary,
+        logit_scale=logit_scale(names["C"], names["epsilon"]),
+        beta=names["beta"],
         backend="reference",
     )
-    assert torch.allclose(names["falcon_loss"](u1, u2), ours.total, rtol=1e-5)  # type: ignore[operator]
+    assert torch.allclose(names["falcon_loss"](u1, u2), ours.total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -87,9 +76,9 @@ def test_commands_parse(command: str) -> None:
     words = shlex.split(command)[1:]
     if words[1:] == ["--help"]:
         with pytest.raises(SystemExit, match="0"):
-            cli.build_parser().parse_args(words)
+            cli_parser.build_parser().parse_args(words)
     else:
-        cli.build_parser().parse_args(words)
+        cli_parser.build_parser().parse_args(words)
 
 
 def test_links_lead_somewhere() -> None:

@@ -7,33 +7,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
-from importlib import resources
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from jsonargparse import (  # type: ignore[attr-defined]
-    ActionConfigFile,
-    ArgumentParser,
-    Namespace,
-)
+from jsonargparse import Namespace
 
-from falcon_ssl._version import __version__
+from falcon_ssl.cli_parser import build_parser, recipe_path, with_config
 from falcon_ssl.config import RunConfig
 from falcon_ssl.errors import InputError
 
 DEMO_RECIPE = "digits"
-
-
-class _Parser(ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        first = next(line.strip() for line in message.splitlines() if line.strip())
-        sys.stderr.write(f"falcon-ssl: error: {first} (falcon-ssl --help)\n")
-        sys.exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
-        chosen = parser.instantiate(parser.parse_args(_with_config(arguments)))
+        chosen = parser.instantiate(parser.parse_args(with_config(arguments)))
         _COMMANDS[chosen.command](chosen[chosen.command])
     except InputError as error:
         sys.stderr.write(f"falcon-ssl: error: {error}\n")
@@ -52,114 +37,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"falcon-ssl: the run failed: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("falcon-ssl: interrupted; go on with the same command and --resume\n")
+        sys.stderr.write(
+            "falcon-ssl: interrupted; pretrain goes on with the same command and --resume\n"
+        )
         return 130
     return 0
 
 
-def build_parser() -> ArgumentParser:
-    """All commands with all options."""
-    parser = _Parser(
-        prog="falcon-ssl",
-        description="Collapse-proof self-supervised pretraining of image encoders (FALCON, arXiv 2410.04959).",
-        version=__version__,
-    )
-    commands = parser.add_subcommands(required=True, dest="command")
-
-    demo = _Parser(
-        description="Pretrain on 1797 real handwritten digits, evaluate, diagnose, report."
-    )
-    demo.add_argument("--out", type=str, default="runs/demo", help="Run folder.")
-    _add_overwrite(demo)
-    commands.add_subcommand("demo", demo, help="the whole job on real digits, in about a minute")
-
-    pretrain = _Parser(description="Pretrain an encoder on images without labels.")
-    pretrain.add_argument(
-        "--config",
-        action=ActionConfigFile,
-        help=f"YAML file, or a recipe: {', '.join(recipe_names())}.",
-    )
-    pretrain.add_class_arguments(RunConfig, as_group=False)
-    pretrain.add_argument("--out", type=str, required=True, help="Run folder to write.")
-    _add_overwrite(pretrain)
-    pretrain.add_argument(
-        "--resume", action="store_true", help="Go on with the run in --out, with its options."
-    )
-    commands.add_subcommand("pretrain", pretrain, help="train an encoder without labels")
-
-    for name, text in (
-        (
-            "evaluate",
-            "Judge the encoder of a run: linear probe, kNN, clustering, collapse measures.",
-        ),
-        ("report", "Write a self-contained HTML page about a run."),
-    ):
-        command = _Parser(description=text)
-        command.add_argument("run", type=str, help="Run folder.")
-        commands.add_subcommand(name, command, help=text[0].lower() + text[1:-1])
-    return parser
-
-
-def recipe_names() -> list[str]:
-    """Names that --config takes besides files."""
-    folder = resources.files("falcon_ssl") / "recipes"
-    return sorted(f.name[: -len(".yaml")] for f in folder.iterdir() if f.name.endswith(".yaml"))
-
-
-def recipe_path(name: str) -> str:
-    """A file's path as it is, or the path of a recipe of that name.
-
-    Raises:
-        InputError: Neither.
-    """
-    if Path(name).is_file():
-        return name
-    if name in recipe_names():
-        return str(resources.files("falcon_ssl") / "recipes" / f"{name}.yaml")
-    raise InputError(
-        "no such configuration",
-        received=name,
-        expected=f"a YAML file or one of {', '.join(recipe_names())}",
-        fix="check the path or name",
-    )
-
-
-def _add_overwrite(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--overwrite", action="store_true", help="Delete the run folder first, if there is one."
-    )
-
-
-def _with_config(arguments: list[str]) -> list[str]:
-    """Let --config name a recipe, and let --resume start from the options of the run."""
-    if arguments[:1] == ["demo"]:
-        return arguments
-    done = list(arguments)
-    for i, argument in enumerate(done):
-        if argument == "--config" and i + 1 < len(done):
-            done[i + 1] = recipe_path(done[i + 1])
-        elif argument.startswith("--config="):
-            done[i] = "--config=" + recipe_path(argument.removeprefix("--config="))
-    if done[:1] == ["pretrain"] and "--resume" in done:
-        out = next((b for a, b in pairwise(done) if a == "--out"), None)
-        if out is not None and (Path(out) / "config.yaml").is_file():
-            done[1:1] = ["--config", str(Path(out) / "config.yaml")]
-    return done
-
-
-def _run_config(options: Namespace) -> RunConfig:
-    return RunConfig(**{field.name: options[field.name] for field in fields(RunConfig)})
+# The commands import what they need when they run: a report is written without torch.
 
 
 def _demo(options: Namespace) -> None:
     from falcon_ssl import commands
     from falcon_ssl.config import from_mapping
     from falcon_ssl.engine.records import read_config
+    from falcon_ssl.report import build_report
 
     config = from_mapping(read_config(Path(recipe_path(DEMO_RECIPE))))
     run = commands.pretrain(config, out=options.out, overwrite=options.overwrite)
     _print_evaluation(commands.evaluate(run))
-    _say(f"report: {commands.report(run)}")
+    print(f"report: {build_report(run)}")
 
 
 def _pretrain(options: Namespace) -> None:
@@ -168,29 +65,100 @@ def _pretrain(options: Namespace) -> None:
     run = commands.pretrain(
         _run_config(options), out=options.out, overwrite=options.overwrite, resume=options.resume
     )
-    _say(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
+    print(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
 
 
 def _evaluate(options: Namespace) -> None:
     from falcon_ssl import commands
 
     _print_evaluation(commands.evaluate(options.run))
-    _say(
-        f"all numbers: {Path(options.run) / 'evaluation.json'}   (next: falcon-ssl report {options.run})"
-    )
+    print(f"all numbers: {Path(options.run) / 'evaluation.json'}")
+    print(f"next: falcon-ssl report {options.run}")
+
+
+def _diagnose(options: Namespace) -> None:
+    from falcon_ssl import commands
+
+    _print_diagnosis(commands.diagnose(options.target))
 
 
 def _report(options: Namespace) -> None:
-    from falcon_ssl.report import build_report
+    from falcon_ssl.report import build_comparison, build_report
 
-    _say(f"report: {build_report(Path(options.run))}")
+    if len(options.runs) == 1:
+        page = build_report(Path(options.runs[0]))
+    else:
+        page = build_comparison([Path(run) for run in options.runs], Path(options.out))
+    print(f"report: {page}")
 
 
-_COMMANDS = {"demo": _demo, "pretrain": _pretrain, "evaluate": _evaluate, "report": _report}
+def _embed(options: Namespace) -> None:
+    from falcon_ssl import commands
+
+    features = commands.embed(options.run, out=options.out, split=options.split)
+    print(f"features of {len(features)} images: {options.out}")
+
+
+def _export(options: Namespace) -> None:
+    from falcon_ssl import commands
+
+    print(f"encoder: {commands.export(options.run, out=options.out)}")
+
+
+def _views(options: Namespace) -> None:
+    from falcon_ssl import commands
+
+    sheet = commands.views_sheet(
+        _run_config(options), out=options.out, num_images=options.num_images
+    )
+    print(f"views: {sheet}")
+
+
+def _sweep(options: Namespace) -> None:
+    from falcon_ssl import studies
+
+    page = studies.sweep(
+        _run_config(options),
+        out=options.out,
+        num_codes=_integers("num_codes", options.num_codes),
+        seeds=_integers("seeds", options.seeds),
+        complete=options.complete,
+    )
+    print(f"report: {page}")
+
+
+_COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "demo": _demo,
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "diagnose": _diagnose,
+    "report": _report,
+    "embed": _embed,
+    "export": _export,
+    "views": _views,
+    "sweep": _sweep,
+}
+
+
+def _run_config(options: Namespace) -> RunConfig:
+    return RunConfig(**{field.name: options[field.name] for field in fields(RunConfig)})
+
+
+def _integers(name: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise InputError(
+            f"--{name} is not a list of whole numbers",
+            received=repr(text),
+            expected="numbers with commas between them",
+            fix=f"write --{name} 64,256",
+        ) from error
+
 
 _SUMMARY = {
     "top1_linear": "linear probe, top-1",
-    "top1_knn": "kNN (k=20), top-1",
+    "top1_knn": "kNN, top-1",
     "ami_kmeans_z": "k-means on z, AMI",
     "ami_kmeans_u": "k-means on u, AMI",
     "nmi_codes": "codes, NMI",
@@ -199,6 +167,7 @@ _SUMMARY = {
     "effective_rank_z": "effective rank of z",
     "effective_rank_u": "effective rank of u",
 }
+_FORMATS = {"codes_used": ".0f", "effective_rank_z": ".1f", "effective_rank_u": ".1f"}
 
 
 def _print_evaluation(evaluation: dict[str, Any]) -> None:
@@ -206,38 +175,44 @@ def _print_evaluation(evaluation: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    about = evaluation["about"]
+    about, random = evaluation["about"], evaluation["random_encoder"]
+    chance: dict[str, float | None] = dict.fromkeys(
+        ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
+    )
+    chance |= dict.fromkeys(("top1_linear", "top1_knn"), evaluation["chance"].get("top1"))
+    chance["nmi_codes"] = evaluation.get("chance_nmi_codes")
     table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
     for column in ("", "this run", "random encoder", "chance"):
-        table.add_column(column, justify="left" if not column else "right")
-    chance = {
-        "top1_linear": evaluation["chance"].get("top1"),
-        "ami_codes": 0.0,
-        "ami_kmeans_z": 0.0,
-    }
-    chance |= {"top1_knn": chance["top1_linear"], "ami_kmeans_u": 0.0}
-    chance |= {"nmi_codes": evaluation.get("chance_nmi_codes")}
+        table.add_column(column, justify="right" if column else "left")
     for name, label in _SUMMARY.items():
         if name in evaluation:
-            cells = (evaluation[name], evaluation["random_encoder"].get(name), chance.get(name))
-            table.add_row(label, *(_number(name, value) for value in cells))
+            values = (evaluation[name], random.get(name), chance.get(name))
+            form = _FORMATS.get(name, ".3f")
+            table.add_row(label, *("" if value is None else f"{value:{form}}" for value in values))
     Console().print(table)
+    if evaluation["certificate"]:
+        print(evaluation["certificate"]["sentence"])
 
 
-def _number(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{value:.0f}"
-        if name == "codes_used"
-        else f"{value:.1f}"
-        if "rank" in name
-        else f"{value:.3f}"
-    )
+def _print_diagnosis(diagnosis: Any) -> None:
+    """Verdicts and what they rest on."""
+    from rich.console import Console
+    from rich.table import Table
 
-
-def _say(text: str) -> None:
-    print(text)
+    colour = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
+    table = Table(title=diagnosis.sentence)
+    for column in ("collapse", "verdict", "measure", "value", "random encoder", "ideal"):
+        table.add_column(column, justify="right" if column in ("value", "ideal") else "left")
+    for collapse in diagnosis.collapses:
+        for index, measure in enumerate(collapse.measures):
+            numbers = (measure.value, measure.random, measure.ideal)
+            table.add_row(
+                collapse.name if index == 0 else "",
+                f"[{colour.get(measure.verdict, 'dim')}]{measure.verdict}",
+                measure.name,
+                *("" if number is None else f"{number:.3f}" for number in numbers),
+            )
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,8 @@ class FalconConfig:
         temperature: The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for
             epsilon = 1e-8 (complete dictionary: temperature 0.38).
         beta: Weight of the invariance term.
-        prior_matching: reverse KL(marginal || prior), forward cross-entropy, or renyi2 (closed form, any dictionary).
+        prior_matching: reverse KL(marginal || prior), forward cross-entropy, or renyi2; null is reverse, and
+            renyi2 (closed form) for the complete dictionary.
         prior_exponent: The prior is proportional to rank^-exponent; 0 is uniform.
         symmetric: Average both orders of the views; false is the paper's one-directional formula.
         embedding_norm: l2 (the paper), or tanh as in the authors' released code.
@@ -104,7 +105,7 @@ class FalconConfig:
     epsilon: float | None = None
     temperature: float | None = None
     beta: float = 1.0
-    prior_matching: Literal["reverse", "forward", "renyi2"] = "reverse"
+    prior_matching: Literal["reverse", "forward", "renyi2"] | None = None
     prior_exponent: float = 0.0
     symmetric: bool = True
     embedding_norm: Literal["l2", "tanh"] = "l2"
@@ -175,6 +176,27 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
+class MonitorConfig:
+    """What watches a run while it trains.
+
+    Args:
+        on_collapse: warn writes an alarm and goes on; stop ends the run at the first alarm.
+        patience: Steps on end that something must look wrong before an alarm is given.
+        every_epochs: Epochs between two looks at held-out images (kNN, RankMe); 0 never looks.
+        linear: Whether these looks fit a linear probe too.
+    """
+
+    on_collapse: Literal["warn", "stop"] = "warn"
+    patience: int = 200
+    every_epochs: int = 5
+    linear: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least("monitor.patience", self.patience, 0)
+        _at_least("monitor.every_epochs", self.every_epochs, 0)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """How a frozen encoder is judged.
 
@@ -212,6 +234,7 @@ class RunConfig:
         falcon: Options of the method falcon.
         optim: Optimizer and schedule.
         engine: Device, precision, logging, checkpoints.
+        monitor: What watches the run while it trains.
         evaluation: How the result is judged.
     """
 
@@ -226,6 +249,7 @@ class RunConfig:
     falcon: FalconConfig = field(default_factory=FalconConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

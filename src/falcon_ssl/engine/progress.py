@@ -66,6 +66,12 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def warn(self, step: int, alarms: Mapping[str, str]) -> None:
+        """Show alarms and leave them on the screen."""
+        if self._live or self._logged:
+            for text in alarms.values():
+                self._console.print(f"[bold yellow]warning[/] step {step}: {text}", soft_wrap=True)
+
     def update(self, step: int, line: Mapping[str, float]) -> None:
         """Show a logged step."""
         epoch = f"{line['epoch']:.1f}/{self._epochs}"

@@ -191,9 +191,12 @@ def pretrain(
                         "lr": lr,
                         **terms,
                     }
-                    stop = _record(folder, accelerator, line, [m(moment) for m in monitors])
+                    seen = [monitor(moment) for monitor in monitors]
+                    _record(folder, accelerator, line, seen)
                     progress.update(position.step, line)
-                    if stop:
+                    for observation in seen:
+                        progress.warn(position.step, observation.alarms)
+                    if any(observation.stop for observation in seen):
                         save()
                         return _finish(folder, accelerator, method, position, clock)
             if (epoch + 1) % config.engine.checkpoint_every == 0 or epoch + 1 == config.epochs:
@@ -236,8 +239,8 @@ def _record(
     accelerator: Accelerator,
     line: dict[str, Any],
     observations: Sequence[Observation],
-) -> bool:
-    """Write down a step and what the monitors say of it; whether one of them wants to stop."""
+) -> None:
+    """Write down a step and what the monitors say of it."""
     for seen in observations:
         line.update(seen.metrics)
     if accelerator.is_main_process:
@@ -250,7 +253,6 @@ def _record(
                 folder.append_metrics({**where, "alarm": {"name": name, "text": text}})
     if accelerator.trackers:
         accelerator.log({k: v for k, v in line.items() if k != "step"}, step=line["step"])
-    return any(seen.stop for seen in observations)
 
 
 def _finish(

@@ -6,6 +6,8 @@ from torch.nn import Module
 
 from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.dictionary import Dictionary, RademacherDictionary
+from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.dictionary_hadamard import HadamardDictionary
 from falcon_ssl.encoders import build_encoder, representation_width
 from falcon_ssl.losses import FalconLoss, power_law_prior
 from falcon_ssl.methods.base import Method, StepOutput
@@ -13,6 +15,10 @@ from falcon_ssl.methods.falcon import Falcon
 from falcon_ssl.projector import FalconProjector
 
 __all__ = ["Falcon", "Method", "StepOutput", "build_dictionary", "build_method"]
+
+# Where neither epsilon nor temperature is stated: the best of three in the first trials, and what epsilon = 1e-8 means
+# at F = 128. The default epsilon itself is far above 2^-F.
+COMPLETE_TEMPERATURE = 0.38
 
 
 def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Method:
@@ -39,23 +45,29 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
 
 def build_dictionary(config: FalconConfig) -> Dictionary:
     """The codes of a configuration, rebuilt from their seed."""
-    return RademacherDictionary(config.num_codes, config.embed_dim, config.dictionary_seed)
+    if config.dictionary == "complete":
+        return CompleteDictionary(config.embed_dim)
+    kind = HadamardDictionary if config.dictionary == "hadamard" else RademacherDictionary
+    return kind(config.num_codes, config.embed_dim, config.dictionary_seed)
 
 
 def _build_falcon(encoder: Module, in_dim: int, config: FalconConfig) -> Falcon:
     dictionary = build_dictionary(config)
-    prior = (
-        power_law_prior(config.num_codes, config.prior_exponent) if config.prior_exponent else None
-    )
+    temperature = config.temperature
+    if config.dictionary == "complete" and config.epsilon is None and temperature is None:
+        temperature = COMPLETE_TEMPERATURE
     loss = FalconLoss(
         dictionary,
         epsilon=config.epsilon,
-        temperature=config.temperature,
+        temperature=temperature,
         beta=config.beta,
         prior_matching=config.prior_matching,
-        prior=prior,
+        prior=power_law_prior(config.num_codes, config.prior_exponent)
+        if config.prior_exponent
+        else None,
         symmetric=config.symmetric,
         backend=config.backend,
+        marginal_momentum=config.marginal_momentum,
     )
     projector = FalconProjector(in_dim, config.embed_dim, embedding_norm=config.embedding_norm)
     return Falcon(encoder, projector, loss)

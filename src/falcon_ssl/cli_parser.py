@@ -1,0 +1,170 @@
+"""What the command line understands: every command with its options, recipes by name, complaints in one line."""
+
+from __future__ import annotations
+
+import sys
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
+
+from falcon_ssl._version import __version__
+from falcon_ssl.config import RunConfig
+from falcon_ssl.errors import InputError
+
+CONFIGURED = ("pretrain", "sweep", "views")  # commands that take the options of a run
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        first = next(line.strip() for line in message.splitlines() if line.strip())
+        sys.stderr.write(f"falcon-ssl: error: {first} (falcon-ssl --help)\n")
+        sys.exit(2)
+
+
+def build_parser() -> ArgumentParser:
+    """All commands with all options."""
+    parser = _Parser(
+        prog="falcon-ssl",
+        description="Collapse-proof self-supervised pretraining of image encoders (FALCON, arXiv 2410.04959).",
+        version=__version__,
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+
+    def add(name: str, text: str) -> ArgumentParser:
+        command = _Parser(description=text)
+        if name in CONFIGURED:
+            _add_run_options(command)
+        commands.add_subcommand(name, command, help=text[0].lower() + text[1:].rstrip("."))
+        return command
+
+    demo = add(
+        "demo", "Pretrain on 1797 real digits, evaluate, diagnose, report: about half a minute."
+    )
+    demo.add_argument("--out", type=str, default="runs/demo", help="Run folder.")
+    _add_overwrite(demo)
+
+    pretrain = add("pretrain", "Pretrain an encoder on images without labels.")
+    pretrain.add_argument("--out", type=str, required=True, help="Run folder to write.")
+    _add_overwrite(pretrain)
+    pretrain.add_argument(
+        "--resume", action="store_true", help="Go on with the run in --out, with its options."
+    )
+
+    evaluate = add(
+        "evaluate",
+        "Judge a run: linear probe, kNN, clustering with chance levels, collapse measures.",
+    )
+    evaluate.add_argument("run", type=str, help="Run folder.")
+
+    diagnose = add("diagnose", "Say in plain words whether a network has collapsed, and how.")
+    diagnose.add_argument(
+        "target",
+        type=str,
+        help="Run folder, or features z (and u, code, label) in .npz or .safetensors.",
+    )
+
+    report = add("report", "Write a self-contained HTML page about a run, or comparing several.")
+    report.add_argument("runs", type=str, nargs="+", help="Run folders.")
+    report.add_argument(
+        "--out",
+        type=str,
+        default="comparison.html",
+        help="Page to write when there are several runs.",
+    )
+
+    embed = add("embed", "Write the features of a run's images.")
+    embed.add_argument("run", type=str, help="Run folder.")
+    embed.add_argument(
+        "--out", type=str, required=True, help="File to write: .npz or .safetensors."
+    )
+    embed.add_argument("--split", choices=["train", "test"], default="test", help="Which images.")
+
+    export = add("export", "Write the encoder's weights as .safetensors, for any other tool.")
+    export.add_argument("run", type=str, help="Run folder.")
+    export.add_argument("--out", type=str, required=True, help="File to write.")
+
+    views = add("views", "Draw what the network sees: images beside their augmented views.")
+    views.add_argument("--out", type=str, required=True, help="Picture to write (.png).")
+    views.add_argument("--num_images", type=int, default=8, help="Rows of the sheet.")
+
+    sweep = add(
+        "sweep", "Quality and geometry against the size of the dictionary; skips what is done."
+    )
+    sweep.add_argument(
+        "--out", type=str, required=True, help="Folder of the runs and of sweep.html."
+    )
+    sweep.add_argument(
+        "--num_codes", type=str, default="64,256,1024,4096", help="Sizes, with commas."
+    )
+    sweep.add_argument("--seeds", type=str, default="0", help="Seeds, with commas.")
+    sweep.add_argument(
+        "--complete", type=bool, default=True, help="Add the complete dictionary as the last point."
+    )
+    return parser
+
+
+def recipe_names() -> list[str]:
+    """Names that --config takes besides files."""
+    folder = resources.files("falcon_ssl") / "recipes"
+    return sorted(f.name[: -len(".yaml")] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def recipe_path(name: str) -> str:
+    """A file's path as it is, or the path of a recipe of that name.
+
+    Raises:
+        InputError: Neither.
+    """
+    if Path(name).is_file():
+        return name
+    if name in recipe_names():
+        return str(resources.files("falcon_ssl") / "recipes" / f"{name}.yaml")
+    raise InputError(
+        "no such configuration",
+        received=name,
+        expected=f"a YAML file or one of {', '.join(recipe_names())}",
+        fix="check the path or name",
+    )
+
+
+def with_config(arguments: list[str]) -> list[str]:
+    """Let --config name a recipe, and let --resume start from the options of the run.
+
+    Raises:
+        InputError: No such file or recipe.
+    """
+    done = list(arguments)
+    if not done or done[0] not in CONFIGURED:
+        return done
+    for i, argument in enumerate(done):
+        if argument == "--config" and i + 1 < len(done):
+            done[i + 1] = recipe_path(done[i + 1])
+        elif argument.startswith("--config="):
+            done[i] = "--config=" + recipe_path(argument.removeprefix("--config="))
+    if done[0] == "pretrain" and "--resume" in done:
+        given = [b for a, b in pairwise(done) if a == "--out"]
+        given += [a.removeprefix("--out=") for a in done if a.startswith("--out=")]
+        for out in given:
+            if (Path(out) / "config.yaml").is_file():
+                done[1:1] = ["--config", str(Path(out) / "config.yaml")]
+    return done
+
+
+def _add_run_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        action=ActionConfigFile,
+        help=f"YAML file, or a recipe: {', '.join(recipe_names())}.",
+    )
+    parser.add_class_arguments(RunConfig, as_group=False)
+
+
+def _add_overwrite(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="Delete the run folder first, if there is one."
+    )

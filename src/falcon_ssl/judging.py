@@ -1,0 +1,226 @@
+"""Judging a run: features once, then numbers, verdicts, pictures and a certificate."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from falcon_ssl import engine
+from falcon_ssl.checks import InputError
+from falcon_ssl.config import RunConfig
+from falcon_ssl.data import Source, Splits
+from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.engine.records import METRICS
+from falcon_ssl.evaluation import (
+    Diagnosis,
+    Features,
+    certify,
+    evaluate_features,
+    extract,
+    load_features,
+    picture_arrays,
+)
+from falcon_ssl.evaluation import diagnose as diagnose_features
+from falcon_ssl.methods import Method
+from falcon_ssl.runs import LoadedRun, load_run, untrained
+
+
+class Judged(NamedTuple):
+    """Features of a run's splits, and of the network that it started from."""
+
+    run: LoadedRun
+    train: Features
+    test: Features
+    random_train: Features
+    random_test: Features
+    dictionary: Dictionary | None
+
+
+def extract_run(run: str | Path, *, device: torch.device) -> Judged:
+    """Features of a run's train and test images, and those of its untrained network.
+
+    Raises:
+        InputError: As `load_run`, or data without a test split.
+    """
+    loaded = load_run(run, device=device)
+    config, method, splits, views = loaded
+    test_source = test_split(splits, config.data)
+    # The 2^F codes of the complete dictionary have no histogram: every image has its own.
+    listed = not isinstance(method.dictionary, CompleteDictionary)
+    dictionary = method.dictionary if listed else None
+
+    def features(network: Method, source: Source) -> Features:
+        return extract(
+            network,
+            source,
+            views,
+            batch_size=config.evaluation.batch_size,
+            device=device,
+            dictionary=dictionary,
+        )
+
+    start = untrained(config, splits.train, views, device=device)
+    return Judged(
+        run=loaded,
+        train=features(method, splits.train),
+        test=features(method, test_source),
+        random_train=features(start, splits.train),
+        random_test=features(start, test_source),
+        dictionary=dictionary,
+    )
+
+
+def evaluate(run: str | Path) -> dict[str, Any]:
+    """Judge the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
+
+    Returns:
+        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder",
+        chance levels under "chance", the certificate of the last epoch, and "about".
+
+    Raises:
+        InputError: As `load_run`, or a data set without test split.
+    """
+    started = time.perf_counter()
+    device = best_device()
+    judged = extract_run(run, device=device)
+    config, method, splits, _ = judged.run
+    folder = RunFolder.open(run)
+    test_source = test_split(splits, config.data)
+    labels = splits.train.labels
+    num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
+    num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
+
+    def judge(train: Features, test: Features) -> dict[str, float]:
+        return evaluate_features(
+            train,
+            test,
+            num_classes=num_classes,
+            num_codes=num_codes,
+            dictionary=judged.dictionary,
+            knn_neighbours=config.evaluation.knn_neighbours,
+            knn_temperature=config.evaluation.knn_temperature,
+            seed=config.evaluation.seed,
+            device=device,
+        )
+
+    found = judge(judged.train, judged.test)
+    random_found = judge(judged.random_train, judged.random_test)
+    arrays = picture_arrays(
+        judged.test,
+        judged.random_test,
+        images=test_source.images,
+        num_codes=num_codes,
+        seed=config.evaluation.seed,
+    )
+    np.savez_compressed(folder.path / "arrays.npz", allow_pickle=False, **arrays)
+    folder.write_json("diagnosis.json", _diagnosis(judged, num_codes).to_dict())
+    evaluation: dict[str, Any] = {
+        **found,
+        "random_encoder": random_found,
+        "chance": {} if num_classes is None else {"top1": _largest_share(test_source)},
+        "certificate": _certificate(config, method, folder),
+        "about": {
+            "data": config.data,
+            "note": splits.note,
+            "split": "test",
+            "num_train": len(splits.train),
+            "num_test": len(test_source),
+            "num_classes": num_classes,
+            "class_names": test_source.class_names,
+            "dictionary": str(method.dictionary),
+            "num_codes": num_codes,
+            "embed_dim": config.falcon.embed_dim,
+            "logit_scale": method.logit_scale,
+            "step": engine.read_state(folder.checkpoint)["step"],
+            "seconds": round(time.perf_counter() - started, 2),
+            **engine.environment(device),
+        },
+    }
+    folder.write_json("evaluation.json", evaluation)
+    return evaluation
+
+
+def diagnose(target: str | Path) -> Diagnosis:
+    """Say in plain words whether a network has collapsed.
+
+    Args:
+        target: A run folder (``diagnosis.json`` is written into it), or features in a file .npz or .safetensors.
+
+    Raises:
+        InputError: Neither, or features that cannot be judged.
+    """
+    if Path(target).is_file():
+        return diagnose_features(load_features(target))
+    folder = RunFolder.open(target)
+    judged = extract_run(target, device=best_device())
+    num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
+    diagnosis = _diagnosis(judged, num_codes)
+    folder.write_json("diagnosis.json", diagnosis.to_dict())
+    return diagnosis
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_split(splits: Splits, data: str) -> Source:
+    """The test images, or InputError where there are none."""
+    if splits.test is None:
+        raise InputError(
+            "the data has no test split",
+            received=data,
+            expected="held-out images to evaluate on",
+            fix="hold some out with --reading.holdout 0.1",
+        )
+    return splits.test
+
+
+def _diagnosis(judged: Judged, num_codes: int | None) -> Diagnosis:
+    return diagnose_features(
+        judged.test,
+        num_codes=num_codes,
+        reference=judged.random_test,
+        seed=judged.run.config.evaluation.seed,
+    )
+
+
+def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:
+    """What the loss of the last epoch proves: its terms, averaged over the logged steps."""
+    if method.dictionary is None or method.logit_scale is None:
+        return {}
+    lines = [json.loads(text) for text in (folder.path / METRICS).read_text().splitlines()]
+    steps = [line for line in lines if "total" in line]
+    last = [line for line in steps if line["epoch"] > steps[-1]["epoch"] - 1]
+    names = ("total", "invariance", "prior_matching", "entropy", "consistency")
+    return asdict(
+        certify(
+            {name: sum(line[name] for line in last) / len(last) for name in names},
+            num_codes=method.dictionary.num_codes,
+            logit_scale=method.logit_scale,
+            beta=config.falcon.beta,
+            prior_matching=prior_matching(config, method),
+            batch_size=config.batch_size,
+            complete=isinstance(method.dictionary, CompleteDictionary),
+        )
+    )
+
+
+def prior_matching(config: RunConfig, method: Method) -> Any:
+    """The prior matching that the loss uses when the configuration leaves it open."""
+    complete = isinstance(method.dictionary, CompleteDictionary)
+    return config.falcon.prior_matching or ("renyi2" if complete else "reverse")
+
+
+def _largest_share(source: Source) -> float:
+    """Accuracy of always answering the most frequent class."""
+    assert source.labels is not None
+    return float(source.labels.bincount().max()) / len(source)
