@@ -1,23 +1,23 @@
-"""What every process of the rank tests runs; imported anew in each of them."""
+"""What every process of the rank tests runs; imported once by the server that forks them."""
 
 import datetime
-import os
-import sys
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from falcon_ssl import FalconLoss, FalconProjector, InputError, RademacherDictionary, falcon_loss
+from falcon_ssl.batchnorm import use_global_batch_norm
+from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.dictionary_hadamard import HadamardDictionary
+from falcon_ssl.losses import falcon_chunked, falcon_reference
+
 WIDTH, CODES, ROWS = 8, 60, 12
 
 
 def problems():
     """Name -> how to build the loss: every path that sums over ranks."""
-    from falcon_ssl import FalconLoss, RademacherDictionary
-    from falcon_ssl.dictionary_complete import CompleteDictionary
-    from falcon_ssl.dictionary_hadamard import HadamardDictionary
-
     random, structured = RademacherDictionary(CODES, WIDTH), HadamardDictionary(CODES, WIDTH)
     return {
         "reference": lambda: FalconLoss(random, beta=0.7, backend="reference"),
@@ -37,9 +37,6 @@ class Network(nn.Module):
     """Encoder with a BatchNorm of its own, and projector."""
 
     def __init__(self):
-        from falcon_ssl import FalconProjector
-        from falcon_ssl.batchnorm import use_global_batch_norm
-
         super().__init__()
         self.encoder = use_global_batch_norm(
             nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Tanh())
@@ -92,8 +89,6 @@ def shard(rank, world_size, *, equal):
 
 def disagreements(rank):
     """Error texts of ranks that hold different dictionaries or options."""
-    from falcon_ssl import InputError, RademacherDictionary, falcon_loss
-
     u = torch.eye(4, WIDTH, dtype=torch.float64)
     cases = {
         "seed": (RademacherDictionary(CODES, WIDTH, seed=rank), 3.0),
@@ -111,8 +106,6 @@ def disagreements(rank):
 
 def controls(rank, world_size):
     """Gradients that a local marginal and a detached sum would give: the comparison must tell them apart."""
-    from falcon_ssl.losses import falcon_chunked, falcon_reference
-
     wrong = {}
     kept = falcon_reference.all_reduce_sum, falcon_chunked.all_reduce_sum_async
     rows = shard(rank, world_size, equal=True)
@@ -129,6 +122,7 @@ def controls(rank, world_size):
 
 
 def main(rank, world_size, folder):
+    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/rendezvous",
@@ -146,9 +140,3 @@ def main(rank, world_size, folder):
     torch.save(results, f"{folder}/rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,41 +1,29 @@
 """Several ranks compute what one process computes: value, gradients, running statistics, for any split of the rows."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import multiprocessing
 
 import pytest
 import ranks
 import torch
 from tolerances import RANKS, relative_error
 
-import falcon_ssl
-
 
 @pytest.fixture(scope="module", params=[2, 3])
 def results(request, tmp_path_factory):
-    """Results of every rank; the processes are started once for all tests."""
+    """Results of every rank; the processes run once for all tests."""
     folder = tmp_path_factory.mktemp("ranks")
-    source = Path(falcon_ssl.__file__).parents[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
-    command = [sys.executable, ranks.__file__]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ranks"])
     processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(request.param), str(folder)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        context.Process(target=ranks.main, args=(rank, request.param, str(folder)))
         for rank in range(request.param)
     ]
-    try:
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * request.param, "\n".join(outputs)
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * request.param
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(request.param)]
 
 

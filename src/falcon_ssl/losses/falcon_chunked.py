@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,17 +35,20 @@ from falcon_ssl.distributed import (
 )
 from falcon_ssl.losses.falcon_reference import at_least_float32
 from falcon_ssl.losses.objective import Objective
+from falcon_ssl.losses.streamed import (
+    LN2,
+    Columns,
+    Saved,
+    check_first_derivative,
+    conclude,
+    is_bounded,
+)
 from falcon_ssl.losses.terms import LossTerms
 
-LN2 = math.log(2)
 KEEP_BYTES = 64 * 2**20  # logits kept between passes
 # Of one block, of logits and of codes: caches of a CPU, or enough to fill a device.
 BLOCK_LOGITS = {"cpu": 2**19, "cuda": 2**25}
 BLOCK_CODES = {"cpu": 2**21, "cuda": 2**26}
-LARGEST_LOGIT = {
-    torch.float32: 30.0,
-    torch.float64: 300.0,
-}  # exp(+-2 L) / C is still a normal number
 
 
 def falcon_loss_chunked(
@@ -132,17 +135,6 @@ class _Logits:
         return self.dictionary.adjoint(ds_MK, block.start, block.stop, dtype=dtype) * self.scale
 
 
-class _Saved(NamedTuple):
-    """What pass C needs beside the logits: two vectors of C and four of M."""
-
-    lse_M: Tensor
-    w_M: Tensor  # row weights: P_ij = w_i e_ij v_j
-    top_VC: Tensor | None  # v_j = 2^top_j; None stands for v = 1
-    slope_VC: Tensor  # v_j a_j
-    r_M: Tensor
-    order_weights: tuple[float, float]
-
-
 class _Streamed(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -153,7 +145,7 @@ class _Streamed(torch.autograd.Function):
         block_size: int,
     ) -> tuple[Tensor, ...]:
         logits = _Logits(u_MF.detach(), dictionary, objective.logit_scale, block_size)
-        bounded = _is_bounded(u_MF, objective.logit_scale)
+        bounded = is_bounded(u_MF, objective.logit_scale)
         lse_M = _pass_a(logits, bounded)
         if not bounded:
             # Large logits are known to few digits: from here on they are log p, and nothing large cancels.
@@ -172,22 +164,6 @@ class _Streamed(torch.autograd.Function):
         with torch.autocast(grad.device.type, enabled=False):
             du_MF = _pass_c(ctx.logits, ctx.objective, ctx.saved)
         return (du_MF * grad).to(ctx.logits.u_MF.dtype), None, None, None
-
-
-def check_first_derivative(name: str) -> None:
-    """Raise RuntimeError in a backward pass that is to be differentiated again, rather than return too little."""
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            f"the {name} FALCON loss has first derivatives only: "
-            "use a finite dictionary with backend='dense' where create_graph=True is needed"
-        )
-
-
-def _is_bounded(u_MF: Tensor, logit_scale: float) -> bool:
-    """Whether |s| is so small on every rank that its exponentials need no shift."""
-    wide_MF = at_least_float32(u_MF.detach())
-    largest = all_reduce_max(wide_MF.norm(dim=1).amax()) * logit_scale
-    return bool(largest <= LARGEST_LOGIT[wide_MF.dtype])
 
 
 def _pass_a(logits: _Logits, bounded: bool) -> Tensor:
@@ -216,14 +192,17 @@ def _exponentials(s_MK: Tensor, top_VK: Tensor | None) -> Tensor:
 
 def _pass_b(
     logits: _Logits, lse_M: Tensor, objective: Objective, bounded: bool
-) -> tuple[LossTerms, Tensor, _Saved]:
+) -> tuple[LossTerms, Tensor, Saved]:
     """Marginal, divergence and cross-entropies; and what pass C needs."""
-    num_codes = logits.dictionary.num_codes
     w_M = (-lse_M).exp2()  # 1 where the logits are log p already
-    log_m_VC, slope_VC = lse_M.new_empty(2, num_codes), lse_M.new_empty(2, num_codes)
-    top_VC = None if bounded else lse_M.new_empty(2, num_codes)
-    total_V = lse_M.new_zeros(2)
-    rho_VN, own_VN, cross_VN = lse_M.new_zeros(3, 2, len(lse_M) // 2)
+    w_VN, lse_VN = w_M.view(2, -1), lse_M.view(2, -1)
+    columns = Columns(objective, lse_M)
+    top_VC = None if bounded else torch.empty_like(columns.log_m_VC)
+    rho_VN, own_VN, cross_VN = (
+        torch.zeros_like(lse_VN),
+        torch.zeros_like(lse_VN),
+        torch.zeros_like(lse_VN),
+    )
 
     def begin(block: slice) -> Callable[[], None]:
         """Send off the column sums; the function returned picks them up and does the rest."""
@@ -237,16 +216,9 @@ def _pass_b(
         sums = all_reduce_sum_async(torch.stack([w @ e for w, e in zip(w_VN, e_VNK, strict=True)]))
 
         def finish() -> None:
-            sum_VK = sums()
-            log_m_VK = sum_VK.log() - math.log(objective.num_rows)
-            if top_VK is not None:
-                log_m_VK += top_VK * LN2
-            log_m_VC[:, block] = log_m_VK
+            slope_VK = columns.add(sums(), top_VK, block)
             for v in (0, 1):
-                total_V[v] += objective.summands(log_m_VK[v], block).sum()
-                # slopes / sum_j = v_j a_j, because m_j = v_j sum_j / N.
-                slope_VC[v, block] = objective.slopes(log_m_VK[v], block) / sum_VK[v]
-                rho_VN[v] += e_VNK[v] @ slope_VC[v, block]
+                rho_VN[v] += e_VNK[v] @ slope_VK[v]
                 if top_VK is not None:
                     e_VNK[v] *= top_VK[v].exp2()
                 own_VN[v] += (e_VNK[v] * s_VNK[v]).sum(dim=1)
@@ -254,7 +226,6 @@ def _pass_b(
 
         return finish
 
-    w_VN, lse_VN = w_M.view(2, -1), lse_M.view(2, -1)
     finish_previous: Callable[[], None] | None = None
     for block in logits.blocks:
         finish_this = begin(block)
@@ -264,29 +235,18 @@ def _pass_b(
     assert finish_previous is not None
     finish_previous()
 
-    entropy_VN = LN2 * (lse_VN - w_VN * own_VN)
-    cross_entropy_VN = LN2 * (lse_VN.flip(0) - w_VN * cross_VN)
-    slope_VC *= objective.slope_factor(total_V)[:, None]
-    rho_VN *= (objective.slope_factor(total_V))[:, None] * w_VN
-    r_VN = rho_VN + objective.beta / objective.num_rows * cross_entropy_VN
-
-    order_weights = (0.5, 0.5) if objective.symmetric else (1.0, 0.0)
-    weight_V = lse_M.new_tensor(order_weights)
-    means_V2 = torch.stack([cross_entropy_VN.sum(dim=1), entropy_VN.sum(dim=1)], dim=1)
-    invariance, entropy = weight_V @ all_reduce_sum(means_V2) / objective.num_rows
-    prior = weight_V @ objective.finish(total_V)
-    terms = LossTerms(
-        total=objective.beta * invariance + prior,
-        invariance=invariance,
-        prior_matching=prior,
-        entropy=entropy,
-        consistency=invariance - entropy,
+    return conclude(
+        columns,
+        lse_VN=lse_VN,
+        w_VN=w_VN,
+        top_VC=top_VC,
+        rho_VN=rho_VN,
+        own_VN=own_VN,
+        cross_VN=cross_VN,
     )
-    saved = _Saved(lse_M, w_M, top_VC, slope_VC, r_VN.flatten(), order_weights)
-    return terms, log_m_VC if objective.symmetric else log_m_VC[:1], saved
 
 
-def _pass_c(logits: _Logits, objective: Objective, saved: _Saved) -> Tensor:
+def _pass_c(logits: _Logits, objective: Objective, saved: Saved) -> Tensor:
     """dU [M, F] of the total, in nats, for the rows of this rank."""
     b = objective.beta / objective.num_rows
     lse_VN, w_VN, r_VN = (x.view(2, -1) for x in (saved.lse_M, saved.w_M, saved.r_M))

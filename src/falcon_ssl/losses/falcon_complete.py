@@ -26,12 +26,11 @@ from torch.nn.functional import pad, softplus
 from falcon_ssl.checks import InputError
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.distributed import all_gather_rows, all_reduce_max, all_reduce_sum
-from falcon_ssl.losses.falcon_chunked import check_first_derivative
 from falcon_ssl.losses.falcon_reference import at_least_float32
 from falcon_ssl.losses.objective import PriorMatching
+from falcon_ssl.losses.streamed import LN2, check_first_derivative
 from falcon_ssl.losses.terms import LossTerms
 
-LN2 = math.log(2)
 GROUP = 4  # features a matrix product: 15 terms
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # of one block of K over all groups
 
