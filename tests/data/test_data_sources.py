@@ -145,6 +145,7 @@ class TestUnreadable:
             splits = load_splits(f"folder:{root}", max_unreadable=0.05, skipped_path=listing)
         assert len(splits.train) == 20
         assert listing.read_text().startswith(str(root / "broken0.png"))
+        load_splits(f"folder:{root}", max_unreadable=0.05, skipped_path=listing)
         assert len(listing.read_text().splitlines()) == 1
         assert "skipped" in caplog.text
 

@@ -66,6 +66,26 @@ def test_crop_is_pillows_resize_of_a_box(size):
         torch.testing.assert_close(result, from_pil(theirs), atol=1.5 * PIXEL, rtol=0)
 
 
+@pytest.mark.parametrize("size", [31, 32, 64])
+def test_sampling_and_matrices_give_the_same_crops(size):
+    images = pixels(64)
+    boxes = draw_boxes(
+        64, height=32, width=32, scale=(0.1, 0.9), ratio=(0.5, 2.0), generator=generator()
+    )
+    boxes[0] = torch.tensor([0.0, 0, 31, 31])
+    flip = torch.rand(64, generator=generator()) < 0.5
+    fits = boxes[:, 2:].amax(dim=1) <= size  # with one larger box all go through the matrices
+    larger = torch.tensor([[0.0, 0, 1000, 1000]])
+    by_matrices = resized_crop(
+        torch.cat([images, images[:1]]),
+        torch.cat([boxes, larger]),
+        flip=torch.cat([flip, flip[:1]]),
+        size=size,
+    )[:-1]
+    by_sampling = resized_crop(images[fits], boxes[fits], flip=flip[fits], size=size)
+    torch.testing.assert_close(by_sampling, by_matrices[fits], atol=1e-5, rtol=0)
+
+
 def test_flip_mirrors_the_crop():
     images = pixels()
     boxes = torch.tensor([[3.3, 5.1, 20.2, 11.7]]).expand(4, 4)
@@ -127,7 +147,7 @@ def test_greyscale_is_kornias():
 
 def test_solarize_is_pillows():
     images = pixels()
-    for image, result in zip(images, solarize(images, threshold=128 / 255), strict=True):
+    for image, result in zip(images, solarize(images), strict=True):
         theirs = ImageOps.solarize(to_pil(image), threshold=128)
         torch.testing.assert_close(result, from_pil(theirs))
 

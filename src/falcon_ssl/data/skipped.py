@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from threading import Lock
 
 from falcon_ssl.checks import InputError
 
 logger = logging.getLogger(__name__)
+
+_STREAM = re.compile(r"<_io\.\S+ object at \S+>")  # how Pillow calls what it reads
 
 
 class Skipped:
@@ -41,11 +44,10 @@ class Skipped:
             if index in self.indices:
                 return
             self.indices.add(index)
-            logger.warning("%s: skipped %s (%s)", self._name, place, reason)
+            text = _STREAM.sub("it", str(reason)) or type(reason).__name__
+            logger.warning("%s: skipped %s (%s)", self._name, place, text)
             if self._path is not None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(f"{place}\t{reason}\n")
+                _append_once(self._path, place, text)
         if len(self.indices) > self._limit:
             raise InputError(
                 f"too many unreadable images in {self._name}",
@@ -53,3 +55,12 @@ class Skipped:
                 expected=f"at most {int(self._limit)}",
                 fix="repair or delete them, or raise max_unreadable",
             )
+
+
+def _append_once(path: Path, place: str, reason: str) -> None:
+    """Add an image to a list that lacks it: a resumed run meets the same images again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        if not any(line.startswith(f"{place}\t") for line in file):
+            file.write(f"{place}\t{reason}\n")

@@ -49,7 +49,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     """Turn the hue of HSV, keeping saturation and value.
 
-    With V = max, m = min, c = V - m, hues in sixths of a turn (red 0, green 2, blue -2) and the
+    With m = min, c = max - m, hues in sixths of a turn (red 0, green 2, blue -2) and the
     hue's distance d from red, found without cases from q = (R - m) / c and w = |G - B| / c:
 
         h = sign(G - B) d,    d = 2 - q - (1 - w) sign(q - 1/2)
@@ -57,16 +57,15 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     (R largest: q = 1, d = w. R smallest: q = 0, d = 3 - w. In between: w = 1, d = 2 - q.)
     Channel n of the result, with h' the turned hue in [-3, 3] and h_n the channel's own:
 
-        V - c clamp(2 - ||h' - h_n| - 3|, 0, 1)
+        m + c clamp(||h' - h_n| - 3| - 1, 0, 1)
 
     Args:
         images: [N, 3, H, W] in [0, 1].
         turn: [N], in turns: 0.5 exchanges colours for their complements.
     """
     red, green, blue = _channels(images)
-    value = images.amax(dim=1, keepdim=True)
     least = images.amin(dim=1, keepdim=True)
-    chroma = value - least
+    chroma = images.amax(dim=1, keepdim=True).sub_(least)
     scale = chroma.clamp(min=_GREY).reciprocal_()
     side = green - blue
     q = (red - least).mul_(scale)
@@ -76,8 +75,8 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     hue = torch.copysign(d, side).add_(_per_image(6 * turn))
     hue.sub_((hue / 6).round_(), alpha=6)
     own_hue = images.new_tensor(_OWN_HUES)[:, None, None]
-    amount = (hue - own_hue).abs_().sub_(3).abs_().neg_().add_(2).clamp_(0, 1)
-    return torch.addcmul(value, amount, chroma, value=-1)
+    amount = (hue - own_hue).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
+    return torch.addcmul(least, amount, chroma, out=images)
 
 
 def to_greyscale(images: Tensor) -> Tensor:

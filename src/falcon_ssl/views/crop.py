@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_ssl.views.draw import Random, uniform
@@ -56,12 +57,15 @@ def draw_boxes(
 
 
 def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> Tensor:
-    """Cut a box out of every image, mirror it or not, and resize it to a square.
+    """Cut a box out of every image, mirror it or not, and resize it to a square, antialiased.
+
+    Where no box is larger than the result there is nothing to antialias, and sampling four
+    neighbours gives the same numbers as the matrices do, faster.
 
     Args:
         images: [N, C, H, W], floating point.
-        boxes: [N, 4]: top, left, height, width, in pixels.
-        flip: bool [N], mirror left and right.
+        boxes: [N, 4] on the CPU: top, left, height, width, in pixels.
+        flip: bool [N] on the CPU, mirror left and right.
         size: Side of the result.
 
     Returns:
@@ -70,9 +74,26 @@ def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> T
     top, left, height, width = boxes.unbind(dim=1)
     start = torch.where(flip, left + width, left)
     length = torch.where(flip, -width, width)
+    intervals = torch.stack([top, height, start, length])
+    top, height, start, length = intervals.to(images.device, non_blocking=True)
+    if boxes[:, 2:].max() <= size:
+        return _sample(images, top, height, start, length, size=size)
     rows = resize_matrix(top, height, inputs=images.shape[2], outputs=size)
     columns = resize_matrix(start, length, inputs=images.shape[3], outputs=size)
     return apply_separable(images, rows, columns)
+
+
+def _sample(
+    images: Tensor, top: Tensor, height: Tensor, start: Tensor, length: Tensor, *, size: int
+) -> Tensor:
+    """Bilinear interpolation at the centres of the pixels of every box; the edge goes on outside."""
+    share = (torch.arange(size, device=images.device) + 0.5) / size
+    down = (top[:, None] + height[:, None] * share) * (2 / images.shape[2]) - 1
+    right = (start[:, None] + length[:, None] * share) * (2 / images.shape[3]) - 1
+    grid = images.new_empty(len(images), size, size, 2)
+    grid[..., 0] = right[:, None, :]
+    grid[..., 1] = down[:, :, None]
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def resize(images: Tensor, *, size: int) -> Tensor:
@@ -112,9 +133,4 @@ class RandomResizedCrop:
             generator=generator,
         )
         flip = uniform(len(images), 0, 1, generator=generator) < self.flip
-        return resized_crop(
-            images,
-            boxes.to(images.device, non_blocking=True),
-            flip=flip.to(images.device, non_blocking=True),
-            size=self.size,
-        )
+        return resized_crop(images, boxes, flip=flip, size=self.size)

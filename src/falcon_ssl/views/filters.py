@@ -30,9 +30,9 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     return apply_separable(images, rows, columns)
 
 
-def solarize(images: Tensor, *, threshold: float = 0.5) -> Tensor:
-    """x <- 1 - x where x >= threshold; [N, C, H, W] in [0, 1]."""
-    return torch.where(images < threshold, images, 1 - images)
+def solarize(images: Tensor) -> Tensor:
+    """Invert the brighter half of the range, x <- min(x, 1 - x); [N, C, H, W] in [0, 1]."""
+    return torch.minimum(images, 1 - images)
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,14 @@ class RandomSolarize:
 
     Args:
         probability: Of touching an image.
-        threshold: What bright means, in [0, 1].
     """
 
     probability: float
-    threshold: float = 0.5
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
-        return change_rows(images, rows, lambda chosen: solarize(chosen, threshold=self.threshold))
+        return change_rows(images, rows, solarize)
 
 
 @dataclass(frozen=True)
