@@ -91,7 +91,7 @@ class StreamingLoader:
         seed: Seed of the order; see BatchPlan.
         device: Where the batches appear.
         drop_last: Leave out the last batch of an epoch when it is short.
-        workers: Threads that read, one batch each; None for twice the number of cores.
+        workers: Threads that read, one batch each; None for one a core.
 
     Memory: ``workers`` batches on the host.
     """

@@ -35,6 +35,6 @@ def mebibytes(count: int) -> str:
 
 
 def num_workers() -> int:
-    """Threads that decode: the cores that this process may use, twice, since some wait for files."""
+    """Threads that read and decode: the cores that this process may use, at least two."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 2 * (cores or 1)
+    return max(2, cores or 1)

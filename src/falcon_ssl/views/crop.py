@@ -42,11 +42,9 @@ def draw_boxes(
         float32 [N, 4] on the CPU: top, left, height, width.
     """
     area = uniform(count, *scale, generator=generator, tries=_TRIES) * (height * width)
-    log_ratio = uniform(
-        count, math.log(ratio[0]), math.log(ratio[1]), generator=generator, tries=_TRIES
-    )
-    box_width = (area * log_ratio.exp()).sqrt()
-    box_height = (area / log_ratio.exp()).sqrt()
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = uniform(count, log_low, log_high, generator=generator, tries=_TRIES).exp_()
+    box_width, box_height = (area * aspect).sqrt_(), (area / aspect).sqrt_()
     fits = (box_width <= width) & (box_height <= height)
     first = fits.long().argmax(dim=1, keepdim=True)  # 0 when none fits
     box_width = box_width.gather(1, first).flatten().clamp_(max=width)
