@@ -72,6 +72,8 @@ def falcon_loss(
 
     Distributed:
         1/N and the marginal run over the rows of all ranks, with gradient; ranks may hold different numbers of rows.
+        Accumulating gradients over micro-batches is not the same: each matches the prior by its own marginal, whose
+        divergence is larger the fewer rows it has; a running marginal brings the two closer.
 
     Numerics:
         Statistics in float32, float64 for float64. log p as s - logsumexp(s), never log(softmax). For half precision

@@ -7,11 +7,12 @@ With x = L / sqrt(F) u and t = tanh(x) the assignment is a product of F bits, p(
     K_ik = sum_f log(1 + t_if t_kf)
     Dr = E_{w ~ m} [ log m(w) ] + F log 2                                      reverse, from drawn codes
 
-K would take N^2 F logarithms. The product over g features is a polynomial in t_i and t_k,
+K would take N^2 F logarithms. But 1 + t_i t_k = cos(angle_i - angle_k) / (cos angle_i cos angle_k) with t = tan angle,
+and a product of such cosines over g features is an inner product of unit vectors of length 2^g:
 
-    prod_{f in group} (1 + t_if t_kf) - 1 = <phi(t_i), phi(t_k)>,    phi(t) = products of the 2^g - 1 nonempty subsets
+    exp K_ik = rho_i rho_k prod_groups <phi_i, phi_k>,   phi = (x) (cos, sin) over a group,   rho = prod 1 / cos
 
-so that a matrix product over each group and one log1p a group do, exactly and without cancellation for small t.
+so that a matrix product a group does it, without a single logarithm, and nothing exceeds 1 but rho.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from falcon_ssl.losses.objective import PriorMatching
 from falcon_ssl.losses.streamed import LN2, check_first_derivative
 from falcon_ssl.losses.terms import LossTerms
 
-GROUP = 4  # features a matrix product: 15 terms
-BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # of one block of K over all groups
+GROUP = 4  # features a matrix product: vectors of 16
+BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # of inner products that exist at a time
 
 
 def falcon_loss_complete(
@@ -114,7 +115,8 @@ def renyi2(t_NF: Tensor, num_rows: int) -> Tensor:
     Returns:
         0-dim, >= 0 up to rounding.
     """
-    d2: Tensor = _LogSumExpKernel.apply(_monomials(t_NF))  # type: ignore[no-untyped-call]
+    log_rho_N = 0.5 * torch.log1p(t_NF.square()).sum(dim=1)
+    d2: Tensor = _LogSumExpKernel.apply(_states(t_NF), log_rho_N)  # type: ignore[no-untyped-call]
     return d2 - 2 * math.log(num_rows)
 
 
@@ -124,60 +126,59 @@ def _log_cosh(x: Tensor) -> Tensor:
     return y
 
 
-def _monomials(t_NF: Tensor) -> Tensor:
-    """phi: products of all nonempty subsets of every `GROUP` features, [groups, N, 2^GROUP - 1]."""
-    num_features = t_NF.shape[1]
-    padded = pad(t_NF, (0, -num_features % GROUP))  # a feature t = 0 is a factor 1
-    t_GNg = padded.view(len(t_NF), -1, GROUP).transpose(0, 1)
-    phi = t_GNg[:, :, :1]
-    for f in range(1, GROUP):
-        t = t_GNg[:, :, f : f + 1]
-        phi = torch.cat([phi, t, phi * t], dim=2)
+def _states(t_NF: Tensor) -> Tensor:
+    """phi: Kronecker product of (cos, sin) over every `GROUP` features, unit vectors [groups, N, 2^GROUP]."""
+    padded = pad(t_NF, (0, -t_NF.shape[1] % GROUP))  # a feature t = 0 is a factor 1
+    t_GNf = padded.view(len(t_NF), -1, GROUP).transpose(0, 1)
+    cos_GNf = torch.rsqrt(1 + t_GNf.square())
+    sin_GNf = t_GNf * cos_GNf
+    phi = torch.ones_like(t_GNf[:, :, :1])
+    for f in range(GROUP):
+        phi = torch.cat([phi * cos_GNf[:, :, f : f + 1], phi * sin_GNf[:, :, f : f + 1]], dim=2)
     return phi
 
 
 class _LogSumExpKernel(torch.autograd.Function):
-    """log sum_ik exp K_ik with K_ik = sum_g log(1 + <phi_gi, phi_gk>), i over this rank's rows, then over all ranks."""
+    """log sum_ik rho_i rho_k prod_g <phi_gi, phi_gk>, i over this rank's rows and then over all ranks, k over all."""
 
     @staticmethod
-    def forward(ctx: Any, phi_GMD: Tensor) -> Tensor:
+    def forward(ctx: Any, phi_GMD: Tensor, log_rho_M: Tensor) -> Tensor:
         rows_GMD = phi_GMD.detach().contiguous()
         all_GND = all_gather_rows(rows_GMD.transpose(0, 1)).transpose(0, 1).contiguous()
-        tops, sums = [], []
+        log_rho_N = all_gather_rows(log_rho_M.detach())
+        top = all_reduce_max(log_rho_M.detach().amax())
+        rho_M, rho_N = (log_rho_M - top).exp(), (log_rho_N - top).exp()
+        sum_M = torch.empty_like(rho_M)
         for block in _row_blocks(rows_GMD, all_GND):
-            k_RN = _kernel(rows_GMD[:, block], all_GND).log1p_().sum(dim=0)
-            tops.append(k_RN.amax())
-            sums.append((k_RN - tops[-1]).exp_().sum())
-        top = all_reduce_max(torch.stack(tops).amax())
-        total = all_reduce_sum((torch.stack(sums) * (torch.stack(tops) - top).exp()).sum())
-        result = total.log() + top
-        ctx.save_for_backward(rows_GMD, all_GND, result)
-        return result
+            sum_M[block] = _cosines(rows_GMD[:, block], all_GND).prod(dim=0) @ rho_N
+        total = all_reduce_sum(rho_M @ sum_M)
+        ctx.save_for_backward(rows_GMD, all_GND, rho_M / total, rho_N, sum_M)
+        return total.log() + 2 * top
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         check_first_derivative("complete")
-        rows_GMD, all_GND, result = ctx.saved_tensors
+        rows_GMD, all_GND, share_M, rho_N, sum_M = ctx.saved_tensors
         d_GMD = torch.empty_like(rows_GMD)
         for block in _row_blocks(rows_GMD, all_GND):
-            x_GRN = _kernel(rows_GMD[:, block], all_GND)
-            pi_RN = (x_GRN.log1p().sum(dim=0) - result).exp_()
-            torch.bmm(x_GRN.add_(1).reciprocal_().mul_(pi_RN), all_GND, out=d_GMD[:, block])
-        # K is symmetric: what row i does as a column, on whichever rank, equals what it does as a row.
-        return d_GMD.mul_(2 * all_reduce_sum(grad))
+            cos_GRN = _cosines(rows_GMD[:, block], all_GND)
+            pi_RN = cos_GRN.prod(dim=0) * rho_N * share_M[block, None]
+            torch.bmm(pi_RN / cos_GRN, all_GND, out=d_GMD[:, block])
+        # The kernel is symmetric: what row i does as a column, on whichever rank, equals what it does as a row.
+        twice = 2 * all_reduce_sum(grad)
+        return d_GMD.mul_(twice), share_M * sum_M * twice
 
 
 def _row_blocks(rows_GMD: Tensor, all_GND: Tensor) -> list[slice]:
     groups, num_rows, _ = rows_GMD.shape
     most = BLOCK_ELEMENTS.get(rows_GMD.device.type, 2**25)
-    size = max(1, most // (groups * all_GND.shape[1]))
+    size = max(8, most // (groups * all_GND.shape[1]))  # products of fewer rows waste the caches
     return [slice(i, min(i + size, num_rows)) for i in range(0, num_rows, size)]
 
 
-def _kernel(rows_GRD: Tensor, all_GND: Tensor) -> Tensor:
-    """prod over a group of (1 + t_if t_kf), minus 1: [groups, R, N]; above -1 also after rounding."""
-    x_GRN = torch.bmm(rows_GRD, all_GND.transpose(1, 2))
-    return x_GRN.clamp_(min=-1 + torch.finfo(x_GRN.dtype).eps)
+def _cosines(rows_GRD: Tensor, all_GND: Tensor) -> Tensor:
+    """<phi_gi, phi_gk> [groups, R, N]: at least 0 in truth, and kept above it so that one may divide by it."""
+    return torch.bmm(rows_GRD, all_GND.transpose(1, 2)).clamp_(min=1e-20)
 
 
 def _sampled_kl(x_NF: Tensor, num_rows: int, samples_per_row: int) -> Tensor:

@@ -1,0 +1,308 @@
+"""Time and memory of the FALCON loss on a CPU, forward and backward, beside plain PyTorch.
+
+    python benchmarks/loss.py                 the whole table, about 20 minutes on two cores
+    python benchmarks/loss.py --quick         a few cells, about two minutes
+
+Writes benchmarks/results/loss_cpu.json and loss_cpu.md. Every cell (N, F, C, threads) runs in a fresh process in which
+all contenders take turns, so that a ratio compares what ran side by side; peak memory is measured in a fresh process
+for each contender. What cannot fit the memory or would take too long is skipped, and the table says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+CONTENDERS = (
+    "published",
+    "log_softmax",
+    "compiled",
+    "dense",
+    "chunked",
+    "chunked_bf16",
+    "auto",
+    "hadamard",
+    "complete",
+)
+BASELINE = "log_softmax"
+ROWS, WIDTHS = (64, 256, 1024), (128, 256, 384, 2048)
+CODES = (1024, 16384, 131072, 524288, 1048576)
+TARGETS = ((256, 256, 524288), (64, 2048, 16384))  # always measured, whatever they take
+MEMORY_CELLS = tuple((256, 256, C) for C in CODES)
+LONGEST_STEP = 3.0  # seconds, estimated; longer steps are skipped but for the targets
+PRODUCTS = (
+    2  # of 2N x F x C that no version can do without: logits, and the gradient of the embeddings
+)
+
+
+def main() -> None:
+    """Measure, write the record and the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="a few cells only")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="timed steps of each contender, at most"
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(_work(json.loads(options.worker))))
+        return
+    started = time.time()
+    rows = [
+        _run(cell, options.repeats) for cell in _cells(options.quick, sorted(set(options.threads)))
+    ]
+    memory = [
+        _run({"memory": name, "N": N, "F": F, "C": C, "threads": 1}, 1)
+        for N, F, C in (MEMORY_CELLS[1:3] if options.quick else MEMORY_CELLS)
+        for name in (BASELINE, "chunked", "chunked_bf16", "hadamard", "complete")
+    ]
+    record = {
+        "command": "python " + " ".join(["benchmarks/loss.py", *sys.argv[1:]]),
+        "machine": _machine(),
+        "seconds": round(time.time() - started),
+        "rows": rows,
+        "memory": memory,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    name = "loss_cpu_quick" if options.quick else "loss_cpu"
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / f"{name}.md").write_text(table(record))
+    print((RESULTS / f"{name}.md").read_text())
+
+
+def _cells(quick: bool, threads: list[int]) -> list[dict[str, Any]]:
+    sizes = [(N, F, C) for N in ROWS for F in WIDTHS for C in CODES]
+    if quick:
+        sizes = [(64, 128, 1024), (256, 256, 16384), *TARGETS[1:]]
+    cells = [{"N": N, "F": F, "C": C, "threads": threads[0]} for N, F, C in sizes]
+    if not quick:
+        # More threads change ratios little: the targets and one row of the grid show how much.
+        several = [*TARGETS, *((256, 128, C) for C in CODES)]
+        cells += [
+            {"N": N, "F": F, "C": C, "threads": t} for t in threads[1:] for N, F, C in several
+        ]
+    return cells
+
+
+def _run(job: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """One fresh process."""
+    job = {**job, "repeats": repeats}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
+    command = [sys.executable, __file__, "--worker", json.dumps(job)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        outcome: dict[str, Any] = {"failed": (done.stderr.strip().splitlines() or ["killed"])[-1]}
+    else:
+        outcome = json.loads(done.stdout.splitlines()[-1])
+    del job["repeats"]
+    print(job, outcome, file=sys.stderr, flush=True)
+    return {**job, **outcome}
+
+
+def _work(job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    return _measure_memory(job) if "memory" in job else _measure_times(job)
+
+
+def _measure_memory(job: dict[str, Any]) -> dict[str, Any]:
+    from contenders import build, embeddings, tensors_of_n_times_c
+
+    name, N, F, C = job["memory"], job["N"], job["F"], job["C"]
+    if tensors_of_n_times_c(name) * 2 * N * C * 4 > 0.85 * _free_bytes():
+        return {"skipped": "memory"}
+    # Everything is loaded and warm before the first look, so that the difference is the loss.
+    _step(build(name, width=F, num_codes=1024), *embeddings(name, 4, F))
+    before = _peak_bytes()
+    _step(build(name, width=F, num_codes=C), *embeddings(name, N, F))
+    return {
+        "peak_mb": round((_peak_bytes() - before) / 2**20, 1),
+        "process_mb": round(_peak_bytes() / 2**20),
+    }
+
+
+def _measure_times(job: dict[str, Any]) -> dict[str, Any]:
+    from contenders import build, embeddings, tensors_of_n_times_c
+
+    N, F, C = job["N"], job["F"], job["C"]
+    peak = _matmul_rate(N, F)
+    outcome: dict[str, Any] = {
+        "matmul_gflops": round(peak / 1e9, 1),
+        "seconds": {},
+        "skipped": {},
+        "share": {},
+    }
+    flops = PRODUCTS * 2 * 2 * N * F * C
+    steps, times = {}, {}
+    for name in CONTENDERS:
+        size = tensors_of_n_times_c(name) * 2 * N * C * 4 + (
+            C * F * 4 if tensors_of_n_times_c(name) else 0
+        )
+        flop_factor = {"hadamard": min(1.0, 100 / F), "complete": 0.0}.get(name, 1.0)
+        if size > 0.8 * _free_bytes():
+            outcome["skipped"][name] = "memory"
+        elif 3 * flops * flop_factor / peak > LONGEST_STEP and (N, F, C) not in TARGETS:
+            outcome["skipped"][name] = "time"
+        elif name == "compiled" and (C > 131072 or N > 256 or F > 256):
+            outcome["skipped"][name] = "compile time"
+        elif (N, F, C) in TARGETS and name in ("published", "compiled", "dense") and C > 131072:
+            outcome["skipped"][name] = "time"
+        else:
+            steps[name] = (build(name, width=F, num_codes=C), *embeddings(name, N, F))
+    steps = {name: step for name, step in steps.items() if step[0] is not None}
+    for name in list(steps):
+        try:
+            times[name] = [_step(*steps[name])]  # warm-up, replaced below
+        except Exception as error:  # a compiler may be missing
+            outcome["skipped"][name] = f"failed: {type(error).__name__}"
+            del steps[name]
+    spent = {name: times[name][0] for name in steps}
+    rounds = max(2, min(job["repeats"], int(12 / max(sum(spent.values()), 1e-9))))
+    for name in steps:
+        times[name] = []
+    for _ in range(rounds):
+        for name, step in steps.items():
+            # Short steps repeat within a round: one call alone is mostly noise.
+            inner = max(1, min(20, int(0.05 / spent[name])))
+            times[name].append(sum(_step(*step) for _ in range(inner)) / inner)
+    for name, taken in times.items():
+        seconds = statistics.median(taken)
+        outcome["seconds"][name] = round(seconds, 6)
+        outcome["share"][name] = round(flops / seconds / peak, 3)
+    return outcome
+
+
+def _step(step: Any, u1: Any, u2: Any) -> float:
+    """Seconds of forward and backward."""
+    u1.grad = u2.grad = None
+    start = time.perf_counter()
+    step(u1, u2).backward()
+    return time.perf_counter() - start
+
+
+def _matmul_rate(N: int, F: int) -> float:
+    """FLOP/s of float32 products of this shape, the best of several."""
+    import torch
+
+    u, codes = torch.randn(2 * N, F), torch.randn(4096, F)
+    best = math.inf
+    for _ in range(10):
+        start = time.perf_counter()
+        u @ codes.T
+        best = min(best, time.perf_counter() - start)
+    return 2 * 2 * N * F * 4096 / best
+
+
+def _free_bytes() -> float:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _peak_bytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":")[1].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if "model name" in line
+        ]
+        model = names[0] if names else model
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def linear_fit(codes: list[int], seconds: list[float]) -> tuple[float, float]:
+    """(seconds a million codes, largest relative deviation) of t = b C, weighted by 1/t."""
+    weights = [1 / t for t in seconds]
+    b = sum(w * C for w, C in zip(weights, codes, strict=True)) / sum(
+        (w * C) ** 2 for w, C in zip(weights, codes, strict=True)
+    )
+    return b * 1e6, max(abs(b * C / t - 1) for C, t in zip(codes, seconds, strict=True))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record for people, in Markdown."""
+    machine = record["machine"]
+    lines = [
+        "# FALCON loss on a CPU: forward and backward",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['instructions']}; torch {machine['torch']}, "
+        f"Python {machine['python']}; {machine['date']}; {record['seconds']} s; `{record['command']}`.",
+        "",
+        f"Milliseconds, and in brackets the ratio to {BASELINE} of the same process. `matmul`: measured float32 rate. "
+        f"`share`: what auto would reach of it if the {PRODUCTS} products that no version can avoid were all it does. "
+        "`--`: skipped (the JSON says why).",
+        "",
+        "| threads | N | F | C | " + " | ".join(CONTENDERS) + " | matmul GF/s | share |",
+        "|" + "--:|" * (len(CONTENDERS) + 6),
+    ]
+    for row in record["rows"]:
+        seconds = row.get("seconds", {})
+        base = seconds.get(BASELINE)
+        cells = []
+        for name in CONTENDERS:
+            if name not in seconds:
+                cells.append("--")
+            else:
+                ratio = f" ({seconds[name] / base:.2f})" if base else ""
+                cells.append(f"{1e3 * seconds[name]:.3g}{ratio}")
+        sizes = [row["threads"], row["N"], row["F"], row["C"]]
+        ending = [row.get("matmul_gflops", "--"), row.get("share", {}).get("auto", "--")]
+        lines.append("| " + " | ".join(map(str, [*sizes, *cells, *ending])) + " |")
+    lines += [
+        "",
+        "## Peak memory of one step, in a fresh process (MB above the loaded library)",
+        "",
+    ]
+    names = list(dict.fromkeys(row["memory"] for row in record["memory"]))
+    lines += ["| N | F | C | " + " | ".join(names) + " |", "|" + "--:|" * (3 + len(names))]
+    for N, F, C in dict.fromkeys((row["N"], row["F"], row["C"]) for row in record["memory"]):
+        found = {row["memory"]: row for row in record["memory"] if row["C"] == C}
+        cells = [str(found[name].get("peak_mb", "--")) for name in names]
+        lines.append("| " + " | ".join(map(str, [N, F, C, *cells])) + " |")
+    lines += ["", "## Growth with C", ""]
+    for N, F in dict.fromkeys((row["N"], row["F"]) for row in record["rows"]):
+        points = [
+            (row["C"], row["seconds"]["chunked"])
+            for row in record["rows"]
+            if (row["N"], row["F"]) == (N, F)
+            and row["threads"] == 1
+            and "chunked" in row.get("seconds", {})
+        ]
+        if len(points) >= 3:
+            slope, deviation = linear_fit(*(list(x) for x in zip(*points, strict=True)))
+            lines.append(
+                f"- N={N}, F={F}: chunked {slope:.3g} s a million codes, within {deviation:.0%} of a line"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

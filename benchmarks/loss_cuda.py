@@ -1,0 +1,137 @@
+"""Time and memory of the FALCON loss on a GPU, forward and backward, and a roofline.
+
+    python benchmarks/loss_cuda.py            one NVIDIA GPU, about three minutes
+
+Writes benchmarks/results/loss_cuda.json and loss_cuda.md. Median of several runs timed by CUDA events; a unit is one
+product of both views, 2 * 2N * F * C FLOP, at the measured matmul rate of the same precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import build, embeddings, tensors_of_n_times_c
+
+RESULTS = Path(__file__).parent / "results"
+CELLS = ((256, 256, 16384), (1024, 384, 131072), (1024, 384, 524288), (1024, 384, 1048576))
+PRECISIONS = ("bf16", "fp16", "fp32")
+CONTENDERS = ("log_softmax", "compiled", "chunked", "triton", "complete")
+
+
+def main() -> None:
+    """Measure, write the record and the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=10)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("loss_cuda.py needs an NVIDIA GPU: torch.cuda.is_available() is False")
+    rows = [
+        _measure(precision, N, F, C, options.repeats)
+        for N, F, C in CELLS
+        for precision in PRECISIONS
+    ]
+    record = {
+        "command": "python " + " ".join(["benchmarks/loss_cuda.py", *sys.argv[1:]]),
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "date": time.strftime("%Y-%m-%d"),
+        "rows": rows,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "loss_cuda.json").write_text(json.dumps(record, indent=1) + "\n")
+    (RESULTS / "loss_cuda.md").write_text(table(record))
+    print(table(record))
+
+
+def _measure(precision: str, N: int, F: int, C: int, repeats: int) -> dict[str, Any]:
+    rate = _matmul_rate(precision, N, F)
+    row: dict[str, Any] = {"precision": precision, "N": N, "F": F, "C": C, "tflops": rate / 1e12}
+    row["unit_ms"] = 1e3 * 2 * 2 * N * F * C / rate
+    row["ms"], row["peak_mb"], row["skipped"] = {}, {}, {}
+    for name in CONTENDERS:
+        needed = tensors_of_n_times_c(name) * 2 * N * C * 4
+        if needed > 0.9 * torch.cuda.mem_get_info()[0]:
+            row["skipped"][name] = "memory"
+            continue
+        try:
+            row["ms"][name], row["peak_mb"][name] = _time(name, precision, N, F, C, repeats)
+        except Exception as error:  # triton or a compiler may be missing
+            row["skipped"][name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        torch.cuda.empty_cache()
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
+def _time(name: str, precision: str, N: int, F: int, C: int, repeats: int) -> tuple[float, float]:
+    """(median milliseconds, peak megabytes above what the inputs take)."""
+    step = build(name, width=F, num_codes=C, device="cuda")
+    assert step is not None
+    u1, u2 = embeddings(f"x_{precision}", N, F, device="cuda")
+    taken = []
+    for k in range(repeats + 3):
+        u1.grad = u2.grad = None
+        if k == 3:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        step(u1, u2).backward()
+        stop.record()
+        torch.cuda.synchronize()
+        if k >= 3:
+            taken.append(start.elapsed_time(stop))
+    return statistics.median(taken), (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def _matmul_rate(precision: str, N: int, F: int) -> float:
+    """FLOP/s of products of this shape and precision."""
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    u, codes = (torch.randn(n, F, device="cuda", dtype=dtype) for n in (2 * N, 65536))
+    for _ in range(3):
+        u @ codes.T
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(20):
+        u @ codes.T
+    stop.record()
+    torch.cuda.synchronize()
+    return 20 * 2 * 2 * N * F * 65536 / (1e-3 * start.elapsed_time(stop))
+
+
+def table(record: dict[str, Any]) -> str:
+    """The record for people, in Markdown."""
+    lines = [
+        "# FALCON loss on a GPU: forward and backward",
+        "",
+        f"{record['gpu']}; torch {record['torch']}, CUDA {record['cuda']}; {record['date']}; `{record['command']}`.",
+        "",
+        "Milliseconds, in brackets units of 2 * 2N * F * C FLOP at the measured matmul rate, then peak MB.",
+        "",
+        "| precision | N | F | C | matmul TF/s | " + " | ".join(CONTENDERS) + " |",
+        "|" + "--:|" * (5 + len(CONTENDERS)),
+    ]
+    for row in record["rows"]:
+        cells = [
+            f"{row['ms'][name]:.2f} ({row['ms'][name] / row['unit_ms']:.1f}), {row['peak_mb'][name]:.0f} MB"
+            if name in row["ms"]
+            else "--"
+            for name in CONTENDERS
+        ]
+        sizes = [row["precision"], row["N"], row["F"], row["C"], f"{row['tflops']:.0f}"]
+        lines.append("| " + " | ".join(map(str, [*sizes, *cells])) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
