@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from contenders import build, embeddings, tensors_of_n_times_c
 
 RESULTS = Path(__file__).parent / "results"
