@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench-loss bench-digits bench-views bench-cuda clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,5 +27,24 @@ lint: $(VENV)/.installed-test
 test: lint  ## format, lint, types, layers and all tests
 	$(BIN)/python -m pytest -q --durations=10
 
+bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size
+	$(BIN)/python benchmarks/loss.py
+
+bench-digits: $(VENV)/.installed  ## dictionaries on the digits, three seeds each
+	$(BIN)/python benchmarks/digits.py
+
+bench-cuda: $(VENV)/.installed  ## the loss on a GPU, and its kernels against float64
+	$(BIN)/python benchmarks/loss_cuda.py
+
+bench-views: build/bench/.installed  ## images a second against Pillow, kornia and lightly
+	OMP_WAIT_POLICY=PASSIVE build/bench/bin/python benchmarks/views.py
+
+# lightly and torchvision are wanted by this benchmark alone.
+build/bench/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv build/bench
+	build/bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 numpy
+	build/bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . lightly
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -22,6 +22,7 @@ class ReadingConfig:
         image_size: Side of the square that images are resized and cropped to; null keeps their own size, which
             must then be the same for all.
         in_memory: Whether to decode all images at the start; null decides by the free memory.
+        stream: Read parquet files or hub sets piece by piece, for sets larger than memory and disk.
         folder_labels: Whether the folders of folder:PATH name classes (only evaluation reads them).
         holdout: Share of the training images to hold out for evaluation when there is no test part.
         max_unreadable: Largest share of unreadable images that is tolerated; they are listed in skipped.txt.
@@ -29,6 +30,7 @@ class ReadingConfig:
 
     image_size: int | None = None
     in_memory: bool | None = None
+    stream: bool = False
     folder_labels: bool = False
     holdout: float = 0.0
     max_unreadable: float = 0.01

@@ -1,0 +1,106 @@
+"""Which dictionary is best on the digits, and does a running marginal help? Three seeds each.
+
+make bench-digits
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from falcon_ssl import commands
+from falcon_ssl.cli_parser import recipe_path
+from falcon_ssl.config import FalconConfig, RunConfig, from_mapping
+from falcon_ssl.engine.records import read_config
+
+METRICS = ("top1_linear", "top1_knn", "ami_kmeans_z", "ami_kmeans_u", "effective_rank_z")
+SEEDS = (0, 1, 2)
+
+
+def variants() -> dict[str, tuple[FalconConfig, int | None]]:
+    """Name -> (options of the method, batch size or None for the recipe's)."""
+    falcon = FalconConfig()
+    found: dict[str, tuple[FalconConfig, int | None]] = {}
+    for size in (64, 1024, 4096, 16384):
+        found[f"rademacher, C = {size}"] = (replace(falcon, num_codes=size), None)
+    for size in (1024, 4096):
+        found[f"hadamard, C = {size}"] = (
+            replace(falcon, dictionary="hadamard", num_codes=size),
+            None,
+        )
+    for temperature in (0.38, 0.69):
+        found[f"complete, 2^128, temperature {temperature}"] = (
+            replace(falcon, dictionary="complete", temperature=temperature),
+            None,
+        )
+    for matching in ("reverse", "forward"):
+        for momentum in (0.0, 0.9):
+            found[f"rademacher, C = 4096, batch 64, {matching}, marginal momentum {momentum}"] = (
+                replace(falcon, prior_matching=matching, marginal_momentum=momentum),
+                64,
+            )
+    return found
+
+
+def main() -> None:
+    """Run every variant, print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/digits"))
+    options = parser.parse_args()
+    recipe: RunConfig = from_mapping(read_config(Path(recipe_path("digits"))))
+    rows = []
+    for name, (falcon, batch_size) in variants().items():
+        results = []
+        for seed in SEEDS:
+            config = replace(
+                recipe,
+                falcon=falcon,
+                seed=seed,
+                batch_size=batch_size or recipe.batch_size,
+                monitor=replace(recipe.monitor, every_epochs=0),
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                run = commands.pretrain(config, out=Path(folder) / "run")
+                evaluation = commands.evaluate(run)
+            results.append({metric: evaluation[metric] for metric in METRICS})
+        rows.append({"variant": name, "seeds": list(SEEDS), "results": results})
+        print(line(rows[-1]), flush=True)
+    record = {
+        "command": "make bench-digits",
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "rows": rows,
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    header = ["variant", *METRICS]
+    table = [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *map(line, rows)]
+    options.out.with_suffix(".md").write_text(
+        "scikit-learn digits, 30 epochs, recipe `digits`; mean ± standard deviation over seeds 0, 1, 2.\n"
+        f"Command: `make bench-digits`; torch {torch.__version__}.\n\n" + "\n".join(table) + "\n"
+    )
+
+
+def line(row: dict[str, object]) -> str:
+    """One row of the table: mean and standard deviation."""
+    results: list[dict[str, float]] = row["results"]  # type: ignore[assignment]
+    cells = []
+    for metric in METRICS:
+        values = [result[metric] for result in results]
+        digits = 1 if "rank" in metric else 3
+        cells.append(
+            f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+        )
+    return f"| {row['variant']} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
