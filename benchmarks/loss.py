@@ -40,7 +40,7 @@ ROWS, WIDTHS = (64, 256, 1024), (128, 256, 384, 2048)
 CODES = (1024, 16384, 131072, 524288, 1048576)
 TARGETS = ((256, 256, 524288), (64, 2048, 16384))  # always measured, whatever they take
 MEMORY_CELLS = tuple((256, 256, C) for C in CODES)
-LONGEST_STEP = 3.0  # seconds, estimated; longer steps are skipped but for the targets
+LONGEST_STEP = 2.0  # seconds, estimated; longer steps are skipped but for the targets
 PRODUCTS = (
     2  # of 2N x F x C that no version can do without: logits, and the gradient of the embeddings
 )

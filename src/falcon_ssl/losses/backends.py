@@ -74,9 +74,10 @@ def available_backends(dictionary: StreamedDictionary) -> list[str]:
 def _compute_fastest(
     u1_NF: Tensor, u2_NF: Tensor, dictionary: StreamedDictionary, objective: Objective
 ) -> tuple[LossTerms, Tensor]:
-    """Rule of "auto": chunked, which wins from N C = 100 K upwards and ties below; triton on CUDA where it can run.
+    """Rule of "auto": triton on CUDA where it can run, else chunked.
 
-    Measured on CPU by benchmarks/loss.py: 0.3 to 0.6 of the time of dense, and a few per cent of its memory.
+    Measured on CPU (benchmarks/loss.py): chunked takes 0.4 to 0.7 of the time of dense from N C = 4 M upwards and ties
+    with it below, with a few per cent of its memory.
     """
     on_cuda = u1_NF.is_cuda and u1_NF.dtype != torch.float64
     name = "triton" if on_cuda and "triton" in available_backends(dictionary) else "chunked"
