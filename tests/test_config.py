@@ -39,6 +39,11 @@ def test_yaml_round_trip(config: RunConfig) -> None:
         ({"epoch": 3}, "unknown option in the configuration: received epoch, expected one of data"),
         ({"falcon": {"codes": 3}}, "received falcon.codes, expected one of dictionary"),
         ({"falcon": 3}, "falcon is a group of options: received 3, expected a mapping"),
+        ({"epochs": "many"}, "epochs has the wrong type: received 'many', expected int"),
+        ({"epochs": True}, "epochs has the wrong type: received True, expected int"),
+        ({"falcon": {"beta": [1]}}, "falcon.beta has the wrong type: received [1], expected float"),
+        ({"falcon": {"dictionary": "full"}}, "falcon.dictionary has the wrong type"),
+        ({"views": {"scale": [0.2]}}, "views.scale has the wrong type: received [0.2]"),
         ({"epochs": 0}, "epochs is too small: received 0, expected >= 1"),
         ({"batch_size": 1}, "batch_size is too small: received 1, expected >= 2"),
         ({"falcon": {"num_codes": 1}}, "falcon.num_codes is too small: received 1, expected >= 2"),
@@ -53,6 +58,15 @@ def test_bad_values_are_refused_by_name(values: dict[str, Any], message: str) ->
     with pytest.raises(InputError) as error:
         from_mapping(values)
     assert message in str(error.value)
+
+
+def test_yaml_numbers_are_numbers() -> None:
+    """YAML 1.1 reads 1e-8 as a word."""
+    config = from_mapping(
+        yaml.safe_load("falcon: {epsilon: 1e-8, beta: 1}\nviews: {scale: [1e-1, 1]}")
+    )
+    assert (config.falcon.epsilon, config.falcon.beta) == (1e-8, 1.0)
+    assert config.views.scale == (0.1, 1.0)
 
 
 def test_configurations_cannot_be_changed_in_place() -> None:

@@ -6,6 +6,7 @@ pretrain(config, out=...) -> run folder      evaluate(run) -> numbers      repor
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,10 @@ from falcon_ssl.runs import (
     resolve,
     view_shape,
 )
+from falcon_ssl.temperature import effective_temperature
 from falcon_ssl.views import Views, contact_sheet
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["diagnose", "embed", "evaluate", "export", "load_run", "pretrain", "views_sheet"]
 
@@ -84,6 +88,7 @@ def pretrain(
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
+    _log_choices(config, method, accelerator)
     if accelerator.is_main_process and not resume:
         folder.create(config, overwrite=overwrite)
     accelerator.wait_for_everyone()
@@ -198,6 +203,25 @@ def views_sheet(config: RunConfig, *, out: str | Path, num_images: int = 8) -> P
     images = splits.train.images(order[: max(1, num_images)])
     contact_sheet(images, make_views(config), seed=config.seed).save(out)
     return Path(out)
+
+
+def _log_choices(config: RunConfig, method: Method, accelerator: Accelerator) -> None:
+    """What decides speed and sharpness, in two lines."""
+    on = [name for name in ("channels_last", "compile") if getattr(config.engine, name)]
+    logger.info(
+        "%s, %d process(es), precision %s, %s, fused AdamW",
+        accelerator.device,
+        accelerator.num_processes,
+        config.engine.precision,
+        ", ".join(on) or "no memory format or compiler option",
+    )
+    if method.dictionary is not None and method.logit_scale is not None:
+        logger.info(
+            "%s, logit scale %.3g, effective temperature %.3g",
+            method.dictionary,
+            method.logit_scale,
+            effective_temperature(method.dictionary.width, method.logit_scale),
+        )
 
 
 def _accelerator(config: RunConfig, out: str | Path) -> Accelerator:

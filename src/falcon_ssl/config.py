@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from falcon_ssl.errors import InputError
 
@@ -289,6 +291,7 @@ def from_mapping(values: Mapping[str, Any]) -> RunConfig:
 
 
 def _build(kind: Any, values: Mapping[str, Any], *, path: str) -> Any:
+    types = get_type_hints(kind)
     groups = {
         f.name: f.default_factory
         for f in dataclasses.fields(kind)
@@ -312,9 +315,37 @@ def _build(kind: Any, values: Mapping[str, Any], *, path: str) -> Any:
                     expected="a mapping",
                     fix="indent its options below it",
                 )
-            value = _build(groups[key], value, path=f"{path}{key}.")
-        made[key] = tuple(value) if isinstance(value, list) else value
+            made[key] = _build(groups[key], value, path=f"{path}{key}.")
+        else:
+            made[key] = _typed(path + key, value, types[key])
     return kind(**made)
+
+
+def _typed(name: str, value: Any, wanted: Any) -> Any:
+    """``value`` as the type of its option; YAML's own reading of 1e-8 as a word is repaired."""
+    parts = get_args(wanted)
+    if get_origin(wanted) is Literal and value in parts:
+        return value
+    if get_origin(wanted) is tuple and isinstance(value, (list, tuple)):
+        repeated = len(parts) == 2 and parts[1] is Ellipsis
+        if repeated or len(value) == len(parts):
+            kinds = [parts[0]] * len(value) if repeated else parts
+            return tuple(_typed(name, v, k) for v, k in zip(value, kinds, strict=True))
+    if get_origin(wanted) in (Union, UnionType):
+        if value is None:
+            return None
+        return _typed(name, value, next(part for part in parts if part is not type(None)))
+    if wanted is float and not isinstance(value, bool):
+        with suppress(TypeError, ValueError):
+            return float(value)
+    if isinstance(wanted, type) and type(value) is wanted:
+        return value
+    raise InputError(
+        f"{name} has the wrong type",
+        received=repr(value),
+        expected=getattr(wanted, "__name__", None) if isinstance(wanted, type) else wanted,
+        fix="see falcon-ssl pretrain --help",
+    )
 
 
 def _at_least(name: str, value: float, least: float) -> None:
