@@ -1,6 +1,7 @@
 """The command `falcon-ssl`: parses, calls, prints; no maths.
 
-Exit codes: 0 done, 2 bad usage or input (one line on stderr), 1 a run that failed, 130 interrupted.
+Exit codes: 0 done, 1 a run that failed, 2 bad usage or input (one line on stderr), 3 collapsed (an alarm with
+--monitor.on_collapse stop, or diagnose --fail_on_collapse), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jsonargparse import Namespace
 
 from falcon_ssl.cli_parser import build_parser, recipe_path, with_config
 from falcon_ssl.config import RunConfig
-from falcon_ssl.errors import InputError
+from falcon_ssl.errors import CollapseError, InputError
 
 DEMO_RECIPE = "digits"
 
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         sys.stderr.write(f"falcon-ssl: error: {error}\n")
         return 2
+    except CollapseError as error:
+        sys.stderr.write(f"falcon-ssl: collapsed: {error}\n")
+        return 3
     except ArithmeticError as error:
         sys.stderr.write(f"falcon-ssl: the run failed: {error}\n")
         return 1

@@ -21,6 +21,7 @@ from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import SKIPPED
+from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation import AlarmMonitor, Features, QualityMonitor, extract
 from falcon_ssl.judging import best_device, diagnose, evaluate, prior_matching, test_split
 from falcon_ssl.methods import Method, build_method
@@ -64,6 +65,8 @@ def pretrain(
     Raises:
         InputError: Bad options, an existing or missing folder, data that cannot be read.
         falcon_ssl.engine.NonFiniteError: Training met NaN or infinity.
+        CollapseError: An alarm ended the run, as ``monitor.on_collapse = "stop"`` asks; its folder is complete up to
+            that step.
     """
     if overwrite and resume:
         raise InputError(
@@ -92,7 +95,7 @@ def pretrain(
     if accelerator.is_main_process and not resume:
         folder.create(config, overwrite=overwrite)
     accelerator.wait_for_everyone()
-    engine.pretrain(
+    position = engine.pretrain(
         method,
         loader,
         views,
@@ -102,6 +105,8 @@ def pretrain(
         monitors=default_monitors(config, method, splits, views) if monitors is None else monitors,
         resume=resume,
     )
+    if position.stopped_by:
+        raise CollapseError(f"step {position.step}: {'; '.join(position.stopped_by.values())}")
     return folder.path
 
 

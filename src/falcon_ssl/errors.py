@@ -22,3 +22,7 @@ class InputError(ValueError):
 
     def __init__(self, what: str, *, received: object, expected: object, fix: str) -> None:
         super().__init__(f"{what}: received {received}, expected {expected}; {fix}.")
+
+
+class CollapseError(RuntimeError):
+    """A network has collapsed and the user asked to be stopped by that; the command line exits with code 3."""

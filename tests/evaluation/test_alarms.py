@@ -19,6 +19,7 @@ from falcon_ssl.temperature import logit_scale
 C, N, F = 512, 128, 64
 DICTIONARY = RademacherDictionary(C, F, seed=0)
 L = logit_scale(C, 1e-8)
+NETWORK = nn.ModuleDict({"encoder": nn.Identity()})  # a method as far as alarms look at it
 
 
 def noise(*shape: int, seed: int) -> Tensor:
@@ -55,7 +56,7 @@ def watch(
     for step in steps:
         u1, u2 = views(step, kind)
         terms = falcon_loss(u1, u2, dictionary, logit_scale=scale, **loss).as_floats()
-        moment = Moment(step, 0.0, terms, u1, nn.Identity(), is_epoch_end=False)
+        moment = Moment(step, 0.0, terms, u1, NETWORK, is_epoch_end=False)
         seen.append((step, monitor(moment)))
     return seen
 
@@ -104,7 +105,7 @@ def test_same_assignment_under_forward_matching():
 
 def test_views_disagree_when_beta_is_zero():
     text = alarms(watch(monitor(beta=0.0), "strangers", beta=0.0))["views_disagree"]
-    assert "is beta too small?" in text
+    assert "is beta too small" in text
 
 
 def test_few_directions():
@@ -116,7 +117,7 @@ def test_few_directions():
 
 def test_few_codes():
     text = alarms(watch(monitor(), "few codes"))["few_codes"]
-    assert text == "for 200 steps: 3 of 512 codes used by 128 images"
+    assert text == "for 200 steps: 3 of 512 codes used by 128 images: is beta too large?"
 
 
 def test_embeddings_are_watched_without_codes_and_terms():
@@ -127,9 +128,43 @@ def test_embeddings_are_watched_without_codes_and_terms():
 def test_equal_embeddings_have_no_direction_at_all():
     watcher = AlarmMonitor(patience=0)
     u = normalize(torch.ones(N, F), dim=1)
-    observed = watcher(Moment(0, 0.0, {}, u, nn.Identity(), is_epoch_end=False))
+    observed = watcher(Moment(0, 0.0, {}, u, NETWORK, is_epoch_end=False))
     assert observed.alarms["few_directions"].startswith("for 0 steps: 0 of 64 embedding directions")
     assert observed.metrics["effective_rank_u"] == 0
+
+
+def test_frozen_encoder():
+    network = nn.ModuleDict({"encoder": nn.Linear(3, 2)})
+    watcher = AlarmMonitor(patience=20, every=5)
+
+    def look(step: int) -> dict[str, str]:
+        u, _ = views(step, "healthy")
+        return dict(watcher(Moment(step, 0.0, {}, u, network, is_epoch_end=False)).alarms)
+
+    def move() -> None:
+        with torch.no_grad():
+            network["encoder"].weight[0, 0] += 1e-6  # as little as the end of a schedule moves it
+
+    for step in range(0, 60, 5):
+        move()
+        assert look(step) == {}
+    words = "the weights of the encoder do not change: is it frozen?"
+    found = [look(step) for step in range(60, 100, 5)]
+    assert [f for f in found if f] == [{"frozen_encoder": f"for 20 steps: {words}"}]
+    move()
+    assert look(100) == {}
+
+
+def test_a_soft_complete_dictionary_is_uniform_rather_than_collapsed():
+    width, scale = 128, 1.1
+    complete = CompleteDictionary(width)
+    watcher = AlarmMonitor(
+        complete, logit_scale=scale, prior_matching="renyi2", batch_size=N, patience=0
+    )
+    u1, u2 = (normalize(noise(N, width, seed=seed), dim=1) for seed in (0, 1))
+    terms = falcon_loss(u1, u2, complete, logit_scale=scale).as_floats()
+    observed = watcher(Moment(0, 0.0, terms, u1, NETWORK, is_epoch_end=False))
+    assert list(observed.alarms) == ["uniform_assignment"]
 
 
 @pytest.mark.parametrize("kind", ["healthy", "same"])
@@ -150,7 +185,7 @@ def test_the_complete_dictionary_is_judged_by_what_its_entropy_can_do(kind):
     for step in range(0, 260, 10):
         u1, u2 = batch(step)
         terms = falcon_loss(u1, u2, complete, logit_scale=scale).as_floats()
-        observed = watcher(Moment(step, 0.0, terms, u1, nn.Identity(), is_epoch_end=False))
+        observed = watcher(Moment(step, 0.0, terms, u1, NETWORK, is_epoch_end=False))
         found |= observed.alarms
     assert observed.metrics["codes_used"] == (N if kind == "healthy" else 1)
     if kind == "healthy":
@@ -241,7 +276,8 @@ def train(*, beta: float = 1.0, batch_norm: bool = True, epsilon: float = 1e-8) 
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()
-        moment = Moment(step, 0.0, loss.as_floats(), u1.detach(), nn.Identity(), is_epoch_end=False)
+        network = nn.ModuleDict({"encoder": encoder})
+        moment = Moment(step, 0.0, loss.as_floats(), u1.detach(), network, is_epoch_end=False)
         found |= watcher(moment).alarms
     return found
 

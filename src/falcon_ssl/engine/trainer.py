@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,6 +61,7 @@ class Position:
 
     step: int = 0
     seconds: float = 0.0
+    stopped_by: Mapping[str, str] = field(default_factory=dict)  # alarms that ended the run early
 
 
 def pretrain(
@@ -197,6 +198,9 @@ def pretrain(
                     for observation in seen:
                         progress.warn(position.step, observation.alarms)
                     if any(observation.stop for observation in seen):
+                        position.stopped_by = {
+                            name: text for o in seen if o.stop for name, text in o.alarms.items()
+                        }
                         save()
                         return _finish(folder, accelerator, method, position, clock)
             if (epoch + 1) % config.engine.checkpoint_every == 0 or epoch + 1 == config.epochs:

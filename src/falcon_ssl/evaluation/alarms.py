@@ -1,8 +1,9 @@
 """Alarms: a run that has collapsed says so in plain words while it trains, not 200 epochs later.
 
 Two kinds of evidence. The loss terms, which are there anyway: mutual information between samples and codes, entropy,
-consistency. And now and then a look at some rows of the batch: the directions and codes that embeddings use. An alarm
-is given when its sign has been there for `PATIENCE` steps on end; once, and again if it returns.
+consistency. And now and then a look at some rows of the batch, for the directions and codes that embeddings use, and
+at the weights of the encoder. An alarm is given when its sign has been there for `PATIENCE` steps on end; once, and
+again if it returns.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from falcon_ssl.checks import check_at_least, check_choice
 from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.distributed import all_gather_rows, world_size
-from falcon_ssl.evaluation.certificate import PriorMatching, certify, least_entropy
+from falcon_ssl.evaluation.certificate import LN2, PriorMatching, certify
 from falcon_ssl.evaluation.codes import nearest_codes
 from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
+from falcon_ssl.methods import Method
 from falcon_ssl.monitor import Moment, Observation
 
 PATIENCE = 200  # steps
@@ -39,16 +41,17 @@ class AlarmMonitor:
 
     The alarms, each with the sign that gives it:
 
-        uniform_assignment   entropy of the assignments within 1 % of log C
+        uniform_assignment   entropy so near to log C that less than 1 % of what the batch could carry is possible
         same_assignment      mutual information below 1 % of what the batch could carry; with forward matching, which
                              does not tell it: loss within 1 % of (1 + beta) log C
         views_disagree       consistency at least as large as the mutual information: the code of one view says
                              nothing about the code of the other
         few_directions       99 % of the variance of u in at most 5 % of the directions there could be
         few_codes            at most 5 % of the codes that the rows could use
+        frozen_encoder       no weight of the encoder differs from what it was at the last look
 
-    The first of the first three that applies is given. They need the terms of a FALCON loss; the last two need nothing
-    but embeddings, so they watch other methods too.
+    The first of the first three that applies is given. They need the terms of a FALCON loss; the others watch other
+    methods too.
 
     Args:
         dictionary: Codes that embeddings are assigned to; None for methods without codes.
@@ -100,6 +103,7 @@ class AlarmMonitor:
         self._since: dict[str, int] = {}  # step at which a sign that is there now was first seen
         self._told: set[str] = set()  # signs that are there now and have been told
         self._looked: int | None = None  # step of the last look at the embeddings
+        self._weights: float | None = None  # sum of the encoder's weights at that look
 
     def __call__(self, moment: Moment) -> Observation:
         """Metrics of this step, and the alarms that begin with it."""
@@ -110,25 +114,30 @@ class AlarmMonitor:
         if self._looked is None or moment.step - self._looked >= self._every:
             self._looked = moment.step
             seen, more = _look(moment.u_NF, self._dictionary)
-            metrics, signs = metrics | seen, signs | more
+            metrics, signs = metrics | seen, signs | more | self._compare_weights(moment.method)
         alarms = self._ring(moment.step, signs)
         return Observation(metrics=metrics, alarms=alarms, stop=self._stops and bool(alarms))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and names: a resumed run gives the alarms that it would have given."""
-        return {"since": dict(self._since), "told": sorted(self._told), "looked": self._looked}
+        return {
+            "since": dict(self._since),
+            "told": sorted(self._told),
+            "looked": self._looked,
+            "weights": self._weights,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict``."""
         self._since = dict(state["since"])
         self._told = set(state["told"])
         self._looked = state["looked"]
+        self._weights = state["weights"]
 
     def _read(
         self, terms: Mapping[str, float], dictionary: Dictionary, logit_scale: float
     ) -> tuple[dict[str, float], Signs]:
         """What the loss terms say; in nats unless the name says bits."""
-        complete = isinstance(dictionary, CompleteDictionary)
         num_codes = dictionary.num_codes
         log_codes = math.log(num_codes)
         certificate = certify(
@@ -138,18 +147,15 @@ class AlarmMonitor:
             beta=self._beta,
             prior_matching=self._prior_matching,
             batch_size=self._batch_size,
-            complete=complete,
+            complete=isinstance(dictionary, CompleteDictionary),
         )
-        bits = certificate.mutual_information_bits if self._uniform_prior else None
-        # How far below log C the entropy can get: all the way on a finite dictionary, a little on the complete one.
-        depth = (
-            log_codes - least_entropy(num_codes, logit_scale, complete=True)
-            if complete
-            else log_codes
-        )
+        bits = shared_bits = None
+        if self._uniform_prior:
+            bits, shared_bits = certificate.mutual_information_bits, certificate.shared_bits
         loss, collapsed_loss = certificate.loss, (1 + self._beta) * log_codes
         words = None
-        if log_codes - terms["entropy"] <= NEAR * depth:
+        # Mutual information is log C - D - entropy, so this is the most that these assignments could carry.
+        if log_codes - terms["entropy"] <= NEAR * certificate.max_bits * LN2:
             name = "uniform_assignment"
             words = f"invariance term at log C = {log_codes:.3g}: the assignment is uniform, is the temperature right?"
         elif bits is not None and bits <= NEAR * certificate.max_bits:
@@ -163,13 +169,25 @@ class AlarmMonitor:
         ):
             name = "same_assignment"
             words = f"loss {loss:.3g} within 1 % of (1 + beta) log C: every sample gets the same assignment"
-        elif bits is not None and terms["consistency"] >= bits * math.log(2):
+        elif shared_bits is not None and shared_bits <= 0:
             name = "views_disagree"
-            words = "the code of one view says nothing about that of the other: is beta too small?"
+            words = (
+                "the code of one view says nothing about that of the other: is beta too small, the temperature too low,"
+                " or does the encoder not learn?"
+            )
         signs: Signs = dict.fromkeys(TERM_ALARMS)
         if words is not None:
             signs[name] = words
         return ({} if bits is None else {"mutual_information_bits": bits}), signs
+
+    def _compare_weights(self, method: Method) -> Signs:
+        """Whether the encoder has moved since the last look; nothing about an encoder without weights."""
+        before, self._weights = self._weights, _sum_of_weights(method.encoder)
+        if self._weights is None:
+            return {}
+        is_still = self._weights == before
+        words = "the weights of the encoder do not change: is it frozen?"
+        return {"frozen_encoder": words if is_still else None}
 
     def _ring(self, step: int, signs: Signs) -> dict[str, str]:
         """Alarms of the signs that have been there long enough and were not told yet."""
@@ -204,11 +222,18 @@ def _look(u_NF: Tensor, dictionary: Dictionary | None) -> tuple[dict[str, float]
         codes = _num_codes_used(u_RF, dictionary)
         metrics["codes_used"] = float(codes)
         signs["few_codes"] = (
-            f"{codes} of {_count(dictionary)} codes used by {num_rows} images"
+            f"{codes} of {_count(dictionary)} codes used by {num_rows} images: is beta too large?"
             if _is_few(codes, min(dictionary.num_codes, num_rows))
             else None
         )
     return metrics, signs
+
+
+@torch.no_grad()
+def _sum_of_weights(encoder: nn.Module) -> float | None:
+    """A fingerprint: weights that an optimizer moves do not keep their sum. None without weights."""
+    sums = [weight.sum(dtype=torch.float64) for weight in encoder.parameters()]
+    return float(torch.stack(sums).sum()) if sums else None
 
 
 def _is_few(used: int, most: int) -> bool:

@@ -42,6 +42,8 @@ class Certificate:
         certified: Whether the loss is below that threshold, by more than rounding.
         mutual_information_bits: Bits of code that the batch carries about its samples; None where the terms do not
             tell (forward matching, priors that are not uniform).
+        shared_bits: Mutual information minus consistency: bits about a sample that the code of one view tells and that
+            of the other knows, see `certify`; negative when guessing would do better. None where the former is.
         max_bits: log2 min(N, C), the most it could carry.
         sentence: The verdict in plain words.
     """
@@ -54,6 +56,7 @@ class Certificate:
     collapse_threshold: float | None
     certified: bool
     mutual_information_bits: float | None
+    shared_bits: float | None
     max_bits: float
     sentence: str
 
@@ -82,6 +85,14 @@ def certify(
 
     With reverse matching and a uniform prior, MI(sample; code) = log C - D - entropy. The Renyi-2 divergence is at
     least the KL divergence, so with renyi2 the same expression is a lower bound of the mutual information.
+
+    Let J be a code drawn from the assignment p of one view, and let the assignment p' of the other view X' guess it.
+    Any guess bounds the mutual information from below (Barber & Agakov, 2003):
+
+        MI(J; X') >= H(J) + E log p'(J | X') = log C - D - invariance = MI(sample; code) - consistency
+
+    These are the shared bits. Neither beta nor the temperature is part of the definition, so runs that differ in them
+    can be compared.
 
     Args:
         terms: Loss terms in nats, as of ``LossTerms.as_floats()``; other names are of no interest.
@@ -125,10 +136,11 @@ def certify(
     least_prior = 0.0 if prior_matching != "forward" else _entropy(num_codes, prior)
     threshold = collapse_threshold(num_codes, beta, prior_matching, prior=prior)
     max_bits = math.log2(min(batch_size, num_codes))
-    bits = None
+    bits = shared_bits = None
     if prior is None and prior_matching != "forward":
         nats = math.log(num_codes) - terms["prior_matching"] - terms["entropy"]
         bits = max(0.0, nats) / LN2
+        shared_bits = (nats - terms["consistency"]) / LN2
     loss = terms["total"]
     return Certificate(
         loss=loss,
@@ -139,6 +151,7 @@ def certify(
         collapse_threshold=threshold,
         certified=_is_below(loss, threshold),
         mutual_information_bits=bits,
+        shared_bits=shared_bits,
         max_bits=max_bits,
         sentence=_sentence(loss, threshold, bits, max_bits, at_least=prior_matching == "renyi2"),
     )
