@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jsonargparse import Namespace
 
@@ -20,6 +20,7 @@ from falcon_ssl.config import RunConfig
 from falcon_ssl.errors import CollapseError, InputError
 
 DEMO_RECIPE = "digits"
+_Number = TypeVar("_Number", int, float)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,11 +125,25 @@ def _sweep(options: Namespace) -> None:
     page = studies.sweep(
         _run_config(options),
         out=options.out,
-        num_codes=_integers("num_codes", options.num_codes),
-        seeds=_integers("seeds", options.seeds),
+        num_codes=_numbers(int, "num_codes", options.num_codes),
+        seeds=_numbers(int, "seeds", options.seeds),
         complete=options.complete,
     )
     print(f"report: {page}")
+
+
+def _tune(options: Namespace) -> None:
+    from falcon_ssl import studies
+
+    tuning = studies.tune(
+        _run_config(options),
+        out=options.out,
+        betas=_numbers(float, "betas", options.betas),
+        temperatures=_numbers(float, "temperatures", options.temperatures),
+        seeds=_numbers(int, "seeds", options.seeds),
+    )
+    _print_tuning(tuning)
+    print(f"all numbers: {Path(options.out) / 'tune.json'}")
 
 
 _COMMANDS: dict[str, Callable[[Namespace], None]] = {
@@ -141,6 +156,7 @@ _COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "export": _export,
     "views": _views,
     "sweep": _sweep,
+    "tune": _tune,
 }
 
 
@@ -148,15 +164,16 @@ def _run_config(options: Namespace) -> RunConfig:
     return RunConfig(**{field.name: options[field.name] for field in fields(RunConfig)})
 
 
-def _integers(name: str, text: str) -> list[int]:
+def _numbers(kind: Callable[[str], _Number], name: str, text: str) -> list[_Number]:
     try:
-        return [int(word) for word in text.split(",")]
+        return [kind(word) for word in text.split(",")]
     except ValueError as error:
+        whole = "whole " if kind is int else ""
         raise InputError(
-            f"--{name} is not a list of whole numbers",
+            f"--{name} is not a list of {whole}numbers",
             received=repr(text),
-            expected="numbers with commas between them",
-            fix=f"write --{name} 64,256",
+            expected=f"{whole}numbers with commas between them",
+            fix=f"write them as in --{name} 1,2",
         ) from error
 
 
@@ -196,6 +213,36 @@ def _print_evaluation(evaluation: dict[str, Any]) -> None:
     Console().print(table)
     if evaluation["certificate"]:
         print(evaluation["certificate"]["sentence"])
+
+
+def _print_tuning(tuning: Any) -> None:
+    """All settings, the chosen one marked, and what to do with it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    labelled = list(tuning.by_labels)
+    table = Table(title="chosen: the largest RankMe that has not collapsed")
+    for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labelled):
+        table.add_column(column, justify="right" if column else "left")
+    for one in tuning.candidates:
+        bits = "" if one.shared_bits is None else f"{one.shared_bits:.2f}"
+        table.add_row(
+            "→" if one is tuning.chosen else "",
+            *(f"{value:g}" for value in one.options.values()),
+            f"{one.rankme:.1f}",
+            bits,
+            "collapsed" if one.collapsed else one.verdict,
+            *(f"{one.by_labels[name]:.4f}" for name in labelled),
+        )
+    Console().print(table)
+    for name, found in tuning.by_labels.items():
+        print(
+            f"{name}, which the choice did not see: {found['chosen']:.4f}; best of all {found['best']:.4f}"
+        )
+    options = " ".join(
+        f"--falcon.{name} {value:g}" for name, value in tuning.chosen.options.items()
+    )
+    print(f"use: {options}")
 
 
 def _print_diagnosis(diagnosis: Any) -> None:

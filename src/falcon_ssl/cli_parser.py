@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
 
-from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from falcon_ssl._version import __version__
+from falcon_ssl.cli_help import Formatter, Parser
 from falcon_ssl.config import RunConfig
 from falcon_ssl.errors import InputError
 
-CONFIGURED = ("pretrain", "sweep", "views")  # commands that take the options of a run
+CONFIGURED = ("pretrain", "sweep", "tune", "views")  # commands that take the options of a run
 
 
-class _Parser(ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        first = next(line.strip() for line in message.splitlines() if line.strip())
-        sys.stderr.write(f"falcon-ssl: error: {first} (falcon-ssl --help)\n")
-        sys.exit(2)
-
-
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """All commands with all options."""
-    parser = _Parser(
+    parser = Parser(
         prog="falcon-ssl",
         description="Collapse-proof self-supervised pretraining of image encoders (FALCON, arXiv 2410.04959).",
         version=__version__,
+        formatter_class=Formatter,
     )
     commands = parser.add_subcommands(required=True, dest="command")
 
-    def add(name: str, text: str) -> ArgumentParser:
-        command = _Parser(description=text)
+    def add(name: str, text: str) -> Parser:
+        command = Parser(description=text, formatter_class=Formatter)
         if name in CONFIGURED:
             _add_run_options(command)
         commands.add_subcommand(name, command, help=text[0].lower() + text[1:].rstrip("."))
@@ -105,6 +96,19 @@ def build_parser() -> ArgumentParser:
     sweep.add_argument(
         "--complete", type=bool, default=True, help="Add the complete dictionary as the last point."
     )
+
+    tune = add(
+        "tune", "Choose beta and temperature without labels, by trying pairs; skips what is done."
+    )
+    tune.add_argument("--out", type=str, required=True, help="Folder of the runs and of tune.json.")
+    tune.add_argument("--betas", type=str, default="0.5,1,2", help="Weights, with commas.")
+    tune.add_argument(
+        "--temperatures",
+        type=str,
+        default="0.2,0.4,0.8",
+        help="Effective temperatures, with commas.",
+    )
+    tune.add_argument("--seeds", type=str, default="0", help="Seeds, with commas.")
     return parser
 
 
@@ -155,7 +159,7 @@ def with_config(arguments: list[str]) -> list[str]:
     return done
 
 
-def _add_run_options(parser: ArgumentParser) -> None:
+def _add_run_options(parser: Parser) -> None:
     parser.add_argument(
         "--config",
         action=ActionConfigFile,
@@ -164,7 +168,7 @@ def _add_run_options(parser: ArgumentParser) -> None:
     parser.add_class_arguments(RunConfig, as_group=False)
 
 
-def _add_overwrite(parser: ArgumentParser) -> None:
+def _add_overwrite(parser: Parser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="Delete the run folder first, if there is one."
     )

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import torch
 
 from falcon_ssl import commands
-from falcon_ssl.config import RunConfig
+from falcon_ssl.checks import InputError
+from falcon_ssl.config import FalconConfig, RunConfig
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.engine.records import environment, write_text
+from falcon_ssl.errors import CollapseError
+from falcon_ssl.evaluation.rules import worst
+from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
 from falcon_ssl.report import build_sweep
+from falcon_ssl.runs import check_same_run, open_data, resolve
 
 logger = logging.getLogger(__name__)
+
+BETAS = (0.5, 1.0, 2.0)
+TEMPERATURES = (0.2, 0.4, 0.8)
+RULE = "largest effective rank of z (RankMe) among settings that have not collapsed"
 
 
 def sweep(
@@ -37,7 +54,7 @@ def sweep(
         The page.
 
     Raises:
-        InputError: As `commands.pretrain`.
+        InputError: As `commands.pretrain`, or ``out`` holds runs with other options.
     """
     sizes = {
         f"{config.falcon.dictionary}-{size}": replace(config.falcon, num_codes=size)
@@ -45,21 +62,129 @@ def sweep(
     }
     if complete:
         sizes["complete"] = replace(config.falcon, dictionary="complete")
-    runs = []
-    for name, falcon in sizes.items():
-        for seed in seeds:
-            run = Path(out) / f"{name}-seed{seed}"
-            runs.append(run)
-            if (run / "evaluation.json").is_file():
-                logger.info("%s: done before", run)
-                continue
-            logger.info("%s", run)
-            commands.pretrain(
-                replace(config, falcon=falcon, seed=seed), out=run, resume=_can_resume(run)
-            )
-            commands.evaluate(run)
-    return build_sweep(runs, Path(out) / "sweep.html")
+    runs = _train_all(config, sizes, seeds, Path(out))
+    return build_sweep([run for runs_ in runs.values() for run in runs_], Path(out) / "sweep.html")
+
+
+class Tuning(NamedTuple):
+    """What `tune` found.
+
+    Args:
+        chosen: The setting to use; its options are ``beta`` and ``temperature``.
+        candidates: All settings.
+        by_labels: How near the choice comes to the best by labels; empty without labels.
+    """
+
+    chosen: Candidate
+    candidates: list[Candidate]
+    by_labels: dict[str, dict[str, float]]
+
+
+def tune(
+    config: RunConfig,
+    *,
+    out: str | Path,
+    betas: Sequence[float] = BETAS,
+    temperatures: Sequence[float] = TEMPERATURES,
+    seeds: Sequence[int] = (0,),
+) -> Tuning:
+    """Choose beta and the effective temperature F / logit_scale^2 without labels.
+
+    Trains every pair of the two and takes the one of largest RankMe that has not collapsed, see
+    `falcon_ssl.evaluation.selection`. Where there are labels, they only tell how good that choice was.
+    Runs that are finished are skipped, runs that were stopped go on.
+
+    Args:
+        config: What all runs share.
+        out: Folder of the runs and of the record ``tune.json``.
+        betas: Weights of the invariance term.
+        temperatures: Effective temperatures.
+        seeds: Seeds of the runs; measures are averaged over them.
+
+    Returns:
+        The choice and all settings.
+
+    Raises:
+        InputError: As `sweep`, or ``falcon.epsilon`` is set, which states a temperature.
+        CollapseError: Every setting has collapsed.
+    """
+    if config.falcon.epsilon is not None:
+        raise InputError(
+            "tune chooses the temperature, which epsilon states too",
+            received=f"falcon.epsilon={config.falcon.epsilon}",
+            expected="no epsilon",
+            fix="leave it out",
+        )
+    grid = {
+        f"beta{beta:g}-temperature{temperature:g}": replace(
+            config.falcon, beta=beta, temperature=temperature
+        )
+        for beta, temperature in product(betas, temperatures)
+    }
+    runs = _train_all(config, grid, seeds, Path(out))
+    candidates = [_candidate(grid[name], runs[name]) for name in grid]
+    chosen = choose(candidates)
+    if chosen is None:
+        raise CollapseError(f"every one of {len(candidates)} settings; see falcon-ssl diagnose")
+    by_labels = judge_choice(candidates, chosen)
+    record = {
+        "rule": RULE,
+        "chosen": dict(chosen.options),
+        "by_labels": by_labels,
+        "seeds": list(seeds),
+        "candidates": [asdict(candidate) for candidate in candidates],
+        "about": {"data": config.data, "epochs": config.epochs}
+        | environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+    }
+    write_text(Path(out) / "tune.json", json.dumps(record, indent=1) + "\n")
+    return Tuning(chosen, candidates, by_labels)
+
+
+def _train_all(
+    config: RunConfig, settings: Mapping[str, FalconConfig], seeds: Sequence[int], out: Path
+) -> dict[str, list[Path]]:
+    """Train and judge every setting with every seed, unless that is done; the run folders by name of the setting."""
+    runs: dict[str, list[Path]] = {name: [] for name in settings}
+    resolved = resolve(config, open_data(config).train)
+    for (name, falcon), seed in product(settings.items(), seeds):
+        run = out / f"{name}-seed{seed}"
+        runs[name].append(run)
+        own = replace(resolved, falcon=falcon, seed=seed)
+        if (run / "evaluation.json").is_file():
+            check_same_run(RunFolder.open(run), own)
+            logger.info("%s: done before", run)
+            continue
+        logger.info("%s", run)
+        try:
+            commands.pretrain(own, out=run, resume=_can_resume(run))
+        except CollapseError as error:  # a finding of the study, not its end
+            logger.warning("%s: collapsed: %s", run, error)
+        commands.evaluate(run)
+    return runs
 
 
 def _can_resume(run: Path) -> bool:
     return (run / "checkpoint" / "state.json").is_file()
+
+
+def _candidate(falcon: FalconConfig, runs: Sequence[Path]) -> Candidate:
+    """Measures of one setting, averaged over its runs."""
+    assert falcon.temperature is not None
+    evaluations = [_read(run / "evaluation.json") for run in runs]
+    diagnoses = [_read(run / "diagnosis.json") for run in runs]
+    bits = [evaluation["certificate"]["shared_bits"] for evaluation in evaluations]
+    return Candidate(
+        options={"beta": falcon.beta, "temperature": falcon.temperature},
+        rankme=mean(evaluation["effective_rank_z"] for evaluation in evaluations),
+        shared_bits=None if None in bits else mean(bits),
+        verdict=worst(diagnosis["verdict"] for diagnosis in diagnoses),
+        by_labels={
+            name: mean(evaluation[name] for evaluation in evaluations)
+            for name in ("top1_linear", "top1_knn")
+            if all(name in evaluation for evaluation in evaluations)
+        },
+    )
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,105 @@
+"""Choosing options without labels: which of several trained settings to take, and how good that choice was.
+
+The rule: leave out settings that collapsed; of the others take the one whose representations have the largest effective
+rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta and temperature. Why
+not the most shared bits: at a given temperature beta = 1 maximises them by definition, and a lower temperature allows
+more of them whether or not the representations gain; they only have to be positive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from falcon_ssl.evaluation.rules import Verdict
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting, its measures averaged over seeds.
+
+    Args:
+        options: What sets it apart, by name.
+        rankme: Effective rank of z on held-out images.
+        shared_bits: See `certify`; None where the loss does not tell.
+        verdict: Of the diagnosis; the worst over seeds.
+        by_labels: Accuracies by name; empty without labels. The choice does not read them.
+    """
+
+    options: Mapping[str, float]
+    rankme: float
+    shared_bits: float | None
+    verdict: Verdict
+    by_labels: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether the diagnosis says so, or the views share nothing."""
+        shares_nothing = self.shared_bits is not None and self.shared_bits <= 0
+        return self.verdict == "collapsed" or shares_nothing
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The setting of largest RankMe among those that have not collapsed, the first on ties; None if all have.
+
+    Example:
+        >>> narrow = Candidate({"beta": 0.5}, rankme=40.0, shared_bits=1.7, verdict="healthy")
+        >>> wide = Candidate({"beta": 1.0}, rankme=60.0, shared_bits=3.2, verdict="healthy")
+        >>> noise = Candidate({"beta": 0.0}, rankme=90.0, shared_bits=-0.9, verdict="healthy")
+        >>> choose([narrow, wide, noise]).options
+        {'beta': 1.0}
+    """
+    alive = [candidate for candidate in candidates if not candidate.collapsed]
+    return max(alive, key=lambda candidate: candidate.rankme, default=None)
+
+
+def judge_choice(candidates: Sequence[Candidate], chosen: Candidate) -> dict[str, dict[str, float]]:
+    """How near a choice without labels comes to the best by labels.
+
+    Returns:
+        For each accuracy: that of the ``chosen`` setting, the ``best`` and ``worst`` of all, and the rank correlation
+        (Spearman) of RankMe and of the shared bits with it over all settings, where it is defined.
+    """
+    found = {}
+    for name in chosen.by_labels:
+        accuracy = [candidate.by_labels[name] for candidate in candidates]
+        found[name] = {
+            "chosen": chosen.by_labels[name],
+            "best": max(accuracy),
+            "worst": min(accuracy),
+        }
+        measures = {
+            "rankme": [candidate.rankme for candidate in candidates],
+            "shared_bits": [candidate.shared_bits for candidate in candidates],
+        }
+        for measure, values in measures.items():
+            known = [value for value in values if value is not None]
+            correlation = rank_correlation(known, accuracy) if len(known) == len(values) else None
+            if correlation is not None:
+                found[name][f"correlation_{measure}"] = correlation
+    return found
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's rank correlation, equal values sharing their mean rank; None when either is constant.
+
+    Example:
+        >>> rank_correlation([1, 2, 3], [10, 30, 20])
+        0.5
+    """
+    ranks_2N = np.stack([_ranks(x), _ranks(y)])
+    ranks_2N -= ranks_2N.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(ranks_2N, axis=1)
+    if not norms.all():
+        return None
+    return round(float(ranks_2N[0] @ ranks_2N[1]) / math.prod(norms.tolist()), 12)
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    _, index, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = counts.cumsum().astype(np.float64)
+    mean_rank: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = (last - (counts - 1) / 2)[index]
+    return mean_rank
