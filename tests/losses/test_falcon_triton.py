@@ -7,6 +7,7 @@ from tolerances import FLOOR, relative_error
 
 from falcon_ssl import InputError, RademacherDictionary, falcon_loss
 from falcon_ssl.dictionary_hadamard import HadamardDictionary
+from falcon_ssl.losses import backends
 
 pytest.importorskip("triton", reason="triton is not installed")
 GPU = torch.cuda.is_available()
@@ -73,3 +74,24 @@ def test_what_it_cannot_compute():
         falcon_loss(
             u1.float(), u2.float(), HadamardDictionary(50, 16), logit_scale=4.0, backend="triton"
         )
+
+
+def test_auto_trusts_the_kernels_only_where_they_agree(monkeypatch, caplog):
+    device = torch.device(DEVICE)
+    backends.triton_agrees.cache_clear()
+    assert backends.triton_agrees(device)
+
+    def wrong(u1, u2, dictionary, objective):
+        terms, log_m = backends.falcon_loss_chunked(u1, u2, dictionary, objective)
+        return terms._replace(total=1.1 * terms.total), log_m
+
+    def broken(u1, u2, dictionary, objective):
+        raise RuntimeError("ptxas says no")
+
+    for compute, reason in ((wrong, "off by 10.0%"), (broken, "ptxas says no")):
+        backends.triton_agrees.cache_clear()
+        monkeypatch.setattr(backends, "_compute_triton", compute)
+        with caplog.at_level("WARNING", logger="falcon_ssl"):
+            assert not backends.triton_agrees(device)
+        assert reason in caplog.text
+    backends.triton_agrees.cache_clear()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from falcon_ssl.checks import InputError, check_at_least, check_choice
 from falcon_ssl.dictionary import RademacherDictionary, StreamedDictionary
+from falcon_ssl.distributed import world_size
 from falcon_ssl.losses.falcon_chunked import falcon_loss_chunked
 from falcon_ssl.losses.falcon_dense import falcon_loss_dense
 from falcon_ssl.losses.falcon_reference import falcon_loss_reference
@@ -74,17 +77,58 @@ def available_backends(dictionary: StreamedDictionary) -> list[str]:
 def _compute_fastest(
     u1_NF: Tensor, u2_NF: Tensor, dictionary: StreamedDictionary, objective: Objective
 ) -> tuple[LossTerms, Tensor]:
-    """Rule of "auto": triton on CUDA where it can run, else chunked.
+    """Rule of "auto": triton on a GPU where it can run and passes its check, else chunked.
 
     Measured on CPU (benchmarks/loss.py): chunked takes 0.4 to 0.7 of the time of dense from N C = 4 M upwards and ties
     with it below, with a few per cent of its memory.
     """
-    on_cuda = u1_NF.is_cuda and u1_NF.dtype != torch.float64
-    name = "triton" if on_cuda and "triton" in available_backends(dictionary) else "chunked"
-    if on_cuda and name == "chunked" and isinstance(dictionary, RademacherDictionary):
-        _log_once("triton is not installed: the loss runs as chunked PyTorch")
+    name = "chunked"
+    if u1_NF.is_cuda and u1_NF.dtype != torch.float64:
+        if "triton" not in available_backends(dictionary):
+            if isinstance(dictionary, RademacherDictionary):
+                _log_once("triton is not installed: the loss runs as chunked PyTorch")
+        elif triton_agrees(u1_NF.device):
+            name = "triton"
     _log_once(f"the FALCON loss runs on the {name} back end")
     return _BACKENDS[name](u1_NF, u2_NF, dictionary, objective)
+
+
+@functools.cache
+def triton_agrees(device: torch.device) -> bool:
+    """Whether the kernels, compiled for this device, give what chunked gives on a small problem.
+
+    A kernel that a driver or compiler breaks must not break a training run: "auto" asks once a process and device.
+
+    Args:
+        device: Where the kernels would run.
+
+    Returns:
+        False, with a log line, when they fail or differ by more than 1 %.
+    """
+    dictionary = RademacherDictionary(200, 32, seed=0)
+    u_VNF = torch.randn(2, 24, 32, generator=torch.Generator().manual_seed(0)).to(device)
+    u_VNF = normalize(u_VNF, dim=2).requires_grad_()
+    objective = Objective(
+        logit_scale=18.0,
+        beta=1.0,
+        prior_matching="reverse",
+        symmetric=True,
+        num_rows=24 * world_size(),
+        log_prior_C=torch.full((200,), -math.log(200), device=device),
+    )
+    gradients = []
+    try:
+        for compute in (falcon_loss_chunked, _compute_triton):
+            with torch.enable_grad():
+                terms, _ = compute(u_VNF[0], u_VNF[1], dictionary, objective)
+            gradients.append(torch.autograd.grad(terms.total, u_VNF)[0])
+        error = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
+        reason = "" if error < 0.01 else f"its gradient is off by {error:.1%}"
+    except Exception as failure:  # whatever a compiler may raise
+        reason = f"it fails: {failure}"
+    if reason:
+        logger.warning("the triton back end is not used on %s, %s", device, reason)
+    return not reason
 
 
 def _compute_triton(
