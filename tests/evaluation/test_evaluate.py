@@ -129,6 +129,7 @@ def test_picture_arrays_have_the_promised_names_shapes_and_types(tmp_path):
         "adjacency_label_M": ((150,), "int64"),
         "code_counts_C": ((NUM_CODES,), "int64"),
         "map_xy_M2": ((150, 2), "float32"),
+        "projection": ((), "str1472"),  # 46 letters of 32 bits
         "map_label_M": ((150,), "int64"),
         "map_thumbnails": ((150, 8, 8), "uint8"),
     }
@@ -143,7 +144,7 @@ def test_features_without_embedding_leave_its_pictures_out():
     z = Features(z=features(20, seed=0).z)
     arrays = picture_arrays(z, z, images=images)
     assert set(arrays) == {
-        "spectrum_z", "spectrum_random_z", "map_xy_M2", "map_label_M", "map_thumbnails",
+        "spectrum_z", "spectrum_random_z", "projection", "map_xy_M2", "map_label_M", "map_thumbnails",
     }  # fmt: skip
     assert set(arrays["map_label_M"]) == {-1}
 

@@ -82,6 +82,7 @@ def _pictures(
         "spectrum_random_z": _shares(flat),
         "spectrum_random_u": _shares(random_u),
         "code_counts_C": np.bincount(code, minlength=num_codes),
+        "projection": np.array("the projection that was recorded"),
         "map_xy_M2": xy.astype(np.float32),
         "map_label_M": labels if labelled else unknown,
         "map_thumbnails": (images * 255 / 16).round().astype(np.uint8),

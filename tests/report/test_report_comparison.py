@@ -162,6 +162,24 @@ def test_a_sweep_orders_sizes_and_ends_with_the_complete_dictionary(
     assert "nan" not in re.sub(r"data:image[^\"]*", "", html).lower().split("<main>")[1]
 
 
+def test_a_sweep_claims_no_trend_that_the_seeds_do_not_show(make_run: Any, tmp_path: Path) -> None:
+    folders = [
+        make_run(
+            tmp_path / f"{codes}-{seed}",
+            num_steps=3,
+            num_codes=codes,
+            seed=seed,
+            top1_linear=0.9 + 0.02 * seed,
+        )
+        for codes in (64, 256)
+        for seed in (0, 1)
+    ]
+    html = build_sweep(folders, tmp_path / "sweep.html").read_text(encoding="utf-8")
+    assert "the difference is within the spread over seeds" in html
+    assert "covariance tends to the identity" not in html
+    assert "1/√(codes used)" in html
+
+
 def test_a_sweep_changes_nothing_but_the_dictionary(make_run: Any, tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", num_steps=3, num_codes=64)
     other = edit(make_run(tmp_path / "b", num_steps=3, num_codes=256), "lr: 0.002", "lr: 0.1")

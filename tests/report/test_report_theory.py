@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_ssl.report import read_run
+from falcon_ssl.report.document import Table
+from falcon_ssl.report.optimum import theory_section
 from falcon_ssl.report.plots import effective_rank, off_diagonal_rms
 from falcon_ssl.report.theory import (
     Objective,
@@ -135,3 +137,12 @@ def test_geometry_of_the_two_extremes() -> None:
     assert off_diagonal_rms(np.eye(5)) == 0.0
     assert off_diagonal_rms(np.ones((5, 5))) == pytest.approx(1.0)
     assert effective_rank(np.array([1.0, 0.0, 0.0])) == pytest.approx(1.0)
+
+
+def test_alignment_with_the_nearest_code_is_shown_beside_its_optimum(
+    make_run: Any, tmp_path: Path
+) -> None:
+    run = read_run(make_run(tmp_path / "run", num_steps=5, aligned_cosine=0.625))
+    tables = [block for block in theory_section(run).blocks if isinstance(block, Table)]
+    rows = [[cell.text for cell in row] for row in tables[0].groups[0].rows]
+    assert ["mean cosine to the nearest code", "0.625", "1"] in rows

@@ -144,8 +144,9 @@ def representation_map(
         seed: Of the draw and of t-SNE.
 
     Returns:
-        ``map_xy_M2`` float32, mean 0; ``map_label_M`` int64, -1 = unknown; ``map_thumbnails``
-        uint8 [M, h, w] for grey and [M, h, w, 3] for colour, h, w <= 32.
+        ``projection``, how the map was made, in words; ``map_xy_M2`` float32, mean 0;
+        ``map_label_M`` int64, -1 = unknown; ``map_thumbnails`` uint8 [M, h, w] for grey and
+        [M, h, w, 3] for colour, h, w <= 32.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen_M = torch.randperm(len(z_ND), generator=generator)[:rows].sort().values
@@ -159,10 +160,13 @@ def representation_map(
     if len(z_MD) >= 50 and distinct:
         from sklearn.manifold import TSNE
 
+        projection = "the t-SNE of the first 50 principal components"
         xy_M2 = TSNE(random_state=seed).fit_transform(components_MP.float().numpy())
     else:
+        projection = "the first two principal components"
         xy_M2 = components_MP[:, :2].numpy() * float(distinct)
     return {
+        "projection": np.array(projection),
         "map_xy_M2": (xy_M2 - xy_M2.mean(axis=0)).astype(np.float32),
         "map_label_M": _index(label_N, chosen_M),
         "map_thumbnails": thumbnails(images(chosen_M)),

@@ -109,16 +109,16 @@ def leader(compared: Sequence[Family]) -> str:
         return (
             f"Best by {metric.label}: {compared[best].label} with {known[best].text(metric.kind)},"
             f" before {compared[second].label} with {known[second].text(metric.kind)}"
-            f"{_doubt(known[best], known[second])}."
+            f"{doubt(known[best], known[second])}."
         )
     return "No number was measured in all of these runs, so none can be called the best."
 
 
-def _doubt(best: Spread, second: Spread) -> str:
-    """A remark when the lead is not larger than what seeds alone change."""
-    if best.deviation is None or second.deviation is None:
+def doubt(first: Spread, second: Spread) -> str:
+    """A remark when two means differ by no more than what seeds alone change."""
+    if first.deviation is None or second.deviation is None:
         return ""
-    within = best.mean - second.mean <= math.hypot(best.deviation, second.deviation)
+    within = abs(first.mean - second.mean) <= math.hypot(first.deviation, second.deviation)
     return "; the difference is within the spread over seeds" if within else ""
 
 

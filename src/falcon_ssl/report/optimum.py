@@ -112,11 +112,7 @@ def _promises(run: Run) -> list[list[str]]:
         ):
             if cosines.size:
                 rows.append([name, format_number(float(cosines.mean()), "score"), optimum])
-    for key, name in (
-        ("aligned_cosine", "mean cosine to the nearest code"),
-        ("aligned_share", "share of samples aligned with one code"),
-    ):
-        value = run.metric(key)
-        if value is not None:
-            rows.append([name, format_number(value, "score"), "1"])
+    aligned = run.metric("aligned_cosine")
+    if aligned is not None:
+        rows.append(["mean cosine to the nearest code", format_number(aligned, "score"), "1"])
     return rows

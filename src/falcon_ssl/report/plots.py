@@ -301,13 +301,13 @@ def map_figure(run: Run) -> Figure | None:
         '{style}<div class="tools">{switch}{keys}</div>'
         '<div class="map" style="aspect-ratio:{ratio:.3f}"><div class="points">{points}</div></div>'
     ).format(style=style, switch=switch if style else "", keys=keys, ratio=ratio, points=points)
-    method = "t-SNE of the first 50 principal components" if count >= 50 else "principal components"
+    method = f"{run.arrays['projection']} of z" if "projection" in run.arrays else "a map of z"
     coloured = " coloured by class, which training never saw" if keys else ""
     return Figure(
         "Map of the representations",
         body,
         f"{count} rows drawn from the {split_name(run)}, each a point{coloured}."
-        f" The plane shows the {method} of z: only nearness means something, the axes have no unit."
+        f" The plane shows {method}: only nearness means something, the axes have no unit."
         + (" Point at one to see its image." if style else " No thumbnails were recorded."),
         span="wide",
     )

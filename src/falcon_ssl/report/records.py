@@ -36,6 +36,7 @@ ARRAY_DIMENSIONS: Mapping[str, tuple[int, ...]] = {
     "spectrum_random_z": (1,),
     "spectrum_random_u": (1,),
     "code_counts_C": (1,),
+    "projection": (0,),
     "map_xy_M2": (2,),
     "map_label_M": (1,),
     "map_thumbnails": (3, 4),

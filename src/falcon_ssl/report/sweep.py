@@ -13,6 +13,7 @@ from markupsafe import Markup
 from falcon_ssl.errors import InputError
 from falcon_ssl.report.axes import Scale
 from falcon_ssl.report.comparison import (
+    doubt,
     family_spread,
     number_blocks,
     read_runs,
@@ -168,8 +169,8 @@ def sweep_page(points: Sequence[Point]) -> Page:
             Section(
                 "geometry",
                 "Geometry",
-                "With more codes the covariance tends to the identity, the blocks of the adjacency"
-                " shrink and the spectrum flattens.",
+                "In theory more codes bring the covariance nearer to the identity, shrink the blocks of the"
+                " adjacency and flatten the spectrum, as long as all codes are used. Measured is this:",
                 [*_geometry(points), *spectrum_overlays(legend)],
             ),
             Section(
@@ -195,7 +196,7 @@ def _sentence(points: Sequence[Point]) -> str:
         (first, p), (last, q) = known[0], known[-1]
         return (
             f"From {p.name} to {q.name} codes: {metric.label} from {first.text(metric.kind)}"
-            f" to {last.text(metric.kind)}."
+            f" to {last.text(metric.kind)}{doubt(first, last)}."
         )
     return "These runs were not evaluated: there is no number to follow along the sweep."
 
@@ -307,8 +308,13 @@ def _geometry(points: Sequence[Point]) -> list[Block]:
             Series("measured", x, y, 0, spread=bars, dots=True),
             Series("1/√C, the optimum of a Rademacher dictionary", x, floor, None),
         ]
+        used = [family_spread(p.family, "codes_used") for p in points]
+        if any(used):
+            reached = np.array([1 / math.sqrt(s.mean) if s and s.mean else math.nan for s in used])
+            series.append(Series("1/√(codes used)", x, reached, 1))
         caption = (
-            "Not centred, test split. 0 is the identity: features that do not repeat each other."
+            "Not centred, test split. 0 is the identity: features that do not repeat each other. Codes"
+            " that no image uses cannot help: evenly used, those in use would give 1/√(codes used)."
         )
         found.append(Figure(title, _chart(points, series, "", title, y_scale="log"), caption))
     for key, title, unit, caption in (
