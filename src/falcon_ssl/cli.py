@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a run that failed, 2 bad usage or input (one line on stder
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from jsonargparse import Namespace
+from safetensors import SafetensorError
 
 from falcon_ssl.cli_parser import build_parser, recipe_path, with_config
-from falcon_ssl.config import RunConfig
+from falcon_ssl.config import ReadingConfig, RunConfig
 from falcon_ssl.errors import CollapseError, InputError
 
 DEMO_RECIPE = "digits"
@@ -27,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("falcon_ssl").setLevel(logging.INFO)
+    if not sys.stderr.isatty():  # bars that draw over themselves have no place in a file
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
@@ -38,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CollapseError as error:
         sys.stderr.write(f"falcon-ssl: collapsed: {error}\n")
         return 3
+    except (OSError, SafetensorError) as error:
+        sys.stderr.write(f"falcon-ssl: the run failed: {error}\n")
+        return 1
     except ArithmeticError as error:
         sys.stderr.write(f"falcon-ssl: the run failed: {error}\n")
         return 1
@@ -76,7 +83,7 @@ def _pretrain(options: Namespace) -> None:
 def _evaluate(options: Namespace) -> None:
     from falcon_ssl import commands
 
-    _print_evaluation(commands.evaluate(options.run))
+    _print_evaluation(commands.evaluate(options.run, **_other_images(options)))
     print(f"all numbers: {Path(options.run) / 'evaluation.json'}")
     print(f"next: falcon-ssl report {options.run}")
 
@@ -85,6 +92,8 @@ def _diagnose(options: Namespace) -> None:
     from falcon_ssl import commands
 
     _print_diagnosis(commands.diagnose(options.target))
+    if Path(options.target).is_dir():
+        print(f"all measures: {Path(options.target) / 'diagnosis.json'}")
 
 
 def _report(options: Namespace) -> None:
@@ -100,21 +109,30 @@ def _report(options: Namespace) -> None:
 def _embed(options: Namespace) -> None:
     from falcon_ssl import commands
 
-    features = commands.embed(options.run, out=options.out, split=options.split)
+    features = commands.embed(
+        options.run,
+        out=options.out,
+        split=options.split,
+        overwrite=options.overwrite,
+        **_other_images(options),
+    )
     print(f"features of {len(features)} images: {options.out}")
 
 
 def _export(options: Namespace) -> None:
     from falcon_ssl import commands
 
-    print(f"encoder: {commands.export(options.run, out=options.out)}")
+    print(f"encoder: {commands.export(options.run, out=options.out, overwrite=options.overwrite)}")
 
 
 def _views(options: Namespace) -> None:
     from falcon_ssl import commands
 
     sheet = commands.views_sheet(
-        _run_config(options), out=options.out, num_images=options.num_images
+        _run_config(options),
+        out=options.out,
+        num_images=options.num_images,
+        overwrite=options.overwrite,
     )
     print(f"views: {sheet}")
 
@@ -158,6 +176,12 @@ _COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "sweep": _sweep,
     "tune": _tune,
 }
+
+
+def _other_images(options: Namespace) -> dict[str, Any]:
+    """Images to use instead of the run's own, and how to read them."""
+    reading = None if options.reading == ReadingConfig() else options.reading
+    return {"data": options.data, "reading": reading}
 
 
 def _run_config(options: Namespace) -> RunConfig:
@@ -211,6 +235,9 @@ def _print_evaluation(evaluation: dict[str, Any]) -> None:
             form = _FORMATS.get(name, ".3f")
             table.add_row(label, *("" if value is None else f"{value:{form}}" for value in values))
     Console().print(table)
+    print(f"{about['note']}.")
+    if about["num_classes"] is None:
+        print("No labels were read: only measures that need none.")
     if evaluation["certificate"]:
         print(evaluation["certificate"]["sentence"])
 
@@ -246,22 +273,29 @@ def _print_tuning(tuning: Any) -> None:
 
 
 def _print_diagnosis(diagnosis: Any) -> None:
-    """Verdicts and what they rest on."""
+    """Verdicts and the measures that they rest on."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     colour = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
-    table = Table(title=diagnosis.sentence)
-    for column in ("collapse", "verdict", "measure", "value", "random encoder", "ideal"):
-        table.add_column(column, justify="right" if column in ("value", "ideal") else "left")
+    table = Table(title=diagnosis.sentence, box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("collapse", "measure"):
+        table.add_column(column, no_wrap=True)
+    for column in ("value", "random", "ideal"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for collapse in diagnosis.collapses:
-        for index, measure in enumerate(collapse.measures):
+        judged = [measure for measure in collapse.measures if measure.verdict != "unknown"]
+        if not judged:
+            table.add_row(collapse.name, "", "", "", "", "[dim]could not be measured")
+        for measure in judged:
             numbers = (measure.value, measure.random, measure.ideal)
             table.add_row(
-                collapse.name if index == 0 else "",
-                f"[{colour.get(measure.verdict, 'dim')}]{measure.verdict}",
+                collapse.name if measure is judged[0] else "",
                 measure.name,
                 *("" if number is None else f"{number:.3f}" for number in numbers),
+                f"[{colour[measure.verdict]}]{measure.verdict}",
             )
     Console().print(table)
 

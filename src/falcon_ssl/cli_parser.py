@@ -10,7 +10,7 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 from falcon_ssl._version import __version__
 from falcon_ssl.cli_help import Formatter, Parser
-from falcon_ssl.config import RunConfig
+from falcon_ssl.config import ReadingConfig, RunConfig
 from falcon_ssl.errors import InputError
 
 CONFIGURED = ("pretrain", "sweep", "tune", "views")  # commands that take the options of a run
@@ -51,6 +51,7 @@ def build_parser() -> Parser:
         "Judge a run: linear probe, kNN, clustering with chance levels, collapse measures.",
     )
     evaluate.add_argument("run", type=str, help="Run folder.")
+    _add_other_images(evaluate)
 
     diagnose = add("diagnose", "Say in plain words whether a network has collapsed, and how.")
     diagnose.add_argument(
@@ -73,15 +74,24 @@ def build_parser() -> Parser:
     embed.add_argument(
         "--out", type=str, required=True, help="File to write: .npz or .safetensors."
     )
-    embed.add_argument("--split", choices=["train", "test"], default="test", help="Which images.")
+    embed.add_argument(
+        "--split",
+        choices=["auto", "train", "test"],
+        default="auto",
+        help="Which part; auto is the test part, or all images where there is none.",
+    )
+    _add_overwrite(embed, "file")
+    _add_other_images(embed)
 
     export = add("export", "Write the encoder's weights as .safetensors, for any other tool.")
     export.add_argument("run", type=str, help="Run folder.")
-    export.add_argument("--out", type=str, required=True, help="File to write.")
+    export.add_argument("--out", type=str, required=True, help="File to write: .safetensors.")
+    _add_overwrite(export, "file")
 
     views = add("views", "Draw what the network sees: images beside their augmented views.")
     views.add_argument("--out", type=str, required=True, help="Picture to write (.png).")
     views.add_argument("--num_images", type=int, default=8, help="Rows of the sheet.")
+    _add_overwrite(views, "file")
 
     sweep = add(
         "sweep", "Quality and geometry against the size of the dictionary; skips what is done."
@@ -168,7 +178,17 @@ def _add_run_options(parser: Parser) -> None:
     parser.add_class_arguments(RunConfig, as_group=False)
 
 
-def _add_overwrite(parser: Parser) -> None:
+def _add_overwrite(parser: Parser, what: str = "run folder") -> None:
     parser.add_argument(
-        "--overwrite", action="store_true", help="Delete the run folder first, if there is one."
+        "--overwrite", action="store_true", help=f"Replace the {what}, if there is one."
     )
+
+
+def _add_other_images(parser: Parser) -> None:
+    parser.add_argument(
+        "--data",
+        type=str | None,
+        default=None,
+        help="Other images than the run's own: folder:PATH, ...",
+    )
+    parser.add_class_arguments(ReadingConfig, "reading", help="How the images of --data are read")

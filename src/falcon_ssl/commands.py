@@ -9,30 +9,36 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
-from falcon_ssl import engine
-from falcon_ssl.checks import InputError
-from falcon_ssl.config import RunConfig
+from falcon_ssl import distributed, engine
+from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.config import ReadingConfig, RunConfig
 from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import SKIPPED
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation import AlarmMonitor, Features, QualityMonitor, extract
-from falcon_ssl.judging import best_device, diagnose, evaluate, prior_matching, test_split
+from falcon_ssl.judging import best_device, diagnose, evaluate, prior_matching
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.monitor import Monitor
 from falcon_ssl.runs import (
     check_same_run,
+    load_method,
     load_run,
     make_views,
     open_data,
+    read_data_record,
     resolve,
-    view_shape,
+    seen_shape,
+    write_data_record,
 )
 from falcon_ssl.temperature import effective_temperature
 from falcon_ssl.views import Views, contact_sheet
@@ -87,14 +93,18 @@ def pretrain(
     accelerator = _accelerator(config, out)
     torch.manual_seed(config.seed)
     views = make_views(config)
-    method = build_method(config, image_shape=view_shape(splits.train, views))
+    method = build_method(config, image_shape=seen_shape(splits.train.image_shape, views))
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
     _log_choices(config, method, accelerator)
-    if accelerator.is_main_process and not resume:
-        folder.create(config, overwrite=overwrite)
+    if accelerator.is_main_process:
+        if not resume:
+            folder.create(config, overwrite=overwrite)
+        write_data_record(folder, config, splits)
     accelerator.wait_for_everyone()
+    if config.engine.trackers:
+        accelerator.init_trackers("falcon-ssl")
     position = engine.pretrain(
         method,
         loader,
@@ -142,15 +152,39 @@ def default_monitors(
     return watching
 
 
-def embed(run: str | Path, *, out: str | Path, split: str = "test") -> Features:
-    """Write the features of a run's images: z, u, code and label, as .npz or .safetensors.
+def embed(
+    run: str | Path,
+    *,
+    out: str | Path,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+    split: Literal["train", "test", "auto"] = "auto",
+    overwrite: bool = False,
+) -> Features:
+    """Write the features of images: z, u, code and label, as .npz or .safetensors.
+
+    Args:
+        run: The run folder.
+        out: The file.
+        data: Images to embed instead of the run's own, for example "folder:PATH".
+        reading: How to read them; None for the defaults.
+        split: Which part; auto takes the test part, or all images where there is none.
+        overwrite: Replace the file if there is one.
 
     Raises:
-        InputError: As `load_run`, an unknown split or suffix.
+        InputError: As `load_run`, no such split, or a file that may not be written.
     """
+    out = _new_file(out, suffixes=(".npz", ".safetensors"), overwrite=overwrite)
     device = best_device()
-    config, method, splits, views = load_run(run, device=device)
-    source = splits.train if split == "train" else test_split(splits, config.data)
+    config, method, splits, views = load_run(run, device=device, data=data, reading=reading)
+    source = splits.train if split == "train" or splits.test is None else splits.test
+    if split == "test" and splits.test is None:
+        raise InputError(
+            "the data has no test split",
+            received=config.data,
+            expected="images that are not trained on",
+            fix="use --split train, which are all images",
+        )
     listed = not isinstance(method.dictionary, CompleteDictionary)
     features = extract(
         method,
@@ -164,30 +198,24 @@ def embed(run: str | Path, *, out: str | Path, split: str = "test") -> Features:
     return features
 
 
-def export(run: str | Path, *, out: str | Path) -> Path:
+def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path:
     """Write the encoder alone as .safetensors, with what is needed to use it in the file's header.
 
-    The names are those of the encoder's own ``state_dict``; for ResNets these are torchvision's and timm's.
+    The names are those of the encoder's own ``state_dict``; for ResNets these are torchvision's and timm's. The images
+    of the run are not needed.
 
     Raises:
-        InputError: As `load_run`, or a suffix other than .safetensors.
+        InputError: As `load_run`, or a file that may not be written.
     """
     from safetensors.torch import save_file
 
-    out = Path(out)
-    if out.suffix != ".safetensors":
-        raise InputError(
-            "unknown kind of weight file",
-            received=out.name,
-            expected="a name that ends in .safetensors",
-            fix="rename it",
-        )
-    config, method, splits, views = load_run(run)
-    normalisation = views.normalisation
+    out = _new_file(out, suffixes=(".safetensors",), overwrite=overwrite)
+    config, method, views = load_method(run)
+    channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
     about = {
         "encoder": asdict(config.encoder),
-        "image_shape": view_shape(splits.train, views),
-        "normalisation": {"mean": normalisation.mean, "std": normalisation.std},
+        "image_shape": seen_shape((channels, height, width), views),
+        "normalisation": asdict(views.normalisation),
         "data": config.data,
         "method": config.method,
     }
@@ -196,25 +224,50 @@ def export(run: str | Path, *, out: str | Path) -> Path:
     return out
 
 
-def views_sheet(config: RunConfig, *, out: str | Path, num_images: int = 8) -> Path:
+def views_sheet(
+    config: RunConfig, *, out: str | Path, num_images: int = 8, overwrite: bool = False
+) -> Path:
     """Draw what the network sees: images beside their augmented views.
 
     Raises:
-        InputError: Data that cannot be read, or fewer than one image.
+        InputError: Data that cannot be read, fewer than one image, or a file that may not be written.
     """
+    check_at_least("num_images", num_images, 1, fix="draw at least one")
+    out = _new_file(out, suffixes=(".png", ".jpg", ".webp"), overwrite=overwrite)
     splits = open_data(config)
     config = resolve(config, splits.train)
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(config.seed))
-    images = splits.train.images(order[: max(1, num_images)])
+    images = splits.train.images(order[:num_images])
     contact_sheet(images, make_views(config), seed=config.seed).save(out)
-    return Path(out)
+    return out
+
+
+def _new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> Path:
+    """A file that may be written, with its folder; said before any work is done."""
+    path = Path(path)
+    if path.suffix not in suffixes:
+        raise InputError(
+            "unknown kind of file",
+            received=path.name,
+            expected=f"a name that ends in {' or '.join(suffixes)}",
+            fix="rename it",
+        )
+    if path.exists() and not overwrite:
+        raise InputError(
+            "the file exists",
+            received=path,
+            expected="a path that does not exist yet",
+            fix="choose another --out, or replace it with --overwrite",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def _log_choices(config: RunConfig, method: Method, accelerator: Accelerator) -> None:
     """What decides speed and sharpness, in two lines."""
     on = [name for name in ("channels_last", "compile") if getattr(config.engine, name)]
     logger.info(
-        "%s, %d process(es), precision %s, %s, fused AdamW",
+        "%s, processes: %d, precision %s, %s, fused AdamW",
         accelerator.device,
         accelerator.num_processes,
         config.engine.precision,
@@ -230,6 +283,16 @@ def _log_choices(config: RunConfig, method: Method, accelerator: Accelerator) ->
 
 
 def _accelerator(config: RunConfig, out: str | Path) -> Accelerator:
+    missing = [name for name in config.engine.trackers if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            "a tracker is not installed",
+            received=", ".join(missing),
+            expected="its package",
+            fix=f"pip install {' '.join(missing)}, or leave it out of engine.trackers",
+        )
+    # Accelerate keeps device and precision for the whole process, but the next run may want others.
+    AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
     accelerator = Accelerator(
         cpu=config.engine.device == "cpu",
         mixed_precision=config.engine.precision,
@@ -240,6 +303,4 @@ def _accelerator(config: RunConfig, out: str | Path) -> Accelerator:
         raise InputError(
             "no CUDA device", received="engine.device=cuda", expected="a GPU", fix="use cpu"
         )
-    if config.engine.trackers:
-        accelerator.init_trackers("falcon-ssl")
     return accelerator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from falcon_ssl import engine
-from falcon_ssl.checks import InputError
-from falcon_ssl.config import RunConfig
-from falcon_ssl.data import Source, Splits
+from falcon_ssl.config import ReadingConfig, RunConfig
+from falcon_ssl.data import Source, hold_out
 from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
@@ -30,13 +29,16 @@ from falcon_ssl.evaluation import (
 )
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.methods import Method
-from falcon_ssl.runs import LoadedRun, load_run, untrained
+from falcon_ssl.runs import LoadedRun, load_run, read_data_record, untrained
+
+HELD_OUT = 0.2  # share to judge on, of data that has no test split
 
 
 class Judged(NamedTuple):
     """Features of a run's splits, and of the network that it started from."""
 
     run: LoadedRun
+    test_source: Source
     train: Features
     test: Features
     random_train: Features
@@ -44,15 +46,29 @@ class Judged(NamedTuple):
     dictionary: Dictionary | None
 
 
-def extract_run(run: str | Path, *, device: torch.device) -> Judged:
-    """Features of a run's train and test images, and those of its untrained network.
+def extract_run(
+    run: str | Path,
+    *,
+    device: torch.device,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+) -> Judged:
+    """Features of train and test images, and those of the run's untrained network.
+
+    Where there is no test split, a fifth of the images is held out to judge on.
 
     Raises:
-        InputError: As `load_run`, or data without a test split.
+        InputError: As `load_run`.
     """
-    loaded = load_run(run, device=device)
+    loaded = load_run(run, device=device, data=data, reading=reading)
     config, method, splits, views = loaded
-    test_source = test_split(splits, config.data)
+    if splits.test is None:
+        splits = hold_out(splits, HELD_OUT)
+        if config.data == read_data_record(RunFolder.open(run))["data"]:
+            splits = replace(splits, note=f"{splits.note}; pretraining saw it too, without labels")
+        loaded = loaded._replace(splits=splits)
+    test_source = splits.test
+    assert test_source is not None
     # The 2^F codes of the complete dictionary have no histogram: every image has its own.
     listed = not isinstance(method.dictionary, CompleteDictionary)
     dictionary = method.dictionary if listed else None
@@ -70,6 +86,7 @@ def extract_run(run: str | Path, *, device: torch.device) -> Judged:
     start = untrained(config, splits.train, views, device=device)
     return Judged(
         run=loaded,
+        test_source=test_source,
         train=features(method, splits.train),
         test=features(method, test_source),
         random_train=features(start, splits.train),
@@ -78,22 +95,29 @@ def extract_run(run: str | Path, *, device: torch.device) -> Judged:
     )
 
 
-def evaluate(run: str | Path) -> dict[str, Any]:
+def evaluate(
+    run: str | Path, *, data: str | None = None, reading: ReadingConfig | None = None
+) -> dict[str, Any]:
     """Judge the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
+
+    Args:
+        run: The run folder.
+        data: Images to judge on instead of the run's own, for example with labels; named in "about".
+        reading: How to read them; None for the defaults.
 
     Returns:
         What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder",
         chance levels under "chance", the certificate of the last epoch, and "about".
 
     Raises:
-        InputError: As `load_run`, or a data set without test split.
+        InputError: As `load_run`.
     """
     started = time.perf_counter()
     device = best_device()
-    judged = extract_run(run, device=device)
+    judged = extract_run(run, device=device, data=data, reading=reading)
     config, method, splits, _ = judged.run
     folder = RunFolder.open(run)
-    test_source = test_split(splits, config.data)
+    test_source = judged.test_source
     labels = splits.train.labels
     num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
     num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
@@ -170,18 +194,6 @@ def diagnose(target: str | Path) -> Diagnosis:
 def best_device() -> torch.device:
     """CUDA where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def test_split(splits: Splits, data: str) -> Source:
-    """The test images, or InputError where there are none."""
-    if splits.test is None:
-        raise InputError(
-            "the data has no test split",
-            received=data,
-            expected="held-out images to evaluate on",
-            fix="hold some out with --reading.holdout 0.1",
-        )
-    return splits.test
 
 
 def _diagnosis(judged: Judged, num_codes: int | None) -> Diagnosis:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from falcon_ssl.checks import InputError
-from falcon_ssl.config import RunConfig, from_mapping
+from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.data import Source, Splits, load_splits
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.engine.records import CONFIG, read_config
@@ -19,6 +20,8 @@ from falcon_ssl.methods import Method, build_method
 from falcon_ssl.views import Views, build_views
 
 logger = logging.getLogger(__name__)
+
+DATA = "data.json"
 
 
 class LoadedRun(NamedTuple):
@@ -30,18 +33,93 @@ class LoadedRun(NamedTuple):
     views: Views
 
 
-def load_run(run: str | Path, *, device: torch.device | str = "cpu") -> LoadedRun:
-    """Rebuild the method of a run and load its last checkpoint.
+def load_run(
+    run: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+) -> LoadedRun:
+    """Rebuild the method of a run, load its last checkpoint and open images.
+
+    Args:
+        run: The run folder.
+        device: Where the method goes.
+        data: Images to open instead of the run's own; brought to the size and channels that the run was trained on.
+        reading: How to read them; None for the defaults.
 
     Raises:
-        InputError: No run folder, no checkpoint, or data that cannot be read any more.
+        InputError: No run folder, no checkpoint, data that cannot be read, or ``reading`` without ``data``.
+    """
+    if reading is not None and data is None:
+        raise InputError(
+            "reading options without data",
+            received=reading,
+            expected="the name of the data that they are for",
+            fix="add --data, for example the run's own",
+        )
+    config, method, views = load_method(run, device=device)
+    if data is None:
+        return LoadedRun(config, method, open_data(config), views)
+    channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
+    reading = reading or ReadingConfig()
+    side = config.reading.image_size or (height if height == width else None)
+    config = replace(
+        config, data=data, reading=replace(reading, image_size=reading.image_size or side)
+    )
+    return LoadedRun(config, method, open_data(config, channels=channels), views)
+
+
+def load_method(
+    run: str | Path, *, device: torch.device | str = "cpu"
+) -> tuple[RunConfig, Method, Views]:
+    """The trained method of a run in evaluation mode, without opening its data.
+
+    Raises:
+        InputError: No run folder, or no checkpoint.
     """
     folder = RunFolder.open(run)
     config = from_mapping(read_config(folder.path / CONFIG))
-    splits, views = open_data(config), make_views(config)
-    method = build_method(config, image_shape=view_shape(splits.train, views))
+    views = make_views(config)
+    channels, height, width = read_data_record(folder)["image_shape"]
+    method = build_method(config, image_shape=seen_shape((channels, height, width), views))
     load_model(folder.checkpoint, method)
-    return LoadedRun(config, method.to(device).eval(), splits, views)
+    return config, method.to(device).eval(), views
+
+
+def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> None:
+    """Write ``data.json``: what was read, so that the network can be rebuilt without it."""
+    folder.write_json(
+        DATA,
+        {
+            "data": config.data,
+            "note": splits.note,
+            "train": splits.train.name,
+            "num_train": len(splits.train),
+            "test": None if splits.test is None else splits.test.name,
+            "num_test": 0 if splits.test is None else len(splits.test),
+            "image_shape": splits.train.image_shape,
+        },
+    )
+
+
+def read_data_record(folder: RunFolder) -> dict[str, Any]:
+    """What `write_data_record` wrote.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path = folder.path / DATA
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read {path}",
+            received=str(error),
+            expected="what falcon-ssl pretrain writes when it starts",
+            fix="write it again with falcon-ssl pretrain --resume --out RUN",
+        ) from error
+    return record
 
 
 def resolve(config: RunConfig, source: Source) -> RunConfig:
@@ -61,9 +139,13 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
     return config
 
 
-def open_data(config: RunConfig, *, skipped_path: Path | None = None) -> Splits:
+def open_data(
+    config: RunConfig, *, skipped_path: Path | None = None, channels: int | None = None
+) -> Splits:
     """The images of a configuration."""
-    return load_splits(config.data, **asdict(config.reading), skipped_path=skipped_path)
+    return load_splits(
+        config.data, **asdict(config.reading), channels=channels, skipped_path=skipped_path
+    )
 
 
 def make_views(config: RunConfig) -> Views:
@@ -71,9 +153,9 @@ def make_views(config: RunConfig) -> Views:
     return build_views(**asdict(config.views))
 
 
-def view_shape(source: Source, views: Views) -> tuple[int, int, int]:
-    """(channels, height, width) of what the encoder sees."""
-    channels, height, width = source.image_shape
+def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, int, int]:
+    """(channels, height, width) of what the encoder sees of images of such a shape."""
+    channels, height, width = image_shape
     return (channels, height, width) if views.size is None else (channels, views.size, views.size)
 
 
@@ -85,7 +167,7 @@ def untrained(
     Running statistics of an untrained network say nothing; measured ones make it a fair reference, not a crippled one.
     """
     torch.manual_seed(config.seed)
-    method = build_method(config, image_shape=view_shape(source, views)).to(device)
+    method = build_method(config, image_shape=seen_shape(source.image_shape, views)).to(device)
     norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

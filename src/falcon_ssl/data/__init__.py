@@ -8,7 +8,7 @@ from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.reading import ReadOptions, open_records
 from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8
-from falcon_ssl.data.subset import Subset
+from falcon_ssl.data.subset import Subset, hold_out
 
 __all__ = [
     "HUB_SETS",
@@ -25,6 +25,7 @@ __all__ = [
     "TensorSource",
     "as_uint8",
     "build_loader",
+    "hold_out",
     "load_splits",
     "open_records",
 ]

@@ -47,7 +47,7 @@ class FolderRecords:
         paths = sorted(_files(root))
         self._paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
         if len(self._paths) < len(paths):
-            logger.info("%s: %d files are no images", root, len(paths) - len(self._paths))
+            logger.info("%s: files that are no images: %d", root, len(paths) - len(self._paths))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -59,6 +59,11 @@ class FolderRecords:
     def place(self, index: int) -> str:
         """Path of one image file."""
         return str(self.root / self._paths[index])
+
+    def has_class_folders(self) -> bool:
+        """Whether every image lies directly in one of several folders below the root."""
+        folders = {path.parts[0] for path in self._paths if len(path.parts) == 2}
+        return len(folders) > 1 and all(len(path.parts) == 2 for path in self._paths)
 
     def classes(self) -> list[str]:
         """Name of every image's class: the folder below the root that it lies in.
@@ -95,6 +100,11 @@ def folder_splits(root: Path, *, labelled: bool, options: ReadOptions) -> Splits
     parts = [FolderRecords(part) for part in (train_root, test_root) if part is not None]
     classes = [records.classes() if labelled else None for records in parts]
     names = None if classes[0] is None else sorted(set(classes[0]))
+    if not labelled and parts[0].has_class_folders():
+        logger.info(
+            "%s: if its folders are classes, --reading.folder_labels true lets evaluation read them",
+            root,
+        )
     opened: list[Opened] = []
     for records, of_part in zip(parts, classes, strict=True):
         opened.append(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from falcon_ssl import distributed
 from falcon_ssl.data.encoded import EncodedSource
-from falcon_ssl.data.memory import available_memory, mebibytes, num_workers
+from falcon_ssl.data.memory import available_memory, bytes_text, num_workers
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.source import Fallible, Source, TensorSource
 
@@ -178,12 +178,13 @@ def build_loader(
     resident = isinstance(source, TensorSource) and (
         device.type == "cpu" or needed <= _RESIDENT_SHARE * available_memory(device)
     )
-    logger.info(
-        "%s: %s, %s",
-        source.name,
-        mebibytes(needed),
-        f"resident on {device}" if resident else f"streamed to {device}",
-    )
+    if device.type != "cpu" or not resident:
+        logger.info(
+            "%s: %s, %s",
+            source.name,
+            bytes_text(needed),
+            f"resident on {device}" if resident else f"streamed to {device}",
+        )
     make = ResidentLoader if resident else StreamingLoader
     return make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)
 

@@ -29,9 +29,14 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     return max(0, free)
 
 
-def mebibytes(count: int) -> str:
-    """Bytes for people: "146.5 MiB"."""
-    return f"{count / 2**20:,.1f} MiB"
+def bytes_text(count: int) -> str:
+    """Bytes for people: "146.5 MiB".
+
+    Example:
+        >>> bytes_text(2**29), bytes_text(3 * 2**29)
+        ('512.0 MiB', '1.5 GiB')
+    """
+    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
 
 
 def num_workers() -> int:

@@ -19,6 +19,7 @@ def load_splits(
     data: str,
     *,
     image_size: int | None = None,
+    channels: int | None = None,
     in_memory: bool | None = None,
     stream: bool = False,
     folder_labels: bool = False,
@@ -34,6 +35,8 @@ def load_splits(
             ``test*.parquet``; "hf:NAME", a set of the Hugging Face hub.
         image_size: Side of the square that images are resized and centre-cropped to when they are
             read, in pixels; None keeps their own size, which must then be the same for all.
+        channels: 1 reads greys, 3 colours, whatever the files hold; None decides by the files. The
+            digits are grey.
         in_memory: Whether to decode everything now; None decides by the available memory.
         stream: Whether to read parquet:DIR or hf:NAME piece by piece where it lies, storing
             nothing: for sets larger than the disk.
@@ -77,6 +80,7 @@ def load_splits(
         )
     options = ReadOptions(
         image_size=image_size,
+        channels=channels,
         in_memory=in_memory,
         stream=stream,
         max_unreadable=max_unreadable,

@@ -14,7 +14,7 @@ from torch import Tensor
 from falcon_ssl.checks import InputError
 from falcon_ssl.data.decode import Look, Shape, look
 from falcon_ssl.data.encoded import EncodedSource, Records, blocks_of, decode_all
-from falcon_ssl.data.memory import available_memory, mebibytes
+from falcon_ssl.data.memory import available_memory, bytes_text
 from falcon_ssl.data.skipped import Skipped
 from falcon_ssl.data.source import Source
 
@@ -31,6 +31,7 @@ class ReadOptions:
     Args:
         image_size: Side of the square that images are resized and centre-cropped to, in pixels;
             None keeps their own size, which must then be the same for all.
+        channels: 1 reads greys, 3 colours; None decides by the files.
         in_memory: Whether to decode everything at once; None decides by the available memory.
         stream: Whether to read tables piece by piece where they lie, storing nothing: for sets
             larger than the disk.
@@ -38,10 +39,11 @@ class ReadOptions:
         skipped_path: File that lists the unreadable images; None writes none.
 
     Raises:
-        InputError: A size below 1, a share outside [0, 1], or streaming into memory.
+        InputError: A size below 1, channels other than 1 and 3, a share outside [0, 1], or streaming into memory.
     """
 
     image_size: int | None = None
+    channels: int | None = None
     in_memory: bool | None = None
     stream: bool = False
     max_unreadable: float = 0.01
@@ -54,6 +56,13 @@ class ReadOptions:
                 received=self.image_size,
                 expected=">= 1 pixel",
                 fix="choose one, for example 64 or 224",
+            )
+        if self.channels not in (None, 1, 3):
+            raise InputError(
+                "images have no such number of channels",
+                received=self.channels,
+                expected="1 (grey) or 3 (colour)",
+                fix="choose one",
             )
         if self.stream and self.in_memory:
             raise InputError(
@@ -114,7 +123,7 @@ def open_records(
     )
     looks = _looks(records, skipped)
     if like is None:
-        shape = _common_shape(looks, name=name, image_size=options.image_size)
+        shape = _common_shape(looks, name=name, options=options)
     else:
         shape = Shape(*like.image_shape)
     source = EncodedSource(
@@ -130,10 +139,10 @@ def open_records(
     fits = needed <= _RESIDENT_SHARE * available and not options.stream
     in_memory = fits if options.in_memory is None else options.in_memory
     logger.info(
-        "%s: %s when decoded, %s of memory available: %s",
+        "%s: %s of %s free memory, %s",
         source.name,
-        mebibytes(needed),
-        mebibytes(available),
+        bytes_text(needed),
+        bytes_text(available),
         "decoded once and kept" if in_memory else "decoded on demand",
     )
     encoding = _most_common(one.encoding for one in looks)
@@ -160,18 +169,18 @@ def _looks(records: Records, skipped: Skipped) -> list[Look]:
     return found
 
 
-def _common_shape(looks: list[Look], *, name: str, image_size: int | None) -> Shape:
-    channels = max(one.shape.channels for one in looks)
-    if image_size is not None:
-        return Shape(channels, image_size, image_size)
+def _common_shape(looks: list[Look], *, name: str, options: ReadOptions) -> Shape:
+    channels = options.channels or max(one.shape.channels for one in looks)
+    if options.image_size is not None:
+        return Shape(channels, options.image_size, options.image_size)
     sizes = {(one.shape.height, one.shape.width) for one in looks}
     if len(sizes) > 1:
-        (low, _), (high, _) = min(sizes), max(sizes)
+        heights, widths = zip(*sizes, strict=True)
         raise InputError(
             f"images of {name} differ in size",
-            received=f"heights from {low} to {high} pixels",
+            received=f"heights {min(heights)} to {max(heights)}, widths {min(widths)} to {max(widths)} pixels",
             expected="one size for all",
-            fix="choose one with image_size, for example 64 or 224",
+            fix="bring them to one with --reading.image_size 224 (image_size=224 in Python)",
         )
     height, width = sizes.pop()
     return Shape(channels, height, width)

@@ -11,7 +11,7 @@ from falcon_ssl.checks import InputError
 
 logger = logging.getLogger(__name__)
 
-_STREAM = re.compile(r"<_io\.\S+ object at \S+>")  # how Pillow calls what it reads
+_STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow calls what it reads
 
 
 class Skipped:
@@ -44,7 +44,7 @@ class Skipped:
             if index in self.indices:
                 return
             self.indices.add(index)
-            text = _STREAM.sub("it", str(reason)) or type(reason).__name__
+            text = _STREAM.sub("", str(reason)) or type(reason).__name__
             logger.warning("%s: skipped %s (%s)", self._name, place, text)
             if self._path is not None:
                 _append_once(self._path, place, text)
@@ -53,7 +53,7 @@ class Skipped:
                 f"too many unreadable images in {self._name}",
                 received=f"{len(self.indices)} of {self._num_images}, the last one {place}",
                 expected=f"at most {int(self._limit)}",
-                fix="repair or delete them, or raise max_unreadable",
+                fix="repair or delete them, or allow more with --reading.max_unreadable 0.1",
             )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError
-from falcon_ssl.data.source import Fallible, Source, Splits
+from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource
 
 _HOLDOUT_SEED = 0  # fixed: a split belongs to the data set, not to a run
 
@@ -71,7 +71,17 @@ def hold_out(splits: Splits, share: float) -> Splits:
     order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
     test, train = order[:count].sort().values, order[count:].sort().values
     return Splits(
-        train=Subset(source, train, name=f"{source.name}, {len(train)} to train on"),
-        test=Subset(source, test, name=f"{source.name}, {count} held out"),
+        train=_part(source, train, name=f"{source.name}, {len(train)} to train on"),
+        test=_part(source, test, name=f"{source.name}, {count} held out"),
         note=f"{splits.note}; test part: {share:.0%} held out at random, always the same",
+    )
+
+
+def _part(source: Source, rows: Tensor, *, name: str) -> Source:
+    """Rows of a source, in memory when the source is."""
+    if not isinstance(source, TensorSource):
+        return Subset(source, rows, name=name)
+    labels = None if source.labels is None else source.labels[rows]
+    return TensorSource(
+        source.images(rows), name=name, labels=labels, class_names=source.class_names
     )
