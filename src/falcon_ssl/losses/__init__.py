@@ -1,6 +1,36 @@
-"""Losses: embeddings in, loss terms out; nothing here knows an encoder."""
+"""Losses: embeddings or scores in, loss terms out; nothing here knows an encoder."""
 
+from falcon_ssl.losses.barlow_twins import BarlowTwinsTerms, barlow_twins_loss
+from falcon_ssl.losses.dino import DINOTerms, dino_loss, updated_centre
 from falcon_ssl.losses.falcon import FalconLoss, falcon_loss
+from falcon_ssl.losses.gedi import GEDITerms, gedi_loss
+from falcon_ssl.losses.lejepa import LeJEPATerms, lejepa_loss, random_directions, sigreg_loss
+from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
+from falcon_ssl.losses.swav import SwAVTerms, sinkhorn, swav_loss
 from falcon_ssl.losses.terms import LossTerms, power_law_prior
+from falcon_ssl.losses.vicreg import VICRegTerms, vicreg_loss
 
-__all__ = ["FalconLoss", "LossTerms", "falcon_loss", "power_law_prior"]
+__all__ = [
+    "BarlowTwinsTerms",
+    "DINOTerms",
+    "FalconLoss",
+    "GEDITerms",
+    "LeJEPATerms",
+    "LossTerms",
+    "SelfClassifierTerms",
+    "SwAVTerms",
+    "VICRegTerms",
+    "barlow_twins_loss",
+    "dino_loss",
+    "falcon_loss",
+    "gedi_loss",
+    "lejepa_loss",
+    "power_law_prior",
+    "random_directions",
+    "self_classifier_loss",
+    "sigreg_loss",
+    "sinkhorn",
+    "swav_loss",
+    "updated_centre",
+    "vicreg_loss",
+]

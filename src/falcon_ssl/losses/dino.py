@@ -1,0 +1,141 @@
+"""DINO: a student predicts the centred, sharpened assignment of its teacher (Caron et al., 2021, arXiv 2104.14294).
+
+P_t  = softmax((s_t - c) / T_t)        teacher, no gradient; c is a running mean of its scores   (eq. 4)
+P_s  = softmax(s_s / T_s)              student
+loss = mean over pairs (large view of the teacher, other view of the student) of  H(P_t, P_s)    (eq. 3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.distributed import all_reduce_sum
+from falcon_ssl.losses.rows import check_positive, check_views, global_count, mean_rows, wide
+
+
+class DINOTerms(NamedTuple):
+    """The loss and what it is made of: 0-dim tensors in nats, equal on every rank; only ``total`` carries a gradient.
+
+    Args:
+        total: entropy + consistency; log C when teacher or student is uniform, the well-known collapse.
+        entropy: mean_i H of the teacher's assignment; 0 without centring, log C without sharpening.
+        consistency: mean_i KL(P_t || P_s).
+    """
+
+    total: Tensor
+    entropy: Tensor
+    consistency: Tensor
+
+
+def dino_loss(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    centre: Tensor,
+    *,
+    student_temperature: float = 0.1,
+    teacher_temperature: float = 0.04,
+) -> DINOTerms:
+    """DINO loss of two or more views.
+
+    Args:
+        student: Scores [N, C] of every view, large ones first (this rank's rows).
+        teacher: Scores [N, C] of the large views, in the same order; they carry no gradient.
+        centre: c [C], see `updated_centre`.
+        student_temperature: T_s.
+        teacher_temperature: T_t, smaller than T_s: the teacher is sharper.
+
+    Returns:
+        DINOTerms.
+
+    Raises:
+        InputError: Views that do not fit each other, fewer than one pair of different views, a centre of another
+            width, a temperature that is not positive, or ranks that disagree.
+
+    Distributed:
+        The mean runs over the rows of all ranks; shards may differ in size.
+
+    Numerics:
+        log P_s as a log-softmax, in float32, float64 for float64.
+
+    Example:
+        >>> s1, s2 = torch.zeros(2, 8, 100)
+        >>> round(float(dino_loss([s1, s2], [s1, s2], torch.zeros(100)).total), 3)  # collapsed: log 100
+        4.605
+    """
+    names = [f"student[{v}]" for v in range(len(student))]
+    check_views(names + [f"teacher[{v}]" for v in range(len(teacher))], [*student, *teacher])
+    if not 1 <= len(teacher) <= len(student) or len(student) < 2:
+        raise InputError(
+            "there are too few views",
+            received=f"{len(student)} views of the student, {len(teacher)} of the teacher",
+            expected="at least two of the student, at most as many of the teacher",
+            fix="the teacher sees the large views, the student all of them",
+        )
+    _check_centre(centre, student[0].shape[1])
+    check_positive("student_temperature", student_temperature, fix="the paper's is 0.1")
+    check_positive("teacher_temperature", teacher_temperature, fix="the paper's is 0.04")
+    num_rows = global_count(
+        student[0],
+        f"dino_loss, {len(student)} and {len(teacher)} views, C={student[0].shape[1]}, "
+        f"student_temperature={student_temperature}, teacher_temperature={teacher_temperature}",
+    )
+    with torch.autocast(student[0].device.type, enabled=False):
+        total = entropy = wide(student[0]).new_zeros(())
+        log_p_VNC = [(wide(s_NC) / student_temperature).log_softmax(dim=1) for s_NC in student]
+        for v, t_NC in enumerate(teacher):
+            logits_NC = (wide(t_NC.detach()) - centre) / teacher_temperature
+            q_NC = logits_NC.softmax(dim=1)
+            entropy = entropy + mean_rows(torch.special.entr(q_NC).sum(dim=1), num_rows)
+            for other, log_p_NC in enumerate(log_p_VNC):
+                if other != v:
+                    total = total - mean_rows((q_NC * log_p_NC).sum(dim=1), num_rows)
+        total = total / (len(teacher) * (len(student) - 1))
+        entropy = entropy / len(teacher)
+    return DINOTerms(total, entropy, total.detach() - entropy)
+
+
+@torch.no_grad()
+def updated_centre(centre: Tensor, teacher: Sequence[Tensor], *, momentum: float = 0.9) -> Tensor:
+    """The running mean of the teacher's scores after a batch: momentum * c + (1 - momentum) * batch mean.
+
+    Args:
+        centre: c [C] before.
+        teacher: Scores [N, C] of the large views (this rank's rows).
+        momentum: Share of the past, in [0, 1).
+
+    Returns:
+        c [C], a new tensor.
+
+    Raises:
+        InputError: A centre of another width, or a momentum outside [0, 1).
+
+    Distributed:
+        The mean runs over the rows of all ranks.
+    """
+    _check_centre(centre, teacher[0].shape[1])
+    if not 0 <= momentum < 1:
+        raise InputError(
+            "the momentum of the centre is out of range",
+            received=momentum,
+            expected="0 <= momentum < 1",
+            fix="the paper's is 0.9",
+        )
+    rows_NC = torch.cat([wide(t_NC) for t_NC in teacher])
+    # The number of rows rides along: one sum over ranks for two.
+    sums_C1 = all_reduce_sum(torch.cat([rows_NC.sum(dim=0), rows_NC.new_tensor([len(rows_NC)])]))
+    return centre.lerp((sums_C1[:-1] / sums_C1[-1]).to(centre.dtype), 1 - momentum)
+
+
+def _check_centre(centre: Tensor, num_prototypes: int) -> None:
+    if centre.shape != (num_prototypes,):
+        raise InputError(
+            "the centre has the wrong shape",
+            received=tuple(centre.shape),
+            expected=f"({num_prototypes},), one entry a prototype",
+            fix="start from torch.zeros(num_prototypes)",
+        )

@@ -1,0 +1,83 @@
+"""What losses over rows of several views share: checks, and statistics over the rows of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError, check_at_least, check_matrix, check_same_shape
+from falcon_ssl.distributed import agreed_global_count, all_reduce_max, all_reduce_sum
+
+
+class Terms(Protocol):
+    """What every loss returns: a NamedTuple of 0-dim tensors of which only ``total`` carries a gradient."""
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised."""
+        ...
+
+    def _asdict(self) -> dict[str, Tensor]: ...
+
+
+def check_views(names: Sequence[str], views: Sequence[Tensor]) -> None:
+    """Raise InputError unless the views are floating matrices of one shape and one dtype."""
+    for name, view in zip(names, views, strict=True):
+        check_matrix(name, view)
+        check_same_shape(names[0], views[0], name, view)
+        if view.dtype != views[0].dtype:
+            raise InputError(
+                f"{names[0]} and {name} differ in dtype",
+                received=f"{views[0].dtype} and {view.dtype}",
+                expected="one dtype",
+                fix="pass all views through the same head",
+            )
+
+
+def check_positive(name: str, value: float, *, fix: str) -> None:
+    """Raise InputError unless ``value > 0``; NaN never passes."""
+    if not value > 0:
+        raise InputError(f"{name} is not positive", received=value, expected="> 0", fix=fix)
+
+
+def global_count(x: Tensor, fingerprint: str, *, least: int = 1) -> int:
+    """N: rows over all ranks, which must hold the same ``fingerprint``.
+
+    Raises:
+        InputError: Ranks that disagree, or fewer than ``least`` rows.
+    """
+    num_rows = agreed_global_count(len(x), fingerprint, x.device)
+    check_at_least("number of rows over all ranks", num_rows, least, fix="use a larger batch")
+    return num_rows
+
+
+def wide(x: Tensor) -> Tensor:
+    """The dtype in which statistics are accumulated: float64 stays, all else becomes float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def centred(x_NF: Tensor, num_rows: int) -> Tensor:
+    """x minus its mean over the rows of all ranks, with gradient."""
+    return x_NF - all_reduce_sum(x_NF.sum(dim=0)) / num_rows
+
+
+def off_diagonal(matrix_FF: Tensor) -> Tensor:
+    """The matrix with zeros on its diagonal."""
+    return matrix_FF - torch.diag(matrix_FF.diagonal())
+
+
+def logsumexp_rows(x_NC: Tensor) -> Tensor:
+    """log sum_i exp x_ij over the rows of all ranks, [C], with gradient.
+
+    The shift by the largest entry keeps exp finite; it cancels, so it carries no gradient.
+    """
+    most_C = all_reduce_max(x_NC.detach().amax(dim=0))
+    return most_C + all_reduce_sum((x_NC - most_C).exp().sum(dim=0)).log()
+
+
+def mean_rows(x_N: Tensor, num_rows: int) -> Tensor:
+    """Mean over the rows of all ranks, 0-dim, with gradient."""
+    return all_reduce_sum(x_N.sum()) / num_rows

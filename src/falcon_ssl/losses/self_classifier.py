@@ -1,0 +1,106 @@
+"""Self-Classifier: classify two views alike under a uniform prior over classes (Amrani et al., 2022, arXiv 2103.10994).
+
+p(j | i)  = softmax over classes j of  s_ij / T_row          prediction, from view 1
+p(i | j)  = softmax over samples i of  s_ij / T_col          from view 2
+target_ij = p(i | j) / sum_k p(i | k)                        Bayes' rule with p(j) = 1/C
+loss      = -(1/N) sum_ij target_ij log[ (N/C) p(j | i) / sum_n p(j | n) ]
+            averaged over both orders of the views; the gradient flows through both factors
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.losses.rows import (
+    check_positive,
+    check_views,
+    global_count,
+    logsumexp_rows,
+    mean_rows,
+    wide,
+)
+
+
+class SelfClassifierTerms(NamedTuple):
+    """The loss and what it is made of: 0-dim tensors in nats, equal on every rank; only ``total`` carries a gradient.
+
+    Args:
+        total: entropy + consistency; log C when all samples are classified alike.
+        entropy: mean_i H(target_i).
+        consistency: mean_i of sum_j target_ij log(target_ij / prediction_ij); the prediction is balanced over samples,
+            not normalised over classes, so this may be negative.
+    """
+
+    total: Tensor
+    entropy: Tensor
+    consistency: Tensor
+
+
+def self_classifier_loss(
+    scores1: Tensor,
+    scores2: Tensor,
+    *,
+    row_temperature: float = 0.1,
+    column_temperature: float = 0.05,
+) -> SelfClassifierTerms:
+    """Self-Classifier loss of two views.
+
+    Args:
+        scores1: [N, C], cosines of embeddings and class weights for the first view (this rank's rows).
+        scores2: [N, C], row by row the same samples.
+        row_temperature: T_row, of the softmax over classes.
+        column_temperature: T_col, of the softmax over samples.
+
+    Returns:
+        SelfClassifierTerms.
+
+    Raises:
+        InputError: Views that do not fit each other, a temperature that is not positive, or ranks that disagree.
+
+    Distributed:
+        Both normalisations over samples run over the rows of all ranks, with gradient; shards may differ in size.
+
+    Numerics:
+        Everything in the log domain, in float32, float64 for float64.
+
+    Example:
+        >>> s = torch.zeros(16, 10)
+        >>> round(float(self_classifier_loss(s, s).total), 3)  # all alike: log 10
+        2.303
+    """
+    check_views(("scores1", "scores2"), (scores1, scores2))
+    check_positive("row_temperature", row_temperature, fix="the paper's is 0.1")
+    check_positive("column_temperature", column_temperature, fix="the paper's is 0.05")
+    num_rows = global_count(
+        scores1,
+        f"self_classifier_loss, C={scores1.shape[1]}, row_temperature={row_temperature}, "
+        f"column_temperature={column_temperature}",
+    )
+    with torch.autocast(scores1.device.type, enabled=False):
+        s1_NC, s2_NC = wide(scores1), wide(scores2)
+        log_t1_NC, log_t2_NC = (_log_target(s_NC / column_temperature) for s_NC in (s1_NC, s2_NC))
+        log_p1_NC, log_p2_NC = (
+            _log_balanced(s_NC / row_temperature, num_rows) for s_NC in (s1_NC, s2_NC)
+        )
+        total = entropy = s1_NC.new_zeros(())
+        for log_t_NC, log_p_NC in ((log_t1_NC, log_p2_NC), (log_t2_NC, log_p1_NC)):
+            t_NC = log_t_NC.exp()
+            total = total - mean_rows((t_NC * log_p_NC).sum(dim=1), num_rows) / 2
+            # t log t is zero where t underflows: log t is finite there.
+            entropy = entropy - mean_rows((t_NC * log_t_NC).detach().sum(dim=1), num_rows) / 2
+    return SelfClassifierTerms(total, entropy, total.detach() - entropy)
+
+
+def _log_target(logits_NC: Tensor) -> Tensor:
+    """log of p(i | j) / sum_k p(i | k)."""
+    return (logits_NC - logsumexp_rows(logits_NC)).log_softmax(dim=1)
+
+
+def _log_balanced(logits_NC: Tensor, num_rows: int) -> Tensor:
+    """log of (N/C) p(j | i) / sum_n p(j | n)."""
+    log_p_NC = logits_NC.log_softmax(dim=1)
+    return math.log(num_rows / logits_NC.shape[1]) + log_p_NC - logsumexp_rows(log_p_NC)

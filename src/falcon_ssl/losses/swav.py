@@ -1,0 +1,146 @@
+"""SwAV: predict the balanced cluster assignment of one view from another (Caron et al., 2020, arXiv 2006.09882).
+
+p_i  = softmax_j(s_ij / T)                       s_ij = <u_i, w_j>, cosine of embedding and prototype
+Q    = argmax_{Q balanced} <Q, S> + eps H(Q)     a few Sinkhorn steps, no gradient             (eq. 3-5)
+loss = mean over ordered pairs of views, the first of them large, of  -(1/N) sum_ij q_ij log p'_ij
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.losses.rows import (
+    check_positive,
+    check_views,
+    global_count,
+    logsumexp_rows,
+    mean_rows,
+    wide,
+)
+
+
+class SwAVTerms(NamedTuple):
+    """The loss and what it is made of: 0-dim tensors in nats, equal on every rank; only ``total`` carries a gradient.
+
+    Args:
+        total: entropy + consistency; log C when predictions are uniform.
+        entropy: mean_i H(q_i) of the assignments that are predicted.
+        consistency: mean_i KL(q_i || p'_i); 0 when the prediction is perfect.
+    """
+
+    total: Tensor
+    entropy: Tensor
+    consistency: Tensor
+
+
+def swav_loss(
+    scores: Sequence[Tensor],
+    *,
+    queued_scores: Sequence[Tensor] | None = None,
+    temperature: float = 0.1,
+    sinkhorn_eps: float = 0.05,
+    sinkhorn_steps: int = 3,
+    num_assigned: int = 2,
+) -> SwAVTerms:
+    """SwAV loss of two or more views.
+
+    Args:
+        scores: Of every view, [N, C]: cosines of this rank's embeddings and the prototypes, large views first.
+        queued_scores: For each assigned view, [M, C]: cosines of this rank's share of earlier embeddings, which help to
+            balance the assignments of a small batch; None without a queue.
+        temperature: T of the prediction.
+        sinkhorn_eps: eps; the smaller, the harder the assignments.
+        sinkhorn_steps: Steps of the Sinkhorn-Knopp algorithm.
+        num_assigned: How many of the first views are assigned and predicted; small crops only predict.
+
+    Returns:
+        SwAVTerms.
+
+    Raises:
+        InputError: Views that do not fit each other, fewer than two, a queue for another number of views, an option
+            out of range, or ranks that disagree.
+
+    Distributed:
+        Assignments are balanced over the rows (and queues) of all ranks; shards may differ in size.
+
+    Numerics:
+        Sinkhorn in the log domain: finite for scores of any size. float32, float64 for float64.
+
+    Example:
+        >>> s1, s2 = torch.randn(2, 32, 10)
+        >>> bool(swav_loss([s1, s2]).total > 0)
+        True
+    """
+    check_views([f"scores[{v}]" for v in range(len(scores))], scores)
+    if not 1 <= num_assigned <= len(scores) or len(scores) < 2:
+        raise InputError(
+            "there are too few views",
+            received=f"{len(scores)} views, num_assigned={num_assigned}",
+            expected="at least two views, at least one of them assigned",
+            fix="pass the scores of every view",
+        )
+    if queued_scores is not None and len(queued_scores) != num_assigned:
+        raise InputError(
+            "the queue does not fit the views",
+            received=f"{len(queued_scores)} queues",
+            expected=f"num_assigned = {num_assigned}",
+            fix="keep one queue for every assigned view",
+        )
+    check_positive("temperature", temperature, fix="the paper's is 0.1")
+    num_rows = global_count(
+        scores[0],
+        f"swav_loss, {len(scores)} views, C={scores[0].shape[1]}, temperature={temperature}, "
+        f"sinkhorn_eps={sinkhorn_eps}, sinkhorn_steps={sinkhorn_steps}, num_assigned={num_assigned}",
+    )
+    with torch.autocast(scores[0].device.type, enabled=False):
+        s_VNC = [wide(view) for view in scores]
+        log_p_VNC = [(s_NC / temperature).log_softmax(dim=1) for s_NC in s_VNC]
+        total = entropy = s_VNC[0].new_zeros(())
+        num_pairs = num_assigned * (len(scores) - 1)
+        for v in range(num_assigned):
+            s_NC = s_VNC[v].detach()
+            if queued_scores is not None:
+                s_NC = torch.cat([wide(queued_scores[v].detach()), s_NC])
+            q_NC = sinkhorn(s_NC, eps=sinkhorn_eps, steps=sinkhorn_steps)[-len(scores[v]) :]
+            entropy = entropy + mean_rows(torch.special.entr(q_NC).sum(dim=1), num_rows)
+            for other, log_p_NC in enumerate(log_p_VNC):
+                if other != v:
+                    total = total - mean_rows((q_NC * log_p_NC).sum(dim=1), num_rows)
+        total, entropy = total / num_pairs, entropy / num_assigned
+    return SwAVTerms(total, entropy, total.detach() - entropy)
+
+
+@torch.no_grad()
+def sinkhorn(scores_NC: Tensor, *, eps: float = 0.05, steps: int = 3) -> Tensor:
+    """Assignments near exp(scores / eps) that use every prototype equally, over the rows of all ranks.
+
+    A step divides every column by its sum over all rows, then every row by its sum.
+
+    Args:
+        scores_NC: [N, C], this rank's rows.
+        eps: Strength of the entropy.
+        steps: At least one.
+
+    Returns:
+        q [N, C]: rows sum to 1; columns sum to N/C the better, the more steps.
+
+    Raises:
+        InputError: eps <= 0 or no step.
+
+    Example:
+        >>> sinkhorn(torch.tensor([[9.0, 0.0], [9.0, 0.0]]))  # equal rows share all prototypes
+        tensor([[0.5000, 0.5000],
+                [0.5000, 0.5000]])
+    """
+    check_positive("sinkhorn_eps", eps, fix="the paper's is 0.05")
+    check_at_least("sinkhorn_steps", steps, 1, fix="the paper takes 3")
+    log_q_NC = scores_NC / eps
+    for _ in range(steps):
+        log_q_NC = log_q_NC - logsumexp_rows(log_q_NC)
+        log_q_NC = log_q_NC.log_softmax(dim=1)
+    return log_q_NC.exp()

@@ -1,0 +1,224 @@
+"""What holds for every loss that FALCON is compared with."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from compared import LOSSES, WIDTH, extremes, views
+from tolerances import EXACT, relative_error
+from torch import Tensor
+
+from falcon_ssl.errors import InputError
+from falcon_ssl.losses import (
+    barlow_twins_loss,
+    dino_loss,
+    gedi_loss,
+    lejepa_loss,
+    random_directions,
+    self_classifier_loss,
+    sinkhorn,
+    swav_loss,
+    updated_centre,
+    vicreg_loss,
+)
+
+every_loss = pytest.mark.parametrize("name", list(LOSSES))
+# The energy test draws the first sample of each view, and a queue belongs to one view.
+DRAWS_ROWS, ORDERS_VIEWS = {"gedi with energy"}, {"gedi with energy", "swav with queue"}
+
+
+def value_and_gradients(name: str, inputs: list[Tensor]) -> tuple[Any, Tensor]:
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    terms = LOSSES[name][1](inputs)
+    return terms, torch.stack(torch.autograd.grad(terms.total, inputs))
+
+
+@every_loss
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    num, loss = LOSSES[name]
+    frozen = views(num)  # SwAV's assignments and DINO's teacher carry no gradient: hold them still
+
+    def total(*inputs: Tensor) -> Tensor:
+        if name.startswith("swav"):
+            queue = "queue" in name
+            return swav_at(list(inputs), frozen, queue=queue)
+        if name.startswith("dino"):
+            centre = updated_centre(torch.zeros(WIDTH).double(), frozen[:2], momentum=0.3)
+            return dino_loss(
+                inputs, frozen[:2], centre, student_temperature=0.5, teacher_temperature=0.3
+            ).total
+        return loss(list(inputs)).total
+
+    inputs = [x.clone().requires_grad_() for x in frozen]
+    assert torch.autograd.gradcheck(total, inputs)
+    # ... and what was held still is what the loss itself holds still.
+    _, gradients = value_and_gradients(name, frozen)
+    expected = torch.stack(torch.autograd.grad(total(*inputs), inputs))
+    assert relative_error(gradients, expected) < EXACT
+
+
+def swav_at(inputs: list[Tensor], frozen: list[Tensor], *, queue: bool) -> Tensor:
+    """SwAV's cross-entropy with the assignments of ``frozen``."""
+    total = torch.zeros((), dtype=torch.float64)
+    queued = torch.randn(2, 11, WIDTH, generator=torch.Generator().manual_seed(5)).double()
+    for v in range(2):
+        rows = torch.cat([queued[v], frozen[v]]) if queue else frozen[v]
+        q_NC = sinkhorn(rows, eps=0.3)[-len(frozen[v]) :]
+        for other, scores in enumerate(inputs):
+            if other != v:
+                log_p_NC = (scores / 0.5).log_softmax(dim=1)
+                total = total - (q_NC * log_p_NC).sum() / len(scores)
+    return total / (2 * (len(inputs) - 1))
+
+
+@every_loss
+def test_only_the_total_carries_a_gradient(name: str) -> None:
+    num, loss = LOSSES[name]
+    terms = loss([x.requires_grad_() for x in views(num)])
+    assert terms.total.requires_grad
+    assert [key for key, term in terms._asdict().items() if term.requires_grad] == ["total"]
+    assert all(term.shape == () for term in terms)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in DRAWS_ROWS])
+def test_the_order_of_samples_does_not_matter(name: str) -> None:
+    num, loss = LOSSES[name]
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
+    plain, shuffled = loss(views(num)), loss([x[order] for x in views(num)])
+    assert relative_error(torch.stack(shuffled), torch.stack(plain)) < EXACT
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ORDERS_VIEWS])
+def test_the_large_views_are_alike(name: str) -> None:
+    num, loss = LOSSES[name]
+    inputs = views(num)
+    swapped = [inputs[1], inputs[0], *inputs[2:][::-1]]
+    assert relative_error(torch.stack(loss(swapped)), torch.stack(loss(inputs))) < EXACT
+
+
+@pytest.mark.parametrize("name", ["swav", "dino", "self_classifier", "gedi"])
+def test_the_order_of_prototypes_does_not_matter(name: str) -> None:
+    num, loss = LOSSES[name]
+    order = torch.randperm(WIDTH, generator=torch.Generator().manual_seed(1))
+    plain, shuffled = loss(views(num)), loss([x[:, order] for x in views(num)])
+    assert relative_error(torch.stack(shuffled), torch.stack(plain)) < EXACT
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
+def test_a_shift_of_all_samples_does_not_matter(name: str) -> None:
+    _, loss = LOSSES[name]
+    shifted = [x + 3 for x in views(2)]
+    assert relative_error(torch.stack(loss(shifted)), torch.stack(loss(views(2)))) < 1e-10
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("extreme", list(extremes()))
+def test_extreme_inputs_give_finite_values_and_gradients(
+    name: str, dtype: torch.dtype, extreme: str
+) -> None:
+    num, _ = LOSSES[name]
+    inputs = [x.to(dtype) for x in extremes()[extreme](num)]
+    terms, gradients = value_and_gradients(name, inputs)
+    assert all(torch.isfinite(term) for term in terms), terms
+    if (name, extreme) != ("vicreg", "huge") or dtype != torch.float16:
+        # Cubes of 6e4 exceed float16: a gradient scaler skips such a step.
+        assert torch.isfinite(gradients).all()
+
+
+@every_loss
+def test_low_precision_comes_near_float64(name: str) -> None:
+    num, loss = LOSSES[name]
+    exact = loss(views(num)).total
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.03)):
+        value = loss([x.to(dtype) for x in views(num)]).total
+        assert value.dtype == torch.float32
+        assert relative_error(value, exact) < tolerance
+
+
+@every_loss
+def test_autocast_does_not_reach_into_the_loss(name: str) -> None:
+    num, loss = LOSSES[name]
+    inputs = [x.float() for x in views(num)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(inputs).total
+    assert torch.equal(inside, loss(inputs).total)
+
+
+C = 50
+
+
+@pytest.mark.parametrize(
+    ("total", "words"),
+    [
+        (lambda s: swav_loss([s, s]).total, "SwAV"),
+        (lambda s: dino_loss([s, s], [s, s], s.mean(dim=0)).total, "DINO"),
+        (lambda s: self_classifier_loss(s, s).total, "Self-Classifier"),
+        (lambda s: gedi_loss(s, s).invariance, "GEDI"),
+    ],
+)
+def test_a_collapsed_network_sits_at_log_c(total: Any, words: str) -> None:
+    """All samples alike and all prototypes alike: the value that people report for hundreds of epochs."""
+    assert float(total(torch.full((8, C), 0.3))) == pytest.approx(math.log(C), abs=1e-5), words
+
+
+a, b = views(2)
+BAD = {
+    "differ in shape": (
+        lambda: barlow_twins_loss(a, b[:3]),
+        lambda: swav_loss([a, b[:3]]),
+        lambda: dino_loss([a, b], [a[:3]], torch.zeros(WIDTH)),
+    ),
+    "differ in dtype": (
+        lambda: vicreg_loss(a, b.float()),
+        lambda: lejepa_loss([a, b.float()], random_directions(2, WIDTH, seed=0)),
+    ),
+    "wrong number of dimensions": (lambda: gedi_loss(a[0], b[0]),),
+    "not floating point": (lambda: self_classifier_loss(a.long(), b.long()),),
+    "number of rows over all ranks is too small": (
+        lambda: barlow_twins_loss(a[:1], b[:1]),
+        lambda: vicreg_loss(a[:1], b[:1]),
+    ),
+    "too few views": (
+        lambda: swav_loss([a]),
+        lambda: swav_loss([a, b], num_assigned=3),
+        lambda: dino_loss([a], [a], torch.zeros(WIDTH)),
+        lambda: lejepa_loss([a], random_directions(2, WIDTH, seed=0)),
+    ),
+    "the queue does not fit": (lambda: swav_loss([a, b], queued_scores=[a]),),
+    "the centre has the wrong shape": (
+        lambda: dino_loss([a, b], [a, b], torch.zeros(3)),
+        lambda: updated_centre(torch.zeros(3), [a]),
+    ),
+    "momentum of the centre": (lambda: updated_centre(torch.zeros(WIDTH), [a], momentum=1.0),),
+    "temperature is not positive": (
+        lambda: swav_loss([a, b], temperature=0),
+        lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=-1),
+        lambda: self_classifier_loss(a, b, row_temperature=math.nan),
+        lambda: gedi_loss(a, b, temperature=0),
+    ),
+    "eps is not positive": (
+        lambda: barlow_twins_loss(a, b, eps=0),
+        lambda: vicreg_loss(a, b, eps=0),
+        lambda: sinkhorn(a, eps=0),
+    ),
+    "sinkhorn_steps is too small": (lambda: sinkhorn(a, steps=0),),
+    "redundancy_weight is too small": (lambda: barlow_twins_loss(a, b, redundancy_weight=-1),),
+    "covariance_weight is too small": (lambda: vicreg_loss(a, b, covariance_weight=-1),),
+    "regularisation is out of range": (
+        lambda: lejepa_loss([a, b], random_directions(2, WIDTH, seed=0), regularisation=1.1),
+    ),
+    "directions has the wrong width": (
+        lambda: lejepa_loss([a, b], random_directions(2, 3, seed=0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", list(BAD))
+def test_bad_input_is_refused_in_words(message: str) -> None:
+    for call in BAD[message]:
+        with pytest.raises(InputError, match=message):
+            call()

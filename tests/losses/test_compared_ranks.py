@@ -1,0 +1,62 @@
+"""Several ranks compute what one process computes, for every loss that FALCON is compared with."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import compared_ranks
+import pytest
+import torch
+from compared import LOSSES
+from tolerances import RANKS, relative_error
+
+NAMES = [name for name in LOSSES if name != "gedi with energy"]  # its samples are not rows
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("ranks")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["compared_ranks"])
+    processes = [
+        context.Process(target=compared_ranks.main, args=(rank, request.param, str(folder)))
+        for rank in range(request.param)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0] * request.param
+    return [
+        torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(request.param)
+    ]
+
+
+@pytest.fixture(scope="module")
+def one_process() -> Any:
+    return compared_ranks.results_of(slice(None), parallel=False)
+
+
+@pytest.mark.parametrize("split", ["equal", "unequal"])
+@pytest.mark.parametrize("name", NAMES)
+def test_ranks_equal_one_process(results: Any, one_process: Any, split: str, name: str) -> None:
+    for result in results:
+        for what in ("values", "gradients"):
+            assert relative_error(result[split][name][what], one_process[name][what]) < RANKS, what
+
+
+@pytest.mark.parametrize("split", ["equal", "unequal"])
+def test_assignments_and_centre_are_global(results: Any, one_process: Any, split: str) -> None:
+    for result in results:
+        mine = result[split]
+        assert relative_error(mine["sinkhorn"], one_process["sinkhorn"][mine["rows"]]) < RANKS
+        assert relative_error(mine["centre"], one_process["centre"]) < RANKS
+
+
+def test_the_comparison_catches_sums_without_gradient(results: Any, one_process: Any) -> None:
+    truth = one_process["self_classifier"]
+    wrong = results[0]["detached"]
+    assert relative_error(wrong["values"], truth["values"]) < RANKS
+    assert relative_error(wrong["gradients"], truth["gradients"]) > 0.01
