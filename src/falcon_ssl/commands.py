@@ -132,6 +132,7 @@ def default_monitors(
             prior_matching=prior_matching(config, method),
             uniform_prior=config.falcon.prior_exponent == 0,
             batch_size=config.batch_size,
+            stuck_values=method.stuck_values(config.batch_size),
             on_collapse=config.monitor.on_collapse,
             patience=config.monitor.patience,
         )

@@ -13,6 +13,19 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from falcon_ssl.config_methods import (
+    METHODS,
+    BarlowTwinsConfig,
+    DINOConfig,
+    GEDIConfig,
+    LeJEPAConfig,
+    MethodName,
+    SelfClassifierConfig,
+    SwAVConfig,
+    VICRegConfig,
+    at_least,
+    check_method,
+)
 from falcon_ssl.errors import InputError
 
 
@@ -117,12 +130,12 @@ class FalconConfig:
     backend: Literal["auto", "reference", "dense", "chunked", "triton"] = "auto"
 
     def __post_init__(self) -> None:
-        _at_least("falcon.num_codes", self.num_codes, 2)
-        _at_least("falcon.embed_dim", self.embed_dim, 1)
-        _at_least("falcon.dictionary_seed", self.dictionary_seed, 0)
-        _at_least("falcon.beta", self.beta, 0)
-        _at_least("falcon.prior_exponent", self.prior_exponent, 0)
-        _at_least("falcon.marginal_momentum", self.marginal_momentum, 0)
+        at_least("falcon.num_codes", self.num_codes, 2)
+        at_least("falcon.embed_dim", self.embed_dim, 1)
+        at_least("falcon.dictionary_seed", self.dictionary_seed, 0)
+        at_least("falcon.beta", self.beta, 0)
+        at_least("falcon.prior_exponent", self.prior_exponent, 0)
+        at_least("falcon.marginal_momentum", self.marginal_momentum, 0)
 
 
 @dataclass(frozen=True)
@@ -149,7 +162,7 @@ class OptimConfig:
                 "optim.lr is not positive", received=self.lr, expected="> 0", fix="try 2e-3"
             )
         for name in ("final_lr", "warmup_epochs", "weight_decay", "clip_norm"):
-            _at_least(f"optim.{name}", getattr(self, name), 0)
+            at_least(f"optim.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True)
@@ -175,8 +188,8 @@ class EngineConfig:
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
-        _at_least("engine.log_every", self.log_every, 1)
-        _at_least("engine.checkpoint_every", self.checkpoint_every, 1)
+        at_least("engine.log_every", self.log_every, 1)
+        at_least("engine.checkpoint_every", self.checkpoint_every, 1)
 
 
 @dataclass(frozen=True)
@@ -196,8 +209,8 @@ class MonitorConfig:
     linear: bool = False
 
     def __post_init__(self) -> None:
-        _at_least("monitor.patience", self.patience, 0)
-        _at_least("monitor.every_epochs", self.every_epochs, 0)
+        at_least("monitor.patience", self.patience, 0)
+        at_least("monitor.every_epochs", self.every_epochs, 0)
 
 
 @dataclass(frozen=True)
@@ -217,9 +230,9 @@ class EvaluationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.batch_size", self.batch_size, 1)
-        _at_least("evaluation.knn_neighbours", self.knn_neighbours, 1)
-        _at_least("evaluation.seed", self.seed, 0)
+        at_least("evaluation.batch_size", self.batch_size, 1)
+        at_least("evaluation.knn_neighbours", self.knn_neighbours, 1)
+        at_least("evaluation.seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -235,7 +248,14 @@ class RunConfig:
         reading: How images are read.
         views: Augmentations.
         encoder: The network.
-        falcon: Options of the method falcon.
+        falcon: Options of the method falcon; those of a method that is not trained must be left at their defaults.
+        barlow_twins: Options of the method barlow_twins.
+        vicreg: Options of the method vicreg.
+        swav: Options of the method swav.
+        self_classifier: Options of the method self_classifier.
+        gedi: Options of the method gedi.
+        dino: Options of the method dino.
+        lejepa: Options of the method lejepa.
         optim: Optimizer and schedule.
         engine: Device, precision, logging, checkpoints.
         monitor: What watches the run while it trains.
@@ -246,20 +266,27 @@ class RunConfig:
     epochs: int = 30
     batch_size: int = 256
     seed: int = 0
-    method: Literal["falcon"] = "falcon"
+    method: MethodName = "falcon"
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     falcon: FalconConfig = field(default_factory=FalconConfig)
+    barlow_twins: BarlowTwinsConfig = field(default_factory=BarlowTwinsConfig)
+    vicreg: VICRegConfig = field(default_factory=VICRegConfig)
+    swav: SwAVConfig = field(default_factory=SwAVConfig)
+    self_classifier: SelfClassifierConfig = field(default_factory=SelfClassifierConfig)
+    gedi: GEDIConfig = field(default_factory=GEDIConfig)
+    dino: DINOConfig = field(default_factory=DINOConfig)
+    lejepa: LeJEPAConfig = field(default_factory=LeJEPAConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 2)
-        _at_least("seed", self.seed, 0)
+        at_least("epochs", self.epochs, 1)
+        at_least("batch_size", self.batch_size, 2)
+        at_least("seed", self.seed, 0)
         if self.optim.warmup_epochs > self.epochs:
             raise InputError(
                 "the warm-up is longer than the run",
@@ -267,17 +294,29 @@ class RunConfig:
                 expected=f"at most epochs={self.epochs}",
                 fix="shorten the warm-up",
             )
+        check_method(
+            self.method,
+            {group: getattr(self, group) for group in METHODS},
+            small_views=self.views.small_views,
+        )
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:
-    """The configuration as nested plain values, ready for YAML."""
+    """The configuration as nested plain values, ready for YAML.
+
+    Options of the methods that are not trained are at their defaults and left out.
+    """
 
     def plain(value: object) -> object:
         if isinstance(value, Mapping):
             return {key: plain(item) for key, item in value.items()}
         return list(value) if isinstance(value, tuple) else value
 
-    return {key: plain(value) for key, value in dataclasses.asdict(config).items()}
+    return {
+        key: plain(value)
+        for key, value in dataclasses.asdict(config).items()
+        if key not in METHODS or key == config.method
+    }
 
 
 def from_mapping(values: Mapping[str, Any]) -> RunConfig:
@@ -346,10 +385,3 @@ def _typed(name: str, value: Any, wanted: Any) -> Any:
         expected=getattr(wanted, "__name__", None) if isinstance(wanted, type) else wanted,
         fix="see falcon-ssl pretrain --help",
     )
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise InputError(
-            f"{name} is too small", received=value, expected=f">= {least}", fix="raise it"
-        )

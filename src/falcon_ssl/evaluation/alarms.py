@@ -9,7 +9,7 @@ again if it returns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,7 @@ from falcon_ssl.distributed import all_gather_rows, world_size
 from falcon_ssl.evaluation.certificate import LN2, PriorMatching, certify
 from falcon_ssl.evaluation.codes import nearest_codes
 from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
-from falcon_ssl.methods import Method
+from falcon_ssl.methods import Method, StuckValue
 from falcon_ssl.monitor import Moment, Observation
 
 PATIENCE = 200  # steps
@@ -46,12 +46,13 @@ class AlarmMonitor:
                              does not tell it: loss within 1 % of (1 + beta) log C
         views_disagree       consistency at least as large as the mutual information: the code of one view says
                              nothing about the code of the other
+        stuck_loss           a loss term within 1 % of the value at which the method learns nothing, such as log C
         few_directions       99 % of the variance of u in at most 5 % of the directions there could be
         few_codes            at most 5 % of the codes that the rows could use
         frozen_encoder       no weight of the encoder differs from what it was at the last look
 
-    The first of the first three that applies is given. They need the terms of a FALCON loss; the others watch other
-    methods too.
+    The first of the first three that applies is given. They need the terms of a FALCON loss; other methods state the
+    values at which they are stuck themselves.
 
     Args:
         dictionary: Codes that embeddings are assigned to; None for methods without codes.
@@ -60,6 +61,7 @@ class AlarmMonitor:
         prior_matching: Of the loss.
         uniform_prior: Whether the prior is uniform; mutual information is known only then.
         batch_size: N of the global batch.
+        stuck_values: Where loss terms stay when nothing is learned, see `falcon_ssl.methods.Method.stuck_values`.
         on_collapse: "warn", or "stop" to end the run at the first alarm.
         patience: Steps on end before an alarm is given.
         every: Steps between two looks at the embeddings.
@@ -83,6 +85,7 @@ class AlarmMonitor:
         prior_matching: PriorMatching = "reverse",
         uniform_prior: bool = True,
         batch_size: int = 2,
+        stuck_values: Sequence[StuckValue] = (),
         on_collapse: Literal["warn", "stop"] = "warn",
         patience: int = PATIENCE,
         every: int = EVERY,
@@ -97,6 +100,7 @@ class AlarmMonitor:
         self._prior_matching = prior_matching
         self._uniform_prior = uniform_prior
         self._batch_size = batch_size
+        self._stuck_values = stuck_values
         self._stops = on_collapse == "stop"
         self._patience = patience
         self._every = every
@@ -111,6 +115,8 @@ class AlarmMonitor:
         signs: Signs = {}
         if self._dictionary is not None and self._logit_scale is not None:
             metrics, signs = self._read(moment.terms, self._dictionary, self._logit_scale)
+        if self._stuck_values:
+            signs["stuck_loss"] = self._stuck(moment.terms)
         if self._looked is None or moment.step - self._looked >= self._every:
             self._looked = moment.step
             seen, more = _look(moment.u_NF, self._dictionary)
@@ -179,6 +185,13 @@ class AlarmMonitor:
         if words is not None:
             signs[name] = words
         return ({} if bits is None else {"mutual_information_bits": bits}), signs
+
+    def _stuck(self, terms: Mapping[str, float]) -> str | None:
+        """Which term is where it stays when nothing is learned."""
+        for term, value, words in self._stuck_values:
+            if abs(terms[term] - value) <= NEAR * value:
+                return f"{term} {terms[term]:.3g} within 1 % of {value:.3g}: {words}"
+        return None
 
     def _compare_weights(self, method: Method) -> Signs:
         """Whether the encoder has moved since the last look; nothing about an encoder without weights."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch.nn import Module
+from collections.abc import Callable
+from typing import Any
 
 from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.dictionary import Dictionary, RademacherDictionary
@@ -10,11 +11,33 @@ from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.dictionary_hadamard import HadamardDictionary
 from falcon_ssl.encoders import build_encoder, representation_width
 from falcon_ssl.losses import FalconLoss, power_law_prior
-from falcon_ssl.methods.base import Method, StepOutput
+from falcon_ssl.methods.barlow_twins import BarlowTwins
+from falcon_ssl.methods.base import Method, Parts, StepOutput, StuckValue
+from falcon_ssl.methods.dino import DINO
 from falcon_ssl.methods.falcon import Falcon
+from falcon_ssl.methods.gedi import GEDI
+from falcon_ssl.methods.lejepa import LeJEPA
+from falcon_ssl.methods.self_classifier import SelfClassifier
+from falcon_ssl.methods.swav import SwAV
+from falcon_ssl.methods.vicreg import VICReg
 from falcon_ssl.projector import FalconProjector
 
-__all__ = ["Falcon", "Method", "StepOutput", "build_dictionary", "build_method"]
+__all__ = [
+    "DINO",
+    "GEDI",
+    "BarlowTwins",
+    "Falcon",
+    "LeJEPA",
+    "Method",
+    "Parts",
+    "SelfClassifier",
+    "StepOutput",
+    "StuckValue",
+    "SwAV",
+    "VICReg",
+    "build_dictionary",
+    "build_method",
+]
 
 # Where neither epsilon nor temperature is stated: the best of three in the first trials, and what epsilon = 1e-8 means
 # at F = 128. The default epsilon itself is far above 2^-F.
@@ -40,7 +63,8 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
         patch_size=config.encoder.patch_size,
         drop_path=config.encoder.drop_path,
     )
-    return _build_falcon(encoder, representation_width(encoder, image_shape), config.falcon)
+    parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)
+    return _BUILDERS[config.method](parts, getattr(config, config.method))
 
 
 def build_dictionary(config: FalconConfig) -> Dictionary:
@@ -51,7 +75,7 @@ def build_dictionary(config: FalconConfig) -> Dictionary:
     return kind(config.num_codes, config.embed_dim, config.dictionary_seed)
 
 
-def _build_falcon(encoder: Module, in_dim: int, config: FalconConfig) -> Falcon:
+def _build_falcon(parts: Parts, config: FalconConfig) -> Falcon:
     dictionary = build_dictionary(config)
     temperature = config.temperature
     if config.dictionary == "complete" and config.epsilon is None and temperature is None:
@@ -69,5 +93,19 @@ def _build_falcon(encoder: Module, in_dim: int, config: FalconConfig) -> Falcon:
         backend=config.backend,
         marginal_momentum=config.marginal_momentum,
     )
-    projector = FalconProjector(in_dim, config.embed_dim, embedding_norm=config.embedding_norm)
-    return Falcon(encoder, projector, loss)
+    projector = FalconProjector(
+        parts.in_dim, config.embed_dim, embedding_norm=config.embedding_norm
+    )
+    return Falcon(parts.encoder, projector, loss)
+
+
+_BUILDERS: dict[str, Callable[[Parts, Any], Method]] = {
+    "falcon": _build_falcon,
+    "barlow_twins": BarlowTwins.from_config,
+    "vicreg": VICReg.from_config,
+    "swav": SwAV.from_config,
+    "self_classifier": SelfClassifier.from_config,
+    "gedi": GEDI.from_config,
+    "dino": DINO.from_config,
+    "lejepa": LeJEPA.from_config,
+}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.losses.rows import Terms
 
 
 class StepOutput(NamedTuple):
@@ -22,6 +24,40 @@ class StepOutput(NamedTuple):
     loss: Tensor
     terms: dict[str, Tensor]
     u_NF: Tensor
+
+    @classmethod
+    def of(cls, terms: Terms, u_NF: Tensor) -> StepOutput:
+        """From what a loss returns and the embeddings of the first view."""
+        named = {name: term.detach() for name, term in terms._asdict().items()}
+        return cls(terms.total, named, u_NF.detach())
+
+
+class StuckValue(NamedTuple):
+    """A value at which a loss term stays when a method learns nothing.
+
+    Args:
+        term: Name of the term.
+        value: Where it stays.
+        words: What that means, in plain words.
+    """
+
+    term: str
+    value: float
+    words: str
+
+
+class Parts(NamedTuple):
+    """What every method is built around.
+
+    Args:
+        encoder: Images [N, C, H, W] to z_ND.
+        in_dim: D.
+        image_shape: (channels, height, width) of a large view.
+    """
+
+    encoder: nn.Module
+    in_dim: int
+    image_shape: tuple[int, int, int]
 
 
 class Method(nn.Module, ABC):
@@ -47,5 +83,29 @@ class Method(nn.Module, ABC):
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Representations z_ND and embeddings u_NF of normalised images [N, C, H, W]."""
 
+    @property
+    def evaluated_encoder(self) -> nn.Module:
+        """The encoder behind `embed`: what is judged and exported."""
+        return self.encoder
+
+    def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
+        """Where loss terms stay when nothing is learned, for a global batch of this size."""
+        return ()
+
+    def before_step(self, step: int, num_steps: int) -> None:
+        """Hook before a batch: whatever depends on the position in the run; steps are counted from 0."""
+
     def after_step(self, step: int, num_steps: int) -> None:
-        """Hook after the optimizer has moved: EMA, prototype norms, queues."""
+        """Hook after the optimizer has moved: EMA, prototype norms."""
+
+
+def represent(encoder: nn.Module, views: list[Tensor]) -> Tensor:
+    """Representations [V N, D] of all views, view after view; views of one size pass the encoder as one batch."""
+    places: dict[torch.Size, list[int]] = {}
+    for place, view in enumerate(views):
+        places.setdefault(view.shape, []).append(place)
+    z_VND: dict[int, Tensor] = {}
+    for same in places.values():
+        z = encoder(torch.cat([views[place] for place in same]))
+        z_VND |= dict(zip(same, z.chunk(len(same)), strict=True))
+    return torch.cat([z_VND[place] for place in range(len(views))])

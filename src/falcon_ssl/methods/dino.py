@@ -1,0 +1,136 @@
+"""DINO: a student learns from a teacher that is its own running average."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.config_methods import DINOConfig
+from falcon_ssl.dictionary_prototypes import PrototypeDictionary
+from falcon_ssl.losses.dino import dino_loss, updated_centre
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, represent
+from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
+
+NUM_LARGE = 2  # views that the teacher sees
+
+
+class DINO(Projected):
+    """Caron et al., 2021 (arXiv 2104.14294); takes small views after the two large ones.
+
+    The teacher is what is judged and exported, as in the paper.
+
+    Args:
+        encoder: Images [N, C, H, W] to z_ND.
+        head: z_ND to y_NF.
+        prototypes: u_NF to scores.
+        student_temperature: T_s.
+        teacher_temperature: T_t.
+        teacher_momentum: Share of the past in the teacher at the start of a run; rises to 1.
+        centre_momentum: Share of the past in the centre.
+        prototypes_frozen: Share of the run at whose start the prototypes are not trained.
+
+    Example:
+        >>> method = DINO.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), DINOConfig(32, 16, 20))
+        >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
+        >>> sorted(method([view1, view2]).terms)
+        ['consistency', 'entropy', 'total']
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        prototypes: Prototypes,
+        *,
+        student_temperature: float,
+        teacher_temperature: float,
+        teacher_momentum: float,
+        centre_momentum: float,
+        prototypes_frozen: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, head)
+        self.prototypes = prototypes
+        self.teacher = nn.ModuleDict(
+            {
+                name: copy.deepcopy(module).requires_grad_(False)
+                for name, module in self._student().items()
+            }
+        )
+        teacher_prototypes = self.teacher["prototypes"]
+        assert isinstance(teacher_prototypes, Prototypes)
+        self.dictionary = PrototypeDictionary(teacher_prototypes.weight)
+        self.register_buffer("centre", torch.zeros(len(prototypes.weight)))
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.teacher_momentum = teacher_momentum
+        self.centre_momentum = centre_momentum
+        self.prototypes_frozen = prototypes_frozen
+
+    @classmethod
+    def from_config(cls, parts: Parts, config: DINOConfig) -> DINO:
+        """With freshly initialised head and prototypes."""
+        widths = [parts.in_dim, config.hidden_dim, config.hidden_dim, config.embed_dim]
+        return cls(
+            parts.encoder,
+            mlp(widths, activation="gelu", batch_norm=False, last_bias=True),
+            Prototypes(config.num_prototypes, config.embed_dim),
+            student_temperature=config.student_temperature,
+            teacher_temperature=config.teacher_temperature,
+            teacher_momentum=config.teacher_momentum,
+            centre_momentum=config.centre_momentum,
+            prototypes_frozen=config.prototypes_frozen,
+        )
+
+    @property
+    def evaluated_encoder(self) -> nn.Module:
+        """The teacher's."""
+        return self.teacher["encoder"]
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Loss of two large views and any number of small ones."""
+        with torch.no_grad():
+            t_VND = represent(self.teacher["encoder"], views[:NUM_LARGE])
+            t_VNF = unit_rows(self.teacher["head"](t_VND))
+            teacher = self.teacher["prototypes"](t_VNF).chunk(NUM_LARGE)
+        student = [self.prototypes(unit_rows(y_NF)) for y_NF in self.project(views)]
+        terms = dino_loss(
+            student,
+            teacher,
+            self.centre,
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        )
+        if self.training:
+            self.centre.copy_(updated_centre(self.centre, teacher, momentum=self.centre_momentum))
+        return StepOutput.of(terms, t_VNF.chunk(NUM_LARGE)[0])
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Representations z_ND and unit embeddings u_NF of the teacher."""
+        z_ND = self.teacher["encoder"](images)
+        return z_ND, unit_rows(self.teacher["head"](z_ND))
+
+    def before_step(self, step: int, num_steps: int) -> None:
+        """Prototypes rest at the start of a run."""
+        self.prototypes.frozen = step < self.prototypes_frozen * num_steps
+
+    @torch.no_grad()
+    def after_step(self, step: int, num_steps: int) -> None:
+        """teacher = m teacher + (1 - m) student, m from its start to 1 along a cosine."""
+        rest = (1 - self.teacher_momentum) * (1 + math.cos(math.pi * step / num_steps)) / 2
+        for name, module in self._student().items():
+            pairs = zip(self.teacher[name].parameters(), module.parameters(), strict=True)
+            for mine, theirs in pairs:
+                mine.lerp_(theirs, rest)
+
+    def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
+        """log C when teacher or student is uniform."""
+        value = math.log(len(self.centre))
+        return (StuckValue("total", value, "every sample gets the same assignment (log C)"),)
+
+    def _student(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "head": self.head, "prototypes": self.prototypes}

@@ -1,0 +1,125 @@
+"""SwAV: encoder, two-layer head, prototypes, balanced assignments; a queue when batches are small."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.config_methods import SwAVConfig
+from falcon_ssl.dictionary_prototypes import PrototypeDictionary
+from falcon_ssl.distributed import all_gather_rows, rank, world_size
+from falcon_ssl.losses.swav import swav_loss
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
+
+NUM_ASSIGNED = 2  # the large views
+
+
+class SwAV(Projected):
+    """Caron et al., 2020 (arXiv 2006.09882); takes small views after the two large ones.
+
+    The queue is the same on every rank, each of which counts its share of it: a run is the same on any number of ranks.
+
+    Args:
+        encoder: Images [N, C, H, W] to z_ND.
+        head: z_ND to y_NF.
+        prototypes: u_NF to scores.
+        temperature: T.
+        sinkhorn_eps: Strength of the entropy.
+        sinkhorn_steps: Steps of Sinkhorn-Knopp.
+        queue_length: Earlier embeddings of each large view; 0 keeps none.
+        prototypes_frozen: Share of the run at whose start the prototypes are not trained.
+
+    Example:
+        >>> method = SwAV.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), SwAVConfig(32, 16, 20))
+        >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
+        >>> sorted(method([view1, view2]).terms)
+        ['consistency', 'entropy', 'total']
+    """
+
+    queue: Tensor
+    queue_rows: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        prototypes: Prototypes,
+        *,
+        temperature: float,
+        sinkhorn_eps: float,
+        sinkhorn_steps: int,
+        queue_length: int = 0,
+        prototypes_frozen: float = 0.0,
+    ) -> None:
+        super().__init__(encoder, head)
+        self.prototypes = prototypes
+        self.dictionary = PrototypeDictionary(prototypes.weight)
+        self.temperature = temperature
+        self.sinkhorn_eps = sinkhorn_eps
+        self.sinkhorn_steps = sinkhorn_steps
+        self.queue_length = queue_length
+        self.prototypes_frozen = prototypes_frozen
+        if queue_length:
+            width = prototypes.weight.shape[1]
+            self.register_buffer("queue", torch.zeros(NUM_ASSIGNED, queue_length, width))
+            self.register_buffer("queue_rows", torch.zeros((), dtype=torch.int64))
+
+    @classmethod
+    def from_config(cls, parts: Parts, config: SwAVConfig) -> SwAV:
+        """With freshly initialised head and prototypes."""
+        return cls(
+            parts.encoder,
+            mlp([parts.in_dim, config.hidden_dim, config.embed_dim], last_bias=True),
+            Prototypes(config.num_prototypes, config.embed_dim),
+            temperature=config.temperature,
+            sinkhorn_eps=config.sinkhorn_eps,
+            sinkhorn_steps=config.sinkhorn_steps,
+            queue_length=config.queue_length,
+            prototypes_frozen=config.prototypes_frozen,
+        )
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Loss of two large views and any number of small ones."""
+        u_VNF = [unit_rows(y_NF) for y_NF in self.project(views)]
+        terms = swav_loss(
+            [self.prototypes(u_NF) for u_NF in u_VNF],
+            queued_scores=self._queued_scores(),
+            temperature=self.temperature,
+            sinkhorn_eps=self.sinkhorn_eps,
+            sinkhorn_steps=self.sinkhorn_steps,
+            num_assigned=NUM_ASSIGNED,
+        )
+        if self.queue_length and self.training:
+            self._enqueue(u_VNF[:NUM_ASSIGNED])
+        return StepOutput.of(terms, u_VNF[0])
+
+    def before_step(self, step: int, num_steps: int) -> None:
+        """Prototypes rest at the start of a run."""
+        self.prototypes.frozen = step < self.prototypes_frozen * num_steps
+
+    def after_step(self, step: int, num_steps: int) -> None:
+        """Prototypes have length 1 after every step."""
+        self.prototypes.normalise()
+
+    def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
+        """log C when every prediction is uniform."""
+        value = math.log(len(self.prototypes.weight))
+        return (StuckValue("total", value, "every sample gets the same assignment (log C)"),)
+
+    @torch.no_grad()
+    def _queued_scores(self) -> list[Tensor] | None:
+        """Scores of this rank's share of the queue, once it is full."""
+        if not self.queue_length or int(self.queue_rows) < self.queue_length:
+            return None
+        return [self.prototypes(u_LF[rank() :: world_size()]) for u_LF in self.queue]
+
+    @torch.no_grad()
+    def _enqueue(self, u_VNF: list[Tensor]) -> None:
+        """Put the newest embeddings of all ranks first; the oldest fall out."""
+        for u_LF, u_NF in zip(self.queue, u_VNF, strict=True):
+            new_NF = all_gather_rows(u_NF.detach().to(u_LF.dtype))
+            u_LF.copy_(torch.cat([new_NF, u_LF])[: self.queue_length])
+        self.queue_rows += len(new_NF)

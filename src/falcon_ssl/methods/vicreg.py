@@ -1,0 +1,77 @@
+"""VICReg: encoder, three-layer head, variance, invariance and covariance."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from falcon_ssl.config_methods import VICRegConfig
+from falcon_ssl.losses.vicreg import vicreg_loss
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.heads import Projected, mlp, unit_rows
+
+TARGET_STD, EPS = 1.0, 1e-4  # gamma and epsilon of the paper
+
+
+class VICReg(Projected):
+    """Bardes et al., 2022 (arXiv 2105.04906).
+
+    Args:
+        encoder: Images [N, C, H, W] to z_ND.
+        head: z_ND to y_NF.
+        invariance_weight: lambda.
+        variance_weight: mu.
+        covariance_weight: nu.
+
+    Example:
+        >>> method = VICReg.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), VICRegConfig(32, 16))
+        >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
+        >>> sorted(method([view1, view2]).terms)
+        ['covariance', 'invariance', 'total', 'variance']
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        *,
+        invariance_weight: float,
+        variance_weight: float,
+        covariance_weight: float,
+    ) -> None:
+        super().__init__(encoder, head)
+        self.invariance_weight = invariance_weight
+        self.variance_weight = variance_weight
+        self.covariance_weight = covariance_weight
+
+    @classmethod
+    def from_config(cls, parts: Parts, config: VICRegConfig) -> VICReg:
+        """With a freshly initialised head."""
+        widths = [parts.in_dim, config.hidden_dim, config.hidden_dim, config.embed_dim]
+        return cls(
+            parts.encoder,
+            mlp(widths),
+            invariance_weight=config.invariance_weight,
+            variance_weight=config.variance_weight,
+            covariance_weight=config.covariance_weight,
+        )
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Loss of two views."""
+        y1_NF, y2_NF = self.project(views)
+        terms = vicreg_loss(
+            y1_NF,
+            y2_NF,
+            invariance_weight=self.invariance_weight,
+            variance_weight=self.variance_weight,
+            covariance_weight=self.covariance_weight,
+            target_std=TARGET_STD,
+            eps=EPS,
+        )
+        return StepOutput.of(terms, unit_rows(y1_NF))
+
+    def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
+        """v(Z) + v(Z') = 2 (gamma - sqrt(eps)) when no feature varies."""
+        value = 2 * (TARGET_STD - math.sqrt(EPS))
+        return (StuckValue("variance", value, "every sample gets the same embedding"),)

@@ -1,0 +1,295 @@
+"""What holds for every method that FALCON is compared with, as a module and in a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from falcon_ssl import commands
+from falcon_ssl.config import (
+    EncoderConfig,
+    EngineConfig,
+    MonitorConfig,
+    OptimConfig,
+    RunConfig,
+    from_mapping,
+    to_mapping,
+)
+from falcon_ssl.config_methods import METHODS
+from falcon_ssl.data import load_splits
+from falcon_ssl.errors import InputError
+from falcon_ssl.evaluation import AlarmMonitor, extract
+from falcon_ssl.evaluation.clustering import kmeans_clusters
+from falcon_ssl.methods import Method, build_method
+from falcon_ssl.monitor import Moment, Observation
+from falcon_ssl.runs import load_run, untrained
+
+SHAPE = (1, 8, 8)
+SMALL: dict[str, dict[str, Any]] = {
+    "barlow_twins": {"embed_dim": 64},
+    "vicreg": {"embed_dim": 64},
+    "swav": {"embed_dim": 32, "num_prototypes": 60, "queue_length": 300},
+    "self_classifier": {"embed_dim": 32, "num_prototypes": (60, 20)},
+    "gedi": {"embed_dim": 32, "num_prototypes": 60, "beta": 1.0},
+    "dino": {"embed_dim": 32, "num_prototypes": 60},
+    "lejepa": {"embed_dim": 32, "num_directions": 128},
+}
+TAKES_CROPS = ("swav", "dino", "lejepa")
+# Epochs, and options that differ from the above. A running average needs time, on a short run less than by default.
+ON_DIGITS: dict[str, tuple[int, dict[str, Any]]] = {
+    "dino": (10, {"num_prototypes": 256, "teacher_momentum": 0.98}),
+}
+every_method = pytest.mark.parametrize("name", list(SMALL))
+
+
+def config_of(name: str, **more: Any) -> RunConfig:
+    return from_mapping(
+        {
+            "method": name,
+            name: {"hidden_dim": 128, **SMALL[name], **more},
+            "epochs": 3,
+            "batch_size": 128,
+            "encoder": {"name": "digits_cnn"},
+            "optim": {"warmup_epochs": 0.5},
+            "engine": {"device": "cpu", "log_every": 1},
+            "monitor": {"every_epochs": 0},
+        }
+    )
+
+
+def built(name: str, **more: Any) -> Method:
+    torch.manual_seed(0)
+    return build_method(config_of(name, **more), image_shape=SHAPE)
+
+
+def views(num: int, *, rows: int = 12, size: int = 8, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return list(torch.randn(num, rows, 1, size, size, generator=generator))
+
+
+def test_every_method_is_tried() -> None:
+    assert set(SMALL) | {"falcon"} == set(METHODS)
+
+
+@every_method
+def test_gradients_reach_every_trained_parameter(name: str) -> None:
+    method = built(name)
+    out = method(views(2))
+    assert torch.equal(out.loss.detach(), out.terms["total"])
+    out.loss.backward()
+    trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    assert [n for n, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0] == []
+    assert not out.u_NF.requires_grad
+    assert torch.allclose(out.u_NF.norm(dim=1), torch.ones(12), atol=1e-5)
+
+
+@every_method
+def test_embed_gives_representation_and_unit_embedding(name: str) -> None:
+    z_ND, u_NF = built(name).eval().embed(views(1)[0])
+    assert z_ND.shape == (12, 256)
+    assert torch.allclose(u_NF.norm(dim=1), torch.ones(12), atol=1e-5)
+
+
+@every_method
+def test_evaluation_changes_no_state(name: str) -> None:
+    method = built(name).eval()
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    method(views(2))
+    method.embed(views(1)[0])
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+@pytest.mark.parametrize("name", TAKES_CROPS)
+def test_small_views_join_the_loss(name: str) -> None:
+    method = built(name)
+    crops = [*views(2, size=8), *views(3, size=4, seed=1)]
+    out = method(crops)
+    out.loss.backward()
+    assert out.terms["total"].isfinite()
+    passes: list[tuple[int, ...]] = []
+    method.encoder.register_forward_hook(lambda _, x, __: passes.append(tuple(x[0].shape)))
+    method(crops)
+    assert passes == [(24, 1, 8, 8), (36, 1, 4, 4)]  # one pass a size
+    other = method([*crops[:4], views(1, size=4, seed=9)[0]])
+    assert not torch.equal(other.terms["total"], out.terms["total"])
+
+
+@every_method
+@pytest.mark.parametrize("kind", ["collapsed", "healthy"])
+def test_the_alarm_names_the_value_at_which_the_method_is_stuck(name: str, kind: str) -> None:
+    """The encoder that gives every image the same representation, watched by the monitor that every run has."""
+    method = built(name, **({"queue_length": 0} if name == "swav" else {}))
+    if kind == "collapsed":
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.zero_()
+    monitor = AlarmMonitor(
+        method.dictionary, stuck_values=method.stuck_values(12), batch_size=12, patience=0
+    )
+    method.before_step(0, 100)
+    out = method(views(2))
+    terms = {key: float(term) for key, term in out.terms.items()}
+    seen = monitor(Moment(1, 0.0, terms, out.u_NF, method, is_epoch_end=False))
+    if kind == "healthy":
+        assert "stuck_loss" not in seen.alarms
+        return
+    term, value, _ = method.stuck_values(12)[0]
+    assert terms[term] == pytest.approx(value, rel=0.01)
+    assert f"{term} {terms[term]:.3g} within 1 % of {value:.3g}" in seen.alarms["stuck_loss"]
+    if name in ("swav", "self_classifier", "gedi", "dino"):
+        classes = [60, 20] if name == "self_classifier" else [60]
+        assert value == pytest.approx(sum(math.log(c) for c in classes) / len(classes))
+
+
+@pytest.mark.parametrize("name", ["swav", "self_classifier", "gedi", "dino"])
+def test_prototypes_are_the_dictionary_and_stay_so(name: str) -> None:
+    method = built(name)
+    dictionary = method.dictionary
+    assert dictionary is not None
+    assert (dictionary.num_codes, dictionary.width) == (60, 32)
+    before = dictionary.block(0, 60).clone()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    after = dictionary.block(0, 60)
+    assert not torch.allclose(before, after)
+    assert torch.allclose(after.norm(dim=1), torch.ones(60), atol=1e-6)
+
+
+class Plug:
+    """A monitor that pulls the plug at a step."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at = at
+
+    def __call__(self, moment: Moment) -> Observation:
+        if moment.step == self.at:
+            raise KeyboardInterrupt
+        return Observation()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: object) -> None:
+        pass
+
+
+def tensors_of(run: Path) -> dict[str, Tensor]:
+    return load_file(run / "checkpoint" / "model.safetensors") | load_file(
+        run / "checkpoint" / "training.safetensors"
+    )
+
+
+STATEFUL = [
+    *(("swav", {"prototypes_frozen": 0.5}), ("dino", {"prototypes_frozen": 0.5}), ("lejepa", {})),
+    ("gedi", {"generative": True, "sgld_steps": 2, "buffer_size": 600}),
+]
+
+
+@pytest.mark.parametrize(("name", "more"), STATEFUL)
+def test_resume_is_bit_identical(name: str, more: dict[str, Any], tmp_path: Path) -> None:
+    config = replace(config_of(name, **more), batch_size=512)
+    whole = commands.pretrain(config, out=tmp_path / "whole", monitors=[Plug()])
+    with pytest.raises(KeyboardInterrupt):
+        commands.pretrain(config, out=tmp_path / "cut", monitors=[Plug(at=4)])
+    torch.manual_seed(1234)
+    cut = commands.pretrain(config, out=tmp_path / "cut", monitors=[Plug()], resume=True)
+    expected, found = tensors_of(whole), tensors_of(cut)
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+@pytest.fixture(scope="module")
+def digits() -> Any:
+    return load_splits("digits")
+
+
+def agreement(method: Method, splits: Any, views_of_run: Any) -> float:
+    """AMI of k-means on z: untrained convolutions already classify digits by neighbours, but do not cluster them."""
+    from sklearn.metrics import adjusted_mutual_info_score
+
+    features = extract(method, splits.test, views_of_run)
+    clusters = kmeans_clusters(features.z, num_clusters=10, seed=0)
+    assert features.label is not None
+    return float(adjusted_mutual_info_score(features.label.numpy(), clusters.numpy()))
+
+
+@every_method
+def test_a_few_epochs_on_digits_teach_it_the_classes(
+    name: str, tmp_path: Path, digits: Any
+) -> None:
+    epochs, more = ON_DIGITS.get(name, (4, {}))
+    config = replace(
+        config_of(name, **more),
+        epochs=epochs,
+        monitor=MonitorConfig(every_epochs=epochs, patience=20),
+        engine=EngineConfig(device="cpu", log_every=5),
+        optim=OptimConfig(lr=2e-3, warmup_epochs=0.5),
+    )
+    run = commands.pretrain(config, out=tmp_path / "run")
+    loaded = load_run(run)
+    lines = [yaml.safe_load(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert next(x["monitor"]["top1_knn"] for x in lines if "monitor" in x) > 0.9
+    assert [line for line in lines if "alarm" in line] == []
+    start = untrained(loaded.config, digits.train, loaded.views, device=torch.device("cpu"))
+    assert agreement(loaded.method, digits, loaded.views) > 0.05 + agreement(
+        start.eval(), digits, loaded.views
+    )
+
+
+def test_only_the_options_of_the_method_may_be_changed() -> None:
+    with pytest.raises(InputError, match=r"swav.temperature does not apply to the method falcon"):
+        from_mapping({"swav": {"temperature": 0.2}})
+    with pytest.raises(InputError, match=r"falcon.beta does not apply to the method dino"):
+        from_mapping({"method": "dino", "falcon": {"beta": 0.2}})
+    with pytest.raises(InputError, match="the method falcon takes two views"):
+        from_mapping({"views": {"small_views": 2}})
+    with pytest.raises(InputError, match=r"gedi.sgld_steps belongs to the energy term"):
+        from_mapping({"method": "gedi", "gedi": {"sgld_steps": 3}})
+    assert from_mapping({"swav": {"temperature": 0.1}}) == RunConfig()
+
+
+@every_method
+def test_the_configuration_names_its_own_options_alone(name: str) -> None:
+    mapping = to_mapping(config_of(name))
+    assert [group for group in METHODS if group in mapping] == [name]
+    assert from_mapping(yaml.safe_load(yaml.safe_dump(mapping))) == config_of(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("barlow_twins", "embed_dim", 1, "barlow_twins.embed_dim is too small"),
+        ("vicreg", "variance_weight", -1.0, "vicreg.variance_weight is too small"),
+        ("swav", "num_prototypes", 1, "swav.num_prototypes is too small"),
+        ("swav", "prototypes_frozen", 1.5, "swav.prototypes_frozen is out of range"),
+        ("swav", "queue_length", -1, "swav.queue_length is too small"),
+        ("dino", "teacher_temperature", 0.0, "dino.teacher_temperature is not positive"),
+        ("dino", "teacher_momentum", 1.1, "dino.teacher_momentum is out of range"),
+        ("dino", "centre_momentum", 1.0, "dino.centre_momentum is out of range"),
+        ("self_classifier", "num_prototypes", [], "self_classifier.num_prototypes"),
+        ("self_classifier", "num_prototypes", [1], "self_classifier.num_prototypes is too small"),
+        ("gedi", "temperature", 0.0, "gedi.temperature is not positive"),
+        ("lejepa", "regularisation", 2.0, "lejepa.regularisation is out of range"),
+    ],
+)
+def test_bad_options_are_refused_by_name(
+    name: str, option: str, value: object, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        from_mapping({"method": name, name: {option: value}})
+
+
+def test_an_encoder_needs_no_width_from_the_method() -> None:
+    """Any encoder goes with any method."""
+    config = replace(config_of("vicreg"), encoder=EncoderConfig("resnet18", width=8, stem="cifar"))
+    method = build_method(config, image_shape=(3, 16, 16))
+    assert method(list(torch.randn(2, 4, 3, 16, 16))).loss.isfinite()

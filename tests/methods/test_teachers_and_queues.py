@@ -1,0 +1,187 @@
+"""What single methods keep between batches: DINO's teacher and centre, SwAV's queue, GEDI's samples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.config_methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
+from falcon_ssl.errors import InputError
+from falcon_ssl.methods import DINO, GEDI, LeJEPA, Parts, SwAV
+
+
+def parts() -> Parts:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16))
+    return Parts(encoder, 16, (1, 8, 8))
+
+
+def views(seed: int = 0, rows: int = 8) -> list[Tensor]:
+    return list(torch.randn(2, rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed)))
+
+
+def dino(**options: float) -> DINO:
+    return DINO.from_config(parts(), DINOConfig(32, 16, 20, **options))
+
+
+def step(method: nn.Module, seed: int, *, at: int = 0, num_steps: int = 10) -> None:
+    """One step of gradient descent as the training loop takes it."""
+    method.before_step(at, num_steps)
+    method.zero_grad()
+    method(views(seed)).loss.backward()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    method.after_step(at, num_steps)
+
+
+@pytest.mark.parametrize(("at", "momentum"), [(0, 0.9), (5, 0.95), (10, 1.0)])
+def test_the_teacher_is_a_running_average_of_the_student(at: int, momentum: float) -> None:
+    method = dino(teacher_momentum=0.9)
+    step(method, 0)
+    before = {k: v.clone() for k, v in method.teacher.named_parameters()}
+    student = dict(method.named_parameters())
+    method.after_step(at, 10)
+    for name, now in method.teacher.named_parameters():
+        expected = momentum * before[name] + (1 - momentum) * student[name]
+        torch.testing.assert_close(now, expected)
+
+
+def test_the_teacher_starts_as_the_student_and_is_not_trained() -> None:
+    method = dino()
+    for name, parameter in method.teacher.named_parameters():
+        assert torch.equal(parameter, dict(method.named_parameters())[name])
+        assert not parameter.requires_grad
+    assert method.evaluated_encoder is method.teacher["encoder"]
+
+
+def test_the_teacher_is_judged_not_the_student() -> None:
+    method = dino().eval()
+    before = method.embed(views()[0])[0]
+    with torch.no_grad():
+        method.encoder[1].weight.add_(1.0)
+    assert torch.equal(method.embed(views()[0])[0], before)
+    with torch.no_grad():
+        method.teacher["encoder"][1].weight.add_(1.0)
+    assert not torch.equal(method.embed(views()[0])[0], before)
+
+
+def test_the_centre_follows_the_teacher() -> None:
+    method = dino(centre_momentum=0.0)
+    method.teacher.eval()
+    with torch.no_grad():
+        t_NC = torch.cat([method.teacher["prototypes"](method.embed(v)[1]) for v in views()])
+    method(views())
+    torch.testing.assert_close(method.centre, t_NC.mean(dim=0))
+
+
+@pytest.mark.parametrize("name", ["dino", "swav"])
+def test_prototypes_rest_at_the_start(name: str) -> None:
+    method = (
+        dino(prototypes_frozen=0.2)
+        if name == "dino"
+        else SwAV.from_config(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.2))
+    )
+    start = method.prototypes.weight.detach().clone()
+    for at in (0, 1):
+        step(method, at, at=at)
+        torch.testing.assert_close(method.prototypes.weight.detach(), start)
+    step(method, 2, at=2)
+    assert not torch.allclose(method.prototypes.weight, start)
+
+
+def test_prototypes_of_swav_have_length_one_after_every_step() -> None:
+    method = SwAV.from_config(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.0))
+    step(method, 0)
+    torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(20))
+
+
+def test_the_queue_holds_the_newest_embeddings_and_is_used_once_full() -> None:
+    method = SwAV.from_config(parts(), SwAVConfig(32, 16, 20, queue_length=20))
+    plain = SwAV.from_config(parts(), SwAVConfig(32, 16, 20))
+    plain.load_state_dict(method.state_dict(), strict=False)
+    seen = []
+    for seed in range(3):
+        with_queue, without = method(views(seed)), plain(views(seed))
+        assert torch.equal(
+            with_queue.terms["total"], without.terms["total"]
+        )  # 0, 8, 16 rows: not full
+        seen.insert(0, with_queue.u_NF)
+    torch.testing.assert_close(method.queue[0], torch.cat(seen)[:20])
+    assert int(method.queue_rows) == 24
+    assert not torch.equal(method(views(3)).terms["total"], plain(views(3)).terms["total"])
+
+
+def test_directions_of_lejepa_change_with_the_step() -> None:
+    method = LeJEPA.from_config(parts(), LeJEPAConfig(32, 16, num_directions=4))
+    totals = []
+    for at in (0, 1, 0):
+        method.before_step(at, 10)
+        totals.append(float(method(views()).terms["total"]))
+    assert totals[0] == totals[2] != totals[1]
+
+
+def gedi(**options: float) -> GEDI:
+    config = GEDIConfig(32, 16, 20, generative=True, buffer_size=40, **options)
+    return GEDI.from_config(parts(), config)
+
+
+def test_langevin_dynamics_lowers_the_energy() -> None:
+    method = gedi(sgld_steps=30, sgld_noise=0.0, restart=0.0).eval()
+    start = method.langevin.samples.clone()
+    drawn = method.draw(8)
+    kept = method.langevin.samples
+    moved = [i for i in range(40) if not torch.equal(kept[i], start[i])]
+    assert len(moved) == 8
+    with torch.no_grad():
+        assert method.energies(drawn).mean() < method.energies(start[moved]).mean() - 1e-3
+    assert {tuple(x.flatten().tolist()) for x in drawn} == {
+        tuple(kept[i].flatten().tolist()) for i in moved
+    }
+
+
+def test_one_langevin_step_is_the_formula() -> None:
+    method = gedi(sgld_steps=1, sgld_noise=0.0, sgld_step_size=0.7, restart=0.0).eval()
+    start = method.langevin.samples.clone()
+    method.draw(8)
+    x = start.clone().requires_grad_()
+    slope = torch.autograd.grad(method.energies(x).sum(), x)[0]
+    changed = (method.langevin.samples != start).flatten(1).any(dim=1)
+    assert int(changed.sum()) == 8
+    torch.testing.assert_close(method.langevin.samples[changed], (start - 0.7 * slope)[changed])
+
+
+def test_samples_leave_batch_statistics_and_gradients_alone() -> None:
+    method, plain = gedi(sgld_steps=3), gedi(sgld_steps=3)
+    plain.langevin = None
+    out, other = method(views()), plain(views())
+    for (name, mine), theirs in zip(
+        method.encoder.named_buffers(), plain.encoder.buffers(), strict=True
+    ):
+        assert torch.equal(mine, theirs), name
+    assert method.training
+    assert all(child.training for child in method.modules())
+    assert all(p.grad is None for p in method.parameters())
+    assert float(out.terms["total"]) == pytest.approx(
+        float(other.terms["total"]) + float(out.terms["energy"]), rel=1e-5
+    )
+    out.loss.backward()
+    assert math.isfinite(float(method.encoder[1].weight.grad.sum()))
+
+
+def test_restarted_samples_come_from_noise() -> None:
+    method = gedi(sgld_steps=1, sgld_noise=0.0, sgld_step_size=0.0, restart=1.0)
+    start = method.langevin.samples.clone()
+    drawn = method.draw(8)
+    assert not any(torch.equal(x, y) for x in drawn for y in start)
+
+
+def test_a_buffer_smaller_than_the_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="buffer of samples is smaller than the batch"):
+        gedi().draw(41)
+    with pytest.raises(InputError, match="no samples"):
+        GEDI.from_config(parts(), GEDIConfig(32, 16, 20)).draw(1)
