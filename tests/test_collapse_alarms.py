@@ -39,7 +39,11 @@ def test_the_default_gives_no_alarm(dictionary: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "name", "words"),
     [
-        (falcon(beta=0.0), "views_disagree", "is beta too small"),
+        (
+            falcon(beta=0.0),
+            "views_disagree",
+            "two views of an image differ as much as at the start",
+        ),
         (
             replace(falcon(beta=100.0), epochs=7, batch_size=128),
             "few_codes",
@@ -51,10 +55,13 @@ def test_the_default_gives_no_alarm(dictionary: str, tmp_path: Path) -> None:
             "uniform_assignment",
             "is the temperature right?",
         ),
-        (falcon(temperature=0.01), "views_disagree", "the temperature too low"),
-        (replace(SHORT, optim=OptimConfig(lr=1e-12)), "views_disagree", "the encoder not learn?"),
+        (
+            replace(SHORT, optim=OptimConfig(lr=1e-12)),
+            "views_disagree",
+            "the learning rate too small",
+        ),
     ],
-    ids=["beta-0", "beta-100", "epsilon", "soft-complete", "sharp", "learning-rate"],
+    ids=["beta-0", "beta-100", "epsilon", "soft-complete", "learning-rate"],
 )
 def test_a_broken_configuration_gives_its_alarm(
     config: RunConfig, name: str, words: str, tmp_path: Path
@@ -99,7 +106,7 @@ def test_an_encoder_that_answers_zeros_has_no_directions(
 def test_on_collapse_stop_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
     config = falcon(beta=0.0)
     stopping = replace(config, monitor=replace(config.monitor, on_collapse="stop"))
-    with pytest.raises(CollapseError, match=r"step 2\d: for 20 steps: the code of one view"):
+    with pytest.raises(CollapseError, match=r"step 2\d: for 20 steps: two views of an image"):
         commands.pretrain(stopping, out=tmp_path / "run")
     run = RunFolder.open(tmp_path / "run")
     assert json.loads((run.checkpoint / "state.json").read_text())["step"] < 30

@@ -35,7 +35,7 @@ def test_tune_chooses_records_and_does_nothing_twice(
     record = json.loads((tmp_path / "tune.json").read_text())
     assert record["chosen"] == found.chosen.options
     assert [c["options"]["temperature"] for c in record["candidates"]] == [0.4, 1e4]
-    assert found.chosen.rankme == max(c.rankme for c in found.candidates if not c.collapsed)
+    assert found.chosen.rankme == max(c.rankme for c in found.candidates if not c.is_broken)
     assert record["by_labels"]["top1_knn"]["best"] >= record["by_labels"]["top1_knn"]["chosen"]
     forbid_training(monkeypatch)
     assert studies.tune(SMALL, out=tmp_path, **grid) == found
@@ -71,3 +71,6 @@ def test_the_command_line_tunes_and_sweeps(
     out = str(tmp_path / "sweep")
     assert cli.main(["sweep", "--out", out, "--num_codes", "16", *small]) == 0
     assert (tmp_path / "sweep" / "sweep.html").is_file()
+    record = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    assert record["dictionaries"].keys() == {"rademacher-16", "complete"}
+    assert 0 < record["dictionaries"]["complete"]["top1_knn"]["mean"] <= 1

@@ -8,19 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any, NamedTuple
-
-import torch
 
 from falcon_ssl import commands
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.engine.records import environment, write_text
+from falcon_ssl.engine.records import METRICS, environment, write_text
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation.rules import worst
 from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
+from falcon_ssl.judging import best_device
 from falcon_ssl.report import build_sweep
 from falcon_ssl.runs import check_same_run, open_data, resolve
 
@@ -28,7 +27,9 @@ logger = logging.getLogger(__name__)
 
 BETAS = (0.5, 1.0, 2.0)
 TEMPERATURES = (0.2, 0.4, 0.8)
-RULE = "largest effective rank of z (RankMe) among settings that have not collapsed"
+RULE = (
+    "largest effective rank of z (RankMe) among settings that neither collapsed nor rang an alarm"
+)
 
 
 def sweep(
@@ -45,7 +46,7 @@ def sweep(
 
     Args:
         config: What all runs share.
-        out: Folder of the runs and of ``sweep.html``.
+        out: Folder of the runs, of ``sweep.html`` and of its numbers, ``sweep.json``.
         num_codes: Sizes C of the dictionary.
         seeds: Seeds of the runs.
         complete: Whether the complete dictionary of all 2^F codes is the last point.
@@ -63,6 +64,8 @@ def sweep(
     if complete:
         sizes["complete"] = replace(config.falcon, dictionary="complete")
     runs = _train_all(config, sizes, seeds, Path(out))
+    dictionaries = {name: _spreads(runs[name]) for name in sizes}
+    _write_record(Path(out) / "sweep.json", config, seeds, {"dictionaries": dictionaries})
     return build_sweep([run for runs_ in runs.values() for run in runs_], Path(out) / "sweep.html")
 
 
@@ -90,7 +93,7 @@ def tune(
 ) -> Tuning:
     """Choose beta and the effective temperature F / logit_scale^2 without labels.
 
-    Trains every pair of the two and takes the one of largest RankMe that has not collapsed, see
+    Trains every pair of the two and takes the one of largest RankMe that is not broken, see
     `falcon_ssl.evaluation.selection`. Where there are labels, they only tell how good that choice was.
     Runs that are finished are skipped, runs that were stopped go on.
 
@@ -106,7 +109,7 @@ def tune(
 
     Raises:
         InputError: As `sweep`, or ``falcon.epsilon`` is set, which states a temperature.
-        CollapseError: Every setting has collapsed.
+        CollapseError: Every setting has collapsed or rung an alarm.
     """
     if config.falcon.epsilon is not None:
         raise InputError(
@@ -127,16 +130,13 @@ def tune(
     if chosen is None:
         raise CollapseError(f"every one of {len(candidates)} settings; see falcon-ssl diagnose")
     by_labels = judge_choice(candidates, chosen)
-    record = {
+    found = {
         "rule": RULE,
         "chosen": dict(chosen.options),
         "by_labels": by_labels,
-        "seeds": list(seeds),
         "candidates": [asdict(candidate) for candidate in candidates],
-        "about": {"data": config.data, "epochs": config.epochs}
-        | environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
     }
-    write_text(Path(out) / "tune.json", json.dumps(record, indent=1) + "\n")
+    _write_record(Path(out) / "tune.json", config, seeds, found)
     return Tuning(chosen, candidates, by_labels)
 
 
@@ -177,6 +177,7 @@ def _candidate(falcon: FalconConfig, runs: Sequence[Path]) -> Candidate:
         options={"beta": falcon.beta, "temperature": falcon.temperature},
         rankme=mean(evaluation["effective_rank_z"] for evaluation in evaluations),
         shared_bits=None if None in bits else mean(bits),
+        alarms=tuple(sorted({name for run in runs for name in _alarms(run)})),
         verdict=worst(diagnosis["verdict"] for diagnosis in diagnoses),
         by_labels={
             name: mean(evaluation[name] for evaluation in evaluations)
@@ -184,6 +185,34 @@ def _candidate(falcon: FalconConfig, runs: Sequence[Path]) -> Candidate:
             if all(name in evaluation for evaluation in evaluations)
         },
     )
+
+
+def _alarms(run: Path) -> list[str]:
+    """Names of the alarms of a run."""
+    lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
+    return [line["alarm"]["name"] for line in map(json.loads, lines) if "alarm" in line]
+
+
+def _spreads(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """Mean and sample standard deviation of every metric that all runs have; no deviation of a single run."""
+    evaluations = [_read(run / "evaluation.json") for run in runs]
+    spreads = {}
+    for name in evaluations[0]:
+        values = [evaluation.get(name) for evaluation in evaluations]
+        if all(isinstance(value, float) for value in values):
+            spreads[name] = {"mean": mean(values)}
+            if len(values) > 1:
+                spreads[name]["deviation"] = stdev(values)
+    return spreads
+
+
+def _write_record(
+    path: Path, config: RunConfig, seeds: Sequence[int], found: Mapping[str, Any]
+) -> None:
+    """What a study found, and what it takes to repeat it."""
+    about = {"data": config.data, "epochs": config.epochs, "seeds": list(seeds)}
+    record = {**found, "about": about | environment(best_device())}
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 def _read(path: Path) -> Any:

@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice, rank_correlation
 
 
-def candidate(rankme, *, bits=1.0, verdict="healthy", **by_labels):
-    return Candidate({"beta": rankme}, rankme, bits, verdict, by_labels)
+def candidate(rankme, *, bits=1.0, verdict="healthy", alarms=(), **by_labels):
+    return Candidate({"beta": rankme}, rankme, bits, verdict, alarms, by_labels)
 
 
 def test_the_largest_rankme_wins_whatever_the_labels_say():
@@ -18,15 +18,16 @@ def test_the_largest_rankme_wins_whatever_the_labels_say():
     assert choose([high, low]) is high
 
 
-@pytest.mark.parametrize("broken", [{"verdict": "collapsed"}, {"bits": 0.0}, {"bits": -2.0}])
-def test_collapsed_settings_are_left_out(broken):
+@pytest.mark.parametrize("broken", [{"verdict": "collapsed"}, {"alarms": ("views_disagree",)}])
+def test_broken_settings_are_left_out(broken):
     alive = candidate(10.0)
     assert choose([candidate(99.0, **broken), alive]) is alive
     assert choose([candidate(99.0, **broken)]) is None
 
 
-def test_unknown_bits_and_warnings_do_not_exclude():
-    assert choose([candidate(1.0, bits=None, verdict="warning")]) is not None
+@pytest.mark.parametrize("early", [{"bits": None}, {"bits": -0.1}, {"verdict": "warning"}])
+def test_what_healthy_runs_show_early_does_not_exclude(early):
+    assert choose([candidate(1.0, **early)]) is not None
 
 
 def test_how_good_the_choice_was():

@@ -29,7 +29,11 @@ PATIENCE = 200  # steps
 EVERY = 10  # steps between two looks at the batch: keeps the cost below 2 % of a step
 ROWS = 256  # rows of a look, over all ranks
 NEAR = 0.01  # "at log C" means within 1 %
+FAINT = 0.03  # no information means at most 3 % of what the batch could carry; learning runs were seen at 7 % and more
 FEW = 0.05  # few codes, few directions: at most 5 % of those there could be
+PROGRESS = 0.1  # two views must come at least this share nearer to each other than they were
+SMOOTHING = 0.2  # weight of the newest step in what is smoothed
+TINY = 1e-6  # nats
 
 
 Signs = dict[str, str | None]  # every sign that was looked for, in words if it is there
@@ -41,12 +45,19 @@ class AlarmMonitor:
 
     The alarms, each with the sign that gives it:
 
-        uniform_assignment   entropy so near to log C that less than 1 % of what the batch could carry is possible
-        same_assignment      mutual information below 1 % of what the batch could carry; with forward matching, which
+        uniform_assignment   entropy so near to log C that less than 3 % of what the batch could carry is possible
+        same_assignment      mutual information below 3 % of what the batch could carry; with forward matching, which
                              does not tell it: loss within 1 % of (1 + beta) log C
+<<<<<<< /work/main/src/falcon_ssl/evaluation/alarms.py
+        views_disagree       two views of an image differ as much as when the run began, and by more than the mutual
+                             information: consistency / MI, smoothed, is above 1 and within 10 % of its highest.
+                             It is about 2 for unrelated views, for KL(p_i || p_k) of two images is about twice
+                             KL(p_i || m), whose mean is MI
+=======
         views_disagree       consistency at least as large as the mutual information: the code of one view says
                              nothing about the code of the other
         stuck_loss           a loss term within 1 % of the value at which the method learns nothing, such as log C
+>>>>>>> /tmp/tmppmqq70dj/o
         few_directions       99 % of the variance of u in at most 5 % of the directions there could be
         few_codes            at most 5 % of the codes that the rows could use
         frozen_encoder       no weight of the encoder differs from what it was at the last look
@@ -108,6 +119,10 @@ class AlarmMonitor:
         self._told: set[str] = set()  # signs that are there now and have been told
         self._looked: int | None = None  # step of the last look at the embeddings
         self._weights: float | None = None  # sum of the encoder's weights at that look
+        self._difference: float | None = (
+            None  # of two views: consistency / mutual information, smoothed
+        )
+        self._most_difference = 0.0  # the highest so far
 
     def __call__(self, moment: Moment) -> Observation:
         """Metrics of this step, and the alarms that begin with it."""
@@ -131,6 +146,8 @@ class AlarmMonitor:
             "told": sorted(self._told),
             "looked": self._looked,
             "weights": self._weights,
+            "difference": self._difference,
+            "most_difference": self._most_difference,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -139,6 +156,8 @@ class AlarmMonitor:
         self._told = set(state["told"])
         self._looked = state["looked"]
         self._weights = state["weights"]
+        self._difference = state["difference"]
+        self._most_difference = state["most_difference"]
 
     def _read(
         self, terms: Mapping[str, float], dictionary: Dictionary, logit_scale: float
@@ -155,19 +174,18 @@ class AlarmMonitor:
             batch_size=self._batch_size,
             complete=isinstance(dictionary, CompleteDictionary),
         )
-        bits = shared_bits = None
-        if self._uniform_prior:
-            bits, shared_bits = certificate.mutual_information_bits, certificate.shared_bits
+        bits = certificate.mutual_information_bits if self._uniform_prior else None
+        as_different = bits is not None and self._is_as_different_as_ever(terms, bits * LN2)
         loss, collapsed_loss = certificate.loss, (1 + self._beta) * log_codes
         words = None
         # Mutual information is log C - D - entropy, so this is the most that these assignments could carry.
-        if log_codes - terms["entropy"] <= NEAR * certificate.max_bits * LN2:
+        if log_codes - terms["entropy"] <= FAINT * certificate.max_bits * LN2:
             name = "uniform_assignment"
             words = f"invariance term at log C = {log_codes:.3g}: the assignment is uniform, is the temperature right?"
-        elif bits is not None and bits <= NEAR * certificate.max_bits:
+        elif bits is not None and bits <= FAINT * certificate.max_bits:
             name = "same_assignment"
             words = (
-                f"mutual information below 1 % of its most, loss {loss:.3g} (log C = {log_codes:.3g}): "
+                f"mutual information below 3 % of its most, loss {loss:.3g} (log C = {log_codes:.3g}): "
                 "every sample gets the same assignment"
             )
         elif self._prior_matching == "forward" and (
@@ -175,23 +193,30 @@ class AlarmMonitor:
         ):
             name = "same_assignment"
             words = f"loss {loss:.3g} within 1 % of (1 + beta) log C: every sample gets the same assignment"
-        elif shared_bits is not None and shared_bits <= 0:
+        elif as_different:
             name = "views_disagree"
-            words = (
-                "the code of one view says nothing about that of the other: is beta too small, the temperature too low,"
-                " or does the encoder not learn?"
-            )
+            words = "two views of an image differ as much as at the start: is beta or the learning rate too small?"
         signs: Signs = dict.fromkeys(TERM_ALARMS)
         if words is not None:
             signs[name] = words
         return ({} if bits is None else {"mutual_information_bits": bits}), signs
 
+<<<<<<< /work/main/src/falcon_ssl/evaluation/alarms.py
+    def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
+        """Whether two views of an image are still as far apart as they were; ``nats`` of mutual information."""
+        now = terms["consistency"] / max(nats, TINY)
+        before = now if self._difference is None else self._difference
+        self._difference = before + SMOOTHING * (now - before)
+        self._most_difference = max(self._most_difference, self._difference)
+        return self._difference >= max(1.0, (1 - PROGRESS) * self._most_difference)
+=======
     def _stuck(self, terms: Mapping[str, float]) -> str | None:
         """Which term is where it stays when nothing is learned."""
         for term, value, words in self._stuck_values:
             if abs(terms[term] - value) <= NEAR * value:
                 return f"{term} {terms[term]:.3g} within 1 % of {value:.3g}: {words}"
         return None
+>>>>>>> /tmp/tmppmqq70dj/o
 
     def _compare_weights(self, method: Method) -> Signs:
         """Whether the encoder has moved since the last look; nothing about an encoder without weights."""

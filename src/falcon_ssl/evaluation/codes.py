@@ -22,7 +22,8 @@ def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = _BL
         code_i = argmax_j <u_i, w_j>
 
     All codes of a dictionary have the same length, so this is the code of largest cosine and of
-    largest assignment p_ij.
+    largest assignment p_ij. Unlike `falcon_ssl.assign` it needs no logit_scale, sums nothing, and
+    takes prototypes that cannot be streamed through a loss.
 
     Args:
         u_NF: Embeddings [N, F], floating.

@@ -1,14 +1,13 @@
 """Choosing options without labels: which of several trained settings to take, and how good that choice was.
 
-The rule: leave out settings that collapsed; of the others take the one whose representations have the largest effective
-rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta and temperature. Why
-not the most shared bits: at a given temperature beta = 1 maximises them by definition, and a lower temperature allows
-more of them whether or not the representations gain; they only have to be positive.
+The rule: leave out settings that collapsed or rang an alarm; of the others take the one whose representations have the
+largest effective rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta and
+temperature. Why not the most shared bits: at a given temperature beta = 1 maximises them by definition, a lower
+temperature allows more of them whether or not the representations gain, and early in training they say little.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +25,7 @@ class Candidate:
         rankme: Effective rank of z on held-out images.
         shared_bits: See `certify`; None where the loss does not tell.
         verdict: Of the diagnosis; the worst over seeds.
+        alarms: Names of the alarms that training gave.
         by_labels: Accuracies by name; empty without labels. The choice does not read them.
     """
 
@@ -33,26 +33,26 @@ class Candidate:
     rankme: float
     shared_bits: float | None
     verdict: Verdict
+    alarms: tuple[str, ...] = ()
     by_labels: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def collapsed(self) -> bool:
-        """Whether the diagnosis says so, or the views share nothing."""
-        shares_nothing = self.shared_bits is not None and self.shared_bits <= 0
-        return self.verdict == "collapsed" or shares_nothing
+    def is_broken(self) -> bool:
+        """Whether the diagnosis says collapsed, or training gave an alarm."""
+        return self.verdict == "collapsed" or bool(self.alarms)
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The setting of largest RankMe among those that have not collapsed, the first on ties; None if all have.
+    """The setting of largest RankMe among those that are not broken, the first on ties; None if all are.
 
     Example:
         >>> narrow = Candidate({"beta": 0.5}, rankme=40.0, shared_bits=1.7, verdict="healthy")
         >>> wide = Candidate({"beta": 1.0}, rankme=60.0, shared_bits=3.2, verdict="healthy")
-        >>> noise = Candidate({"beta": 0.0}, rankme=90.0, shared_bits=-0.9, verdict="healthy")
+        >>> noise = Candidate({"beta": 0.0}, 90.0, -0.9, "healthy", alarms=("views_disagree",))
         >>> choose([narrow, wide, noise]).options
         {'beta': 1.0}
     """
-    alive = [candidate for candidate in candidates if not candidate.collapsed]
+    alive = [candidate for candidate in candidates if not candidate.is_broken]
     return max(alive, key=lambda candidate: candidate.rankme, default=None)
 
 
@@ -71,11 +71,8 @@ def judge_choice(candidates: Sequence[Candidate], chosen: Candidate) -> dict[str
             "best": max(accuracy),
             "worst": min(accuracy),
         }
-        measures = {
-            "rankme": [candidate.rankme for candidate in candidates],
-            "shared_bits": [candidate.shared_bits for candidate in candidates],
-        }
-        for measure, values in measures.items():
+        for measure in ("rankme", "shared_bits"):
+            values: list[float | None] = [getattr(candidate, measure) for candidate in candidates]
             known = [value for value in values if value is not None]
             correlation = rank_correlation(known, accuracy) if len(known) == len(values) else None
             if correlation is not None:
@@ -95,7 +92,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     norms = np.linalg.norm(ranks_2N, axis=1)
     if not norms.all():
         return None
-    return round(float(ranks_2N[0] @ ranks_2N[1]) / math.prod(norms.tolist()), 12)
+    covariance = float(ranks_2N[0] @ ranks_2N[1])
+    return round(covariance / float(norms[0] * norms[1]), 12)
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
