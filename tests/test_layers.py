@@ -21,7 +21,7 @@ FLOORS = {
     "methods": 4, "monitor": 4,
     "engine": 5, "evaluation": 5,
     "report": 6,
-    "runs": 7, "judging": 7, "commands": 7, "studies": 7, "cli": 7, "cli_parser": 7, "cli_help": 7,
+    "runs": 7, "judging": 7, "diagnosing": 7, "commands": 7, "studies": 7, "cli": 7, "cli_parser": 7, "cli_help": 7,
     "__main__": 7, "__init__": 7,
 }  # fmt: skip
 # Inside one floor only these look at each other, and never in a circle.
@@ -30,7 +30,8 @@ SIDEWAYS = {
     ("config_methods", "errors"), ("distributed", "errors"), ("distributed", "checks"),
     ("encoders", "batchnorm"), ("monitor", "methods"), ("dictionary_hadamard", "dictionary"),
     ("dictionary_complete", "dictionary"), ("dictionary_coherence", "dictionary"),
-    ("judging", "runs"), ("commands", "runs"), ("commands", "judging"), ("studies", "commands"),
+    ("judging", "runs"), ("diagnosing", "runs"), ("diagnosing", "judging"), ("commands", "diagnosing"),
+    ("studies", "runs"), ("studies", "judging"), ("commands", "runs"), ("commands", "judging"), ("studies", "commands"),
     ("cli_parser", "cli_help"), ("cli", "cli_parser"), ("cli", "commands"), ("cli", "studies"), ("__main__", "cli"),
 }  # fmt: skip
 ONLY_HERE = {

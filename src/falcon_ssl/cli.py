@@ -7,7 +7,6 @@ Exit codes: 0 done, 1 a run that failed, 2 bad usage or input (one line on stder
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -29,8 +28,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("falcon_ssl").setLevel(logging.INFO)
-    if not sys.stderr.isatty():  # bars that draw over themselves have no place in a file
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
@@ -91,9 +88,15 @@ def _evaluate(options: Namespace) -> None:
 def _diagnose(options: Namespace) -> None:
     from falcon_ssl import commands
 
-    _print_diagnosis(commands.diagnose(options.target))
-    if Path(options.target).is_dir():
+    other_images = _other_images(options)
+    diagnosis = commands.diagnose(
+        options.target, weights=options.weights, prototypes=options.prototypes, **other_images
+    )
+    _print_diagnosis(diagnosis)
+    if Path(options.target).is_dir() and options.data is None and options.prototypes is None:
         print(f"all measures: {Path(options.target) / 'diagnosis.json'}")
+    if options.fail_on_collapse and diagnosis.verdict == "collapsed":
+        raise CollapseError(diagnosis.sentence)
 
 
 def _report(options: Namespace) -> None:
@@ -102,6 +105,7 @@ def _report(options: Namespace) -> None:
     if len(options.runs) == 1:
         page = build_report(Path(options.runs[0]))
     else:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
         page = build_comparison([Path(run) for run in options.runs], Path(options.out))
     print(f"report: {page}")
 
@@ -248,7 +252,7 @@ def _print_tuning(tuning: Any) -> None:
     from rich.table import Table
 
     labelled = list(tuning.by_labels)
-    table = Table(title="chosen: the largest RankMe that has not collapsed")
+    table = Table(title="chosen: the largest RankMe without collapse or alarm")
     for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labelled):
         table.add_column(column, justify="right" if column else "left")
     for one in tuning.candidates:
@@ -258,7 +262,7 @@ def _print_tuning(tuning: Any) -> None:
             *(f"{value:g}" for value in one.options.values()),
             f"{one.rankme:.1f}",
             bits,
-            "collapsed" if one.collapsed else one.verdict,
+            ", ".join([one.verdict, *one.alarms]),
             *(f"{one.by_labels[name]:.4f}" for name in labelled),
         )
     Console().print(table)

@@ -57,8 +57,24 @@ def build_parser() -> Parser:
     diagnose.add_argument(
         "target",
         type=str,
-        help="Run folder, or features z (and u, code, label) in .npz or .safetensors.",
+        help="Run folder; features z (and u, code, label) in .npz or .safetensors; or, with --data, an encoder.",
     )
+    diagnose.add_argument(
+        "--weights",
+        type=str | None,
+        default=None,
+        help="Of an encoder: a .safetensors file, or pretrained (timm downloads them).",
+    )
+    diagnose.add_argument(
+        "--prototypes",
+        type=str | None,
+        default=None,
+        help="File with an array prototypes [C, F]: codes of SwAV, DINO or another method.",
+    )
+    diagnose.add_argument(
+        "--fail_on_collapse", action="store_true", help="Exit with code 3 if something collapsed."
+    )
+    _add_other_images(diagnose)
 
     report = add("report", "Write a self-contained HTML page about a run, or comparing several.")
     report.add_argument("runs", type=str, nargs="+", help="Run folders.")

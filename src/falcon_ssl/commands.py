@@ -19,14 +19,15 @@ from accelerate.state import AcceleratorState
 
 from falcon_ssl import distributed, engine
 from falcon_ssl.checks import InputError, check_at_least
-from falcon_ssl.config import ReadingConfig, RunConfig
+from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.data import Splits, build_loader
+from falcon_ssl.diagnosing import diagnose
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import SKIPPED
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation import AlarmMonitor, Features, QualityMonitor, extract
-from falcon_ssl.judging import best_device, diagnose, evaluate, prior_matching
+from falcon_ssl.judging import best_device, evaluate, prior_matching
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.monitor import Monitor
 from falcon_ssl.runs import (
@@ -81,6 +82,7 @@ def pretrain(
             expected="one of them",
             fix="leave one out",
         )
+    config = from_mapping(to_mapping(config))  # wrong types are named before any work
     folder = RunFolder.open(out) if resume else RunFolder(out)
     if not resume:
         folder.check_free(overwrite=overwrite)
@@ -93,6 +95,13 @@ def pretrain(
     accelerator = _accelerator(config, out)
     torch.manual_seed(config.seed)
     views = make_views(config)
+    if config.method == "falcon" and views.num_views != 2:
+        raise InputError(
+            "falcon compares two views",
+            received=f"{views.num_views}, with views.small_views={config.views.small_views}",
+            expected="2",
+            fix="set views.small_views to 0",
+        )
     method = build_method(config, image_shape=seen_shape(splits.train.image_shape, views))
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from falcon_ssl import engine
 from falcon_ssl.config import ReadingConfig, RunConfig
@@ -24,7 +25,6 @@ from falcon_ssl.evaluation import (
     certify,
     evaluate_features,
     extract,
-    load_features,
     picture_arrays,
 )
 from falcon_ssl.evaluation import diagnose as diagnose_features
@@ -145,7 +145,7 @@ def evaluate(
         seed=config.evaluation.seed,
     )
     np.savez_compressed(folder.path / "arrays.npz", allow_pickle=False, **arrays)
-    folder.write_json("diagnosis.json", _diagnosis(judged, num_codes).to_dict())
+    folder.write_json("diagnosis.json", diagnose_judged(judged).to_dict())
     evaluation: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
@@ -172,37 +172,28 @@ def evaluate(
     return evaluation
 
 
-def diagnose(target: str | Path) -> Diagnosis:
-    """Say in plain words whether a network has collapsed.
+def diagnose_judged(judged: Judged, *, prototypes: Tensor | None = None) -> Diagnosis:
+    """Diagnose a run beside the network that it started from.
 
     Args:
-        target: A run folder (``diagnosis.json`` is written into it), or features in a file .npz or .safetensors.
+        judged: Its features.
+        prototypes: Codes [C, F] to assign embeddings to instead of the run's own dictionary.
 
     Raises:
-        InputError: Neither, or features that cannot be judged.
+        InputError: Prototypes of another width, or too few images.
     """
-    if Path(target).is_file():
-        return diagnose_features(load_features(target))
-    folder = RunFolder.open(target)
-    judged = extract_run(target, device=best_device())
-    num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
-    diagnosis = _diagnosis(judged, num_codes)
-    folder.write_json("diagnosis.json", diagnosis.to_dict())
-    return diagnosis
+    return diagnose_features(
+        judged.test,
+        dictionary=prototypes,
+        num_codes=None if judged.dictionary is None else judged.dictionary.num_codes,
+        reference=judged.random_test,
+        seed=judged.run.config.evaluation.seed,
+    )
 
 
 def best_device() -> torch.device:
     """CUDA where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _diagnosis(judged: Judged, num_codes: int | None) -> Diagnosis:
-    return diagnose_features(
-        judged.test,
-        num_codes=num_codes,
-        reference=judged.random_test,
-        seed=judged.run.config.evaluation.seed,
-    )
 
 
 def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:

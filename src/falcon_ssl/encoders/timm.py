@@ -19,8 +19,9 @@ def timm_encoder(
     image_size: int | None = None,
     patch_size: int | None = None,
     drop_path: float | None = None,
+    pretrained: bool = False,
 ) -> nn.Module:
-    """Build a timm model without classifier and without pretrained weights.
+    """Build a timm model without classifier.
 
     Args:
         name: timm's name: "vit_small_patch16_224".
@@ -29,12 +30,14 @@ def timm_encoder(
             sizes (small crops) too where timm can interpolate. Other models do not need it.
         patch_size: Overrides the patch size in the name.
         drop_path: Rate of stochastic depth.
+        pretrained: Whether to let timm download its weights; otherwise they are random.
 
     Returns:
         A module mapping [N, C, H, W] to pooled features z_ND.
 
     Raises:
-        InputError: timm is not installed, has no such model, or the model does not take an option.
+        InputError: timm is not installed, has no such model, the model does not take an option, or its weights cannot
+            be had.
     """
     timm = _import_timm()
     if not timm.is_model(name):
@@ -55,11 +58,11 @@ def timm_encoder(
     if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
         options["img_size"] = image_size
         try:  # most transformers interpolate their position embeddings, some cannot
-            return _create(timm, name, options | {"dynamic_img_size": True})
+            return _create(timm, name, options | {"dynamic_img_size": True}, pretrained=pretrained)
         except TypeError:
             pass
     try:
-        return _create(timm, name, options)
+        return _create(timm, name, options, pretrained=pretrained)
     except TypeError as error:
         raise InputError(
             f"timm model {name} does not take an option",
@@ -69,8 +72,20 @@ def timm_encoder(
         ) from error
 
 
-def _create(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
-    model: nn.Module = timm.create_model(name, pretrained=False, **options)
+def _create(timm: ModuleType, name: str, options: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise InputError(
+            f"timm cannot get the weights of {name}",
+            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            expected="a model with pretrained weights and a network connection",
+            fix="pass the weights in a .safetensors file",
+        ) from error
     return model
 
 

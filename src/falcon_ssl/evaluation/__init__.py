@@ -15,5 +15,6 @@ from falcon_ssl.evaluation.evaluate import evaluate_features as evaluate_feature
 from falcon_ssl.evaluation.features import Features as Features
 from falcon_ssl.evaluation.features import extract as extract
 from falcon_ssl.evaluation.features import load_features as load_features
+from falcon_ssl.evaluation.features import load_prototypes as load_prototypes
 from falcon_ssl.evaluation.monitors import QualityMonitor as QualityMonitor
 from falcon_ssl.evaluation.pictures import picture_arrays as picture_arrays

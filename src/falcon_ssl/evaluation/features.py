@@ -25,6 +25,7 @@ from falcon_ssl.evaluation.codes import nearest_codes
 logger = logging.getLogger(__name__)
 
 ARRAY_NAMES = ("z", "u", "code", "label")
+PROTOTYPES = "prototypes"
 
 
 class EvaluationView(Protocol):
@@ -135,13 +136,6 @@ def load_features(path: str | Path) -> Features:
             its arrays do not make `Features`.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            "no such feature file",
-            received=path,
-            expected="an existing .npz or .safetensors",
-            fix="check the path",
-        )
     arrays = _read_arrays(path)
     if "z" not in arrays:
         raise InputError(
@@ -150,10 +144,33 @@ def load_features(path: str | Path) -> Features:
             expected="z [N, D], and where they exist u [N, F], code [N], label [N]",
             fix="save the representations under the name z",
         )
-    others = sorted(set(arrays) - set(ARRAY_NAMES))
+    others = sorted(set(arrays) - {*ARRAY_NAMES, PROTOTYPES})
     if others:
         logger.warning("%s: arrays left out: %s", path.name, ", ".join(others))
     return Features.from_arrays(**{name: arrays[name] for name in ARRAY_NAMES if name in arrays})
+
+
+def load_prototypes(path: str | Path, *, required: bool = True) -> Tensor | None:
+    """Read the array ``prototypes`` [C, F] of a ``.npz`` or ``.safetensors``, as float32.
+
+    Args:
+        path: The file.
+        required: Whether its absence is an error; otherwise it gives None.
+
+    Raises:
+        InputError: If the file is missing, unreadable or of another kind, or has no such array though it is required.
+    """
+    arrays = _read_arrays(Path(path))
+    if PROTOTYPES in arrays:
+        return _as_float32(arrays[PROTOTYPES])
+    if required:
+        raise InputError(
+            f"{Path(path).name} has no array {PROTOTYPES}",
+            received=f"arrays {', '.join(sorted(arrays)) or 'none'}",
+            expected=f"{PROTOTYPES} [C, F], one code per row",
+            fix=f"save the weights of the head under the name {PROTOTYPES}",
+        )
+    return None
 
 
 def extract(
@@ -236,6 +253,13 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _read_arrays(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            "no such feature file",
+            received=path,
+            expected="an existing .npz or .safetensors",
+            fix="check the path",
+        )
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
