@@ -48,16 +48,11 @@ class AlarmMonitor:
         uniform_assignment   entropy so near to log C that less than 3 % of what the batch could carry is possible
         same_assignment      mutual information below 3 % of what the batch could carry; with forward matching, which
                              does not tell it: loss within 1 % of (1 + beta) log C
-<<<<<<< /work/main/src/falcon_ssl/evaluation/alarms.py
         views_disagree       two views of an image differ as much as when the run began, and by more than the mutual
                              information: consistency / MI, smoothed, is above 1 and within 10 % of its highest.
                              It is about 2 for unrelated views, for KL(p_i || p_k) of two images is about twice
                              KL(p_i || m), whose mean is MI
-=======
-        views_disagree       consistency at least as large as the mutual information: the code of one view says
-                             nothing about the code of the other
         stuck_loss           a loss term within 1 % of the value at which the method learns nothing, such as log C
->>>>>>> /tmp/tmppmqq70dj/o
         few_directions       99 % of the variance of u in at most 5 % of the directions there could be
         few_codes            at most 5 % of the codes that the rows could use
         frozen_encoder       no weight of the encoder differs from what it was at the last look
@@ -201,7 +196,6 @@ class AlarmMonitor:
             signs[name] = words
         return ({} if bits is None else {"mutual_information_bits": bits}), signs
 
-<<<<<<< /work/main/src/falcon_ssl/evaluation/alarms.py
     def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
         """Whether two views of an image are still as far apart as they were; ``nats`` of mutual information."""
         now = terms["consistency"] / max(nats, TINY)
@@ -209,14 +203,13 @@ class AlarmMonitor:
         self._difference = before + SMOOTHING * (now - before)
         self._most_difference = max(self._most_difference, self._difference)
         return self._difference >= max(1.0, (1 - PROGRESS) * self._most_difference)
-=======
+
     def _stuck(self, terms: Mapping[str, float]) -> str | None:
         """Which term is where it stays when nothing is learned."""
         for term, value, words in self._stuck_values:
             if abs(terms[term] - value) <= NEAR * value:
                 return f"{term} {terms[term]:.3g} within 1 % of {value:.3g}: {words}"
         return None
->>>>>>> /tmp/tmppmqq70dj/o
 
     def _compare_weights(self, method: Method) -> Signs:
         """Whether the encoder has moved since the last look; nothing about an encoder without weights."""
