@@ -49,6 +49,11 @@ def test_tune_refuses_an_epsilon(tmp_path: Path) -> None:
         studies.tune(config, out=tmp_path)
 
 
+def test_studies_are_about_falcon(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="this study varies options of falcon"):
+        studies.tune(replace(SMALL, method="vicreg"), out=tmp_path)
+
+
 def test_a_collapsed_setting_is_a_finding_and_nothing_but_collapse_an_error(tmp_path: Path) -> None:
     config = replace(SMALL, monitor=replace(SMALL.monitor, on_collapse="stop", patience=0))
     with pytest.raises(CollapseError, match="every one of 1 settings"):

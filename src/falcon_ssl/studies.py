@@ -144,6 +144,13 @@ def _train_all(
     config: RunConfig, settings: Mapping[str, FalconConfig], seeds: Sequence[int], out: Path
 ) -> dict[str, list[Path]]:
     """Train and judge every setting with every seed, unless that is done; the run folders by name of the setting."""
+    if config.method != "falcon":
+        raise InputError(
+            "this study varies options of falcon",
+            received=f"method={config.method}",
+            expected="method=falcon",
+            fix="compare other methods with falcon-ssl report RUN RUN",
+        )
     runs: dict[str, list[Path]] = {name: [] for name in settings}
     resolved = resolve(config, open_data(config).train)
     for (name, falcon), seed in product(settings.items(), seeds):
