@@ -229,7 +229,9 @@ def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path
         "data": config.data,
         "method": config.method,
     }
-    tensors = {name: value.contiguous() for name, value in method.encoder.state_dict().items()}
+    tensors = {
+        name: value.contiguous() for name, value in method.evaluated_encoder.state_dict().items()
+    }
     save_file(tensors, out, metadata={"falcon_ssl": json.dumps(about)})
     return out
 

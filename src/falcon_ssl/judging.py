@@ -44,6 +44,7 @@ class Judged(NamedTuple):
     random_train: Features
     random_test: Features
     dictionary: Dictionary | None
+    random_dictionary: Dictionary | None  # differs where codes are learned
 
 
 def extract_run(
@@ -69,9 +70,6 @@ def extract_run(
         loaded = loaded._replace(splits=splits)
     test_source = splits.test
     assert test_source is not None
-    # The 2^F codes of the complete dictionary have no histogram: every image has its own.
-    listed = not isinstance(method.dictionary, CompleteDictionary)
-    dictionary = method.dictionary if listed else None
 
     def features(network: Method, source: Source) -> Features:
         return extract(
@@ -80,7 +78,7 @@ def extract_run(
             views,
             batch_size=config.evaluation.batch_size,
             device=device,
-            dictionary=dictionary,
+            dictionary=_listed(network),
         )
 
     start = untrained(config, splits.train, views, device=device)
@@ -91,8 +89,14 @@ def extract_run(
         test=features(method, test_source),
         random_train=features(start, splits.train),
         random_test=features(start, test_source),
-        dictionary=dictionary,
+        dictionary=_listed(method),
+        random_dictionary=_listed(start),
     )
+
+
+def _listed(method: Method) -> Dictionary | None:
+    """The codes that have a histogram: in the complete dictionary every image has its own."""
+    return None if isinstance(method.dictionary, CompleteDictionary) else method.dictionary
 
 
 def evaluate(
@@ -122,21 +126,21 @@ def evaluate(
     num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
     num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
 
-    def judge(train: Features, test: Features) -> dict[str, float]:
+    def judge(train: Features, test: Features, dictionary: Dictionary | None) -> dict[str, float]:
         return evaluate_features(
             train,
             test,
             num_classes=num_classes,
             num_codes=num_codes,
-            dictionary=judged.dictionary,
+            dictionary=dictionary,
             knn_neighbours=config.evaluation.knn_neighbours,
             knn_temperature=config.evaluation.knn_temperature,
             seed=config.evaluation.seed,
             device=device,
         )
 
-    found = judge(judged.train, judged.test)
-    random_found = judge(judged.random_train, judged.random_test)
+    found = judge(judged.train, judged.test, judged.dictionary)
+    random_found = judge(judged.random_train, judged.random_test, judged.random_dictionary)
     arrays = picture_arrays(
         judged.test,
         judged.random_test,
@@ -161,7 +165,7 @@ def evaluate(
             "class_names": test_source.class_names,
             "dictionary": str(method.dictionary),
             "num_codes": num_codes,
-            "embed_dim": config.falcon.embed_dim,
+            "embed_dim": None if judged.test.u is None else judged.test.u.shape[1],
             "logit_scale": method.logit_scale,
             "step": engine.read_state(folder.checkpoint)["step"],
             "seconds": round(time.perf_counter() - started, 2),
