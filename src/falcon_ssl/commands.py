@@ -95,13 +95,6 @@ def pretrain(
     accelerator = _accelerator(config, out)
     torch.manual_seed(config.seed)
     views = make_views(config)
-    if config.method == "falcon" and views.num_views != 2:
-        raise InputError(
-            "falcon compares two views",
-            received=f"{views.num_views}, with views.small_views={config.views.small_views}",
-            expected="2",
-            fix="set views.small_views to 0",
-        )
     method = build_method(config, image_shape=seen_shape(splits.train.image_shape, views))
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device

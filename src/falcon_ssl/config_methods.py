@@ -59,6 +59,13 @@ def at_least(name: str, value: float, least: float) -> None:
             expected=f"a number >= {least}",
             fix="see falcon-ssl pretrain --help",
         )
+    if not isinstance(value, (int, float)):
+        raise InputError(
+            f"{name} has the wrong type",
+            received=repr(value),
+            expected=f"a number >= {least}",
+            fix="see falcon-ssl pretrain --help",
+        )
     if not value >= least:
         raise InputError(
             f"{name} is too small", received=value, expected=f">= {least}", fix="raise it"

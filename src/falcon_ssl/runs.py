@@ -22,6 +22,7 @@ from falcon_ssl.views import Views, build_views
 logger = logging.getLogger(__name__)
 
 DATA = "data.json"
+LARGEST_VIEW = 224  # side of the views where nobody chooses one
 
 
 class LoadedRun(NamedTuple):
@@ -133,9 +134,11 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         logger.info("encoder: %s for images of %d pixels", name, side)
     if config.views.preset == "auto":
         colour = "cifar" if small else "imagenet"
-        preset = "digits" if tiny else "greyscale" if channels == 1 else colour
-        config = replace(config, views=replace(config.views, preset=preset))
-        logger.info("views: %s", preset)
+        grey = "digits" if tiny else "greyscale"
+        preset = grey if channels == 1 else colour
+        size = config.views.size or (None if preset == "digits" else min(side, LARGEST_VIEW))
+        config = replace(config, views=replace(config.views, preset=preset, size=size))
+        logger.info("views: %s, %d pixels", preset, size or side)
     return config
 
 

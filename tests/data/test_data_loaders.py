@@ -198,8 +198,8 @@ def test_memory_estimate_is_told(write_folder, caplog):
     with caplog.at_level("INFO"):
         source = load_splits(f"folder:{root}").train
         build_loader(source, batch_size=2, seed=0, device="cpu")
-    assert "MiB when decoded" in caplog.text
-    assert "resident on cpu" in caplog.text
+    assert "0.0 MiB of" in caplog.text
+    assert "decoded once and kept" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -198,3 +198,20 @@ def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
         commands.load_run(run)
     with pytest.raises(InputError, match="no run folder"):
         RunFolder.open(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": 3}, "data has the wrong type: received 3"),
+        ({"epochs": 2.5}, r"epochs has the wrong type: received 2\.5"),
+        ({"seed": None}, "seed has the wrong type: received None"),
+        ({"method": "fly"}, "unknown method: received fly"),
+    ],
+)
+def test_wrong_types_from_python_are_named(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        commands.pretrain(RunConfig(**options), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from falcon_ssl.checks import InputError, check_at_least
 from falcon_ssl.views.draw import Random, uniform
 from falcon_ssl.views.separable import apply_separable, resize_matrix
 
@@ -113,12 +114,26 @@ class RandomResizedCrop:
         scale: Smallest and largest share of the image's area.
         ratio: Smallest and largest width / height.
         flip: Probability of mirroring left and right.
+
+    Raises:
+        InputError: A size below 1, or shares out of order or outside (0, 1].
     """
 
     size: int
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_at_least("size of the views", self.size, 1, fix="try 32 or 224")
+        low, high = self.scale
+        if not 0 < low <= high <= 1:
+            raise InputError(
+                "views.scale is no range of shares",
+                received=list(self.scale),
+                expected="0 < smallest <= largest <= 1",
+                fix="try [0.08,1.0]",
+            )
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, size, size]."""
