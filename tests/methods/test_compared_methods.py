@@ -30,6 +30,7 @@ from falcon_ssl.evaluation import AlarmMonitor, extract
 from falcon_ssl.evaluation.clustering import kmeans_clusters
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.monitor import Moment, Observation
+from falcon_ssl.report import build_report
 from falcon_ssl.runs import load_run, untrained
 
 SHAPE = (1, 8, 8)
@@ -293,3 +294,28 @@ def test_an_encoder_needs_no_width_from_the_method() -> None:
     config = replace(config_of("vicreg"), encoder=EncoderConfig("resnet18", width=8, stem="cifar"))
     method = build_method(config, image_shape=(3, 16, 16))
     assert method(list(torch.randn(2, 4, 3, 16, 16))).loss.isfinite()
+
+
+@pytest.mark.parametrize(("name", "has_codes"), [("swav", True), ("vicreg", False)])
+def test_evaluation_diagnosis_and_report_work_for_any_method(
+    name: str, has_codes: bool, tmp_path: Path
+) -> None:
+    config = replace(config_of(name), epochs=1, batch_size=256)
+    run = commands.pretrain(config, out=tmp_path / "run")
+    evaluation = commands.evaluate(run)
+    assert ("codes_used" in evaluation) is has_codes
+    assert ("codes_used" in evaluation["random_encoder"]) is has_codes
+    assert evaluation["about"]["embed_dim"] == SMALL[name]["embed_dim"]
+    assert evaluation["certificate"] == {}
+    measured = {measure.name for measure in commands.diagnose(run)["cluster"].measures}
+    assert ("codes_used" in measured) is has_codes
+    assert name.upper() in build_report(run).read_text(encoding="utf-8")
+
+
+def test_export_writes_the_encoder_that_is_judged(tmp_path: Path) -> None:
+    config = replace(config_of("dino"), epochs=1, batch_size=256)
+    run = commands.pretrain(config, out=tmp_path / "run", monitors=[])
+    exported = load_file(commands.export(run, out=tmp_path / "encoder.safetensors"))
+    kept = load_file(run / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(kept[f"teacher.encoder.{k}"], v) for k, v in exported.items())
+    assert not all(torch.equal(kept[f"encoder.{k}"], v) for k, v in exported.items())

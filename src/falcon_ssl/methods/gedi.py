@@ -171,7 +171,7 @@ class GEDI(Projected):
 
         def normal() -> Tensor:
             """Of all ranks' rows, this rank's: the same numbers on any number of ranks."""
-            return torch.randn(total, *kept.shape[1:], generator=generator)[mine].to(kept.device)
+            return torch.randn(total, *kept.shape[1:], generator=generator)[mine].to(kept)
 
         places = torch.randperm(len(kept), generator=generator)[:total].to(kept.device)
         fresh = (torch.rand(total, generator=generator) < chain.restart)[mine].to(kept.device)

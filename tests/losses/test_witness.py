@@ -1,0 +1,78 @@
+"""An independent witness: the losses of lightly (MIT), where it has them. Without lightly these tests fail, not skip.
+
+LeJEPA, GEDI and Self-Classifier have none; their formulas are written out in their own tests.
+"""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+
+import pytest
+import torch
+from compared import WIDTH, views
+from tolerances import relative_error
+
+from falcon_ssl.encoders.timm import import_beside_torchvision
+from falcon_ssl.losses import (
+    barlow_twins_loss,
+    dino_loss,
+    swav_loss,
+    updated_centre,
+    vicreg_loss,
+)
+
+CLOSE = 1e-8  # float64; a mistake in a formula shows in the first digits
+
+
+@pytest.fixture(scope="module")
+def lightly() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the packages that it imports
+        return import_beside_torchvision("lightly.loss")
+
+
+def test_barlow_twins(lightly: ModuleType) -> None:
+    a, b = views(2)
+    theirs = lightly.BarlowTwinsLoss(lambda_param=0.02)(a, b)
+    assert relative_error(barlow_twins_loss(a, b, redundancy_weight=0.02).total, theirs) < CLOSE
+
+
+def test_vicreg(lightly: ModuleType) -> None:
+    a, b = (0.3 * view for view in views(2))
+    theirs = lightly.VICRegLoss(lambda_param=20, mu_param=30, nu_param=2)(a, b)
+    # As the authors' code, it halves the variance term of the paper's equation 6.
+    ours = vicreg_loss(
+        a, b, invariance_weight=20, variance_weight=15, covariance_weight=2, eps=1e-4
+    )
+    assert float(ours.variance) > 0.1
+    assert relative_error(ours.total, theirs) < CLOSE
+
+
+@pytest.mark.parametrize("num_views", [2, 5])
+@pytest.mark.parametrize("with_queue", [False, True])
+def test_swav(lightly: ModuleType, num_views: int, with_queue: bool) -> None:
+    scores = [view.tanh() for view in views(num_views)]
+    queues = [view.tanh() for view in views(2, rows=7, seed=1)] if with_queue else None
+    witness = lightly.SwaVLoss(temperature=0.2, sinkhorn_iterations=4, sinkhorn_epsilon=0.1)
+    theirs = witness(scores[:2], scores[2:], queues)
+    ours = swav_loss(
+        scores, queued_scores=queues, temperature=0.2, sinkhorn_eps=0.1, sinkhorn_steps=4
+    )
+    assert relative_error(ours.total, theirs) < CLOSE
+
+
+@pytest.mark.parametrize("num_views", [2, 5])
+def test_dino(lightly: ModuleType, num_views: int) -> None:
+    witness = lightly.DINOLoss(
+        output_dim=WIDTH, student_temp=0.2, teacher_temp=0.07, center_momentum=0.8
+    ).double()
+    centre = torch.zeros(WIDTH, dtype=torch.float64)
+    for seed in range(3):  # the centre of one batch enters the next
+        student, teacher = views(num_views, seed=seed), views(2, seed=10 + seed)
+        theirs = witness(teacher, student, teacher_temp=0.07)
+        ours = dino_loss(
+            student, teacher, centre, student_temperature=0.2, teacher_temperature=0.07
+        )
+        centre = updated_centre(centre, teacher, momentum=0.8)
+        assert relative_error(ours.total, theirs) < CLOSE

@@ -1,0 +1,41 @@
+"""Two ranks with unequal shares train a method to the state of one process: teachers, queues and samples too."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import Any
+
+import method_ranks
+import pytest
+import torch
+
+ROUNDING = 1e-9  # float64, after three steps that amplify the rounding of the first
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("ranks")
+    context = multiprocessing.get_context("forkserver")
+    processes = [
+        context.Process(target=method_ranks.main, args=(rank, 2, str(folder))) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", list(method_ranks.methods()))
+def test_two_ranks_train_what_one_process_trains(states: Any, name: str) -> None:
+    truth = method_ranks.state_after_training(name, slice(None), parallel=False)
+    start = {**method_ranks.built(name).state_dict()}
+    assert sum(not torch.equal(start[key], truth[key]) for key in start) > 5
+    for state in states:
+        assert state[name].keys() == truth.keys()
+        for key, expected in truth.items():
+            torch.testing.assert_close(
+                state[name][key], expected, rtol=ROUNDING, atol=ROUNDING, msg=key
+            )
