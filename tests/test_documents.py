@@ -29,7 +29,7 @@ CODE = [
 ]
 COMMANDS = sorted(
     {
-        line.split("#")[0].strip()
+        re.split(r"[#>]", line)[0].strip()
         for path in DOCUMENTS
         for block in blocks(path, "console")
         for line in block.splitlines()
@@ -74,11 +74,11 @@ def test_minimal_is_the_method(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_parse(command: str) -> None:
     words = shlex.split(command)[1:]
-    if words[1:] == ["--help"]:
+    if {"--help", "--print_config"} & set(words):
         with pytest.raises(SystemExit, match="0"):
-            cli_parser.build_parser().parse_args(words)
+            cli_parser.build_parser().parse_args(cli_parser.with_config(words))
     else:
-        cli_parser.build_parser().parse_args(words)
+        cli_parser.build_parser().parse_args(cli_parser.with_config(words))
 
 
 def test_links_lead_somewhere() -> None:

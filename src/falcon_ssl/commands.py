@@ -1,6 +1,6 @@
 """The whole job as Python functions: what the command line calls, one function a command.
 
-pretrain(config, out=...) -> run folder      evaluate(run) -> numbers      report(runs) -> page
+pretrain(config, out=...) -> run folder      evaluate(run) -> numbers      falcon_ssl.report -> pages
 """
 
 from __future__ import annotations
