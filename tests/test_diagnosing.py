@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_weights_that_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(InputError, match=r"cannot get the weights of resnet10t: .*no network"):
         commands.diagnose(TIMM, data="digits", weights="pretrained")
+
+
+def test_the_certificate_knows_a_prior_that_is_not_uniform(tmp_path: Path) -> None:
+    falcon = FalconConfig(num_codes=64, embed_dim=16, prior_exponent=1.0)
+    config = RunConfig(epochs=1, falcon=falcon, monitor=MonitorConfig(every_epochs=0))
+    certificate = commands.evaluate(commands.pretrain(config, out=tmp_path / "run"))["certificate"]
+    assert certificate["mutual_information_bits"] is None, "the terms do not tell it"
+    largest = 1 / sum(1 / j for j in range(1, 65))
+    assert certificate["collapse_threshold"] == pytest.approx(-math.log(largest))
 
 
 def test_exit_codes_of_health_and_collapse(

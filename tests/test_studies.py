@@ -51,7 +51,7 @@ def test_tune_refuses_an_epsilon(tmp_path: Path) -> None:
 
 def test_studies_are_about_falcon(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="this study varies options of falcon"):
-        studies.tune(replace(SMALL, method="vicreg"), out=tmp_path)
+        studies.tune(RunConfig(method="vicreg"), out=tmp_path)
 
 
 def test_a_collapsed_setting_is_a_finding_and_nothing_but_collapse_an_error(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from falcon_ssl.evaluation import (
     picture_arrays,
 )
 from falcon_ssl.evaluation import diagnose as diagnose_features
+from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Method
 from falcon_ssl.runs import LoadedRun, load_run, read_data_record, untrained
 
@@ -208,10 +209,12 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
     steps = [line for line in lines if "total" in line]
     last = [line for line in steps if line["epoch"] > steps[-1]["epoch"] - 1]
     names = ("total", "invariance", "prior_matching", "entropy", "consistency")
+    num_codes, exponent = method.dictionary.num_codes, config.falcon.prior_exponent
     return asdict(
         certify(
             {name: sum(line[name] for line in last) / len(last) for name in names},
-            num_codes=method.dictionary.num_codes,
+            num_codes=num_codes,
+            prior=power_law_prior(num_codes, exponent).tolist() if exponent else None,
             logit_scale=method.logit_scale,
             beta=config.falcon.beta,
             prior_matching=prior_matching(config, method),
