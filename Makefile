@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench-loss bench-digits bench-views bench-cuda clean
+.PHONY: demo test lint bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,12 @@ bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size
 
 bench-digits: $(VENV)/.installed  ## dictionaries on the digits, three seeds each
 	$(BIN)/python benchmarks/digits.py
+
+bench-alarms: $(VENV)/.installed  ## what the alarms cost of a training step
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/alarms.py
+
+bench-diagnosis: $(VENV)/.installed  ## time, memory, detections and false alarms of the diagnosis
+	$(BIN)/python benchmarks/diagnosis.py
 
 bench-cuda: $(VENV)/.installed  ## the loss on a GPU, and its kernels against float64
 	$(BIN)/python benchmarks/loss_cuda.py

@@ -170,7 +170,7 @@ def sweep_page(points: Sequence[Point]) -> Page:
                 "geometry",
                 "Geometry",
                 "In theory more codes bring the covariance nearer to the identity, shrink the blocks of the"
-                " adjacency and flatten the spectrum, as long as all codes are used. Measured is this:",
+                " adjacency and flatten the spectrum, as long as all codes are used. What was measured:",
                 [*_geometry(points), *spectrum_overlays(legend)],
             ),
             Section(
