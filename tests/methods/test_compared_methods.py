@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
+from falcon_ssl.cli_parser import recipe_path
 from falcon_ssl.config import (
     EncoderConfig,
     EngineConfig,
@@ -25,6 +26,7 @@ from falcon_ssl.config import (
 )
 from falcon_ssl.config_methods import METHODS
 from falcon_ssl.data import load_splits
+from falcon_ssl.engine.records import read_config
 from falcon_ssl.errors import InputError
 from falcon_ssl.evaluation import AlarmMonitor, extract
 from falcon_ssl.evaluation.clustering import kmeans_clusters
@@ -319,3 +321,9 @@ def test_export_writes_the_encoder_that_is_judged(tmp_path: Path) -> None:
     kept = load_file(run / "checkpoint" / "model.safetensors")
     assert all(torch.equal(kept[f"teacher.encoder.{k}"], v) for k, v in exported.items())
     assert not all(torch.equal(kept[f"encoder.{k}"], v) for k, v in exported.items())
+
+
+@every_method
+def test_every_method_has_a_recipe_for_the_digits(name: str) -> None:
+    config = from_mapping(read_config(Path(recipe_path(f"digits-{name}"))))
+    assert (config.method, config.epochs, config.batch_size) == (name, 30, 128)
