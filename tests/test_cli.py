@@ -248,7 +248,12 @@ def test_interrupt_inside_an_epoch_then_resume(tmp_path: Path) -> None:
     """Ctrl-C ends with code 130 and one line; --resume ends where the whole run ends."""
     options = ["--epochs", "4", "--batch_size", "64", "--falcon.num_codes", "64"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    command = [sys.executable, "-W", "error", "-m", "falcon_ssl", "pretrain"]
+    # A shell that started the tests in the background has told all its children to ignore Ctrl-C.
+    heeding = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from falcon_ssl.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-W", "error", "-c", heeding, "pretrain"]
     process = subprocess.Popen(
         [*command, "--out", str(broken), *options], stderr=subprocess.PIPE, text=True
     )
