@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda clean
+.PHONY: demo test lint bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,12 @@ bench-diagnosis: $(VENV)/.installed  ## time, memory, detections and false alarm
 
 bench-cuda: $(VENV)/.installed  ## the loss on a GPU, and its kernels against float64
 	$(BIN)/python benchmarks/loss_cuda.py
+
+bench-methods: $(VENV)/.installed  ## what a step of every method costs, side by side
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/methods.py
+
+bench-step: $(VENV)/.installed  ## where the time of a whole training step goes
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/step.py
 
 bench-views: build/bench/.installed  ## images a second against Pillow, kornia and lightly
 	OMP_WAIT_POLICY=PASSIVE build/bench/bin/python benchmarks/views.py
