@@ -135,6 +135,7 @@ def default_monitors(
             uniform_prior=config.falcon.prior_exponent == 0,
             batch_size=config.batch_size,
             stuck_values=method.stuck_values(config.batch_size),
+            few_codes_hint=method.few_codes_hint,
             on_collapse=config.monitor.on_collapse,
             patience=config.monitor.patience,
         )

@@ -16,16 +16,17 @@ class PrototypeDictionary:
 
     Args:
         codes_CF: [C, F] floating, one code per row, none of them zero.
+        centre_C: What is subtracted from the cosines before they are compared [C], as DINO does; followed too.
 
     Raises:
-        InputError: If the matrix is not [C, F] floating and finite, or a row is zero.
+        InputError: If the matrix is not [C, F] floating and finite, a row is zero, or the centre is not [C].
 
     Example:
         >>> PrototypeDictionary(torch.tensor([[3.0, 0.0], [0.0, 2.0]])).block(0, 1)
         tensor([[1., 0.]])
     """
 
-    def __init__(self, codes_CF: Tensor) -> None:
+    def __init__(self, codes_CF: Tensor, *, centre_C: Tensor | None = None) -> None:
         check_matrix("prototypes", codes_CF)
         check_finite("prototypes", codes_CF, fix="pass the weights of a trained head")
         norm_C = codes_CF.detach().norm(dim=1)
@@ -37,7 +38,15 @@ class PrototypeDictionary:
                 fix="leave zero rows out",
             )
         self.num_codes, self.width = codes_CF.shape
+        if centre_C is not None and centre_C.shape != (self.num_codes,):
+            raise InputError(
+                "the centre does not fit the prototypes",
+                received=f"shape {tuple(centre_C.shape)}",
+                expected=f"({self.num_codes},), one entry a prototype",
+                fix="pass the centre of the same head",
+            )
         self._codes_CF = codes_CF
+        self._centre_C = centre_C
 
     def block(
         self,
@@ -49,6 +58,10 @@ class PrototypeDictionary:
     ) -> Tensor:
         """Codes start to stop as unit rows, [stop - start, F]."""
         return normalize(self._codes_CF[start:stop].detach().float(), dim=1).to(device, dtype)
+
+    def centre(self, start: int, stop: int) -> Tensor | None:
+        """What is subtracted from the cosines of codes start to stop, [stop - start]; None for nothing."""
+        return None if self._centre_C is None else self._centre_C[start:stop].detach()
 
     def checksum(self) -> str:
         """Short fingerprint of the prototypes as they are now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from falcon_ssl.methods import Method, build_method
 from falcon_ssl.monitor import Moment, Observation
 from falcon_ssl.report import build_report
 from falcon_ssl.runs import load_run, untrained
+from falcon_ssl.views import build_views
 
 SHAPE = (1, 8, 8)
 SMALL: dict[str, dict[str, Any]] = {
@@ -165,6 +167,22 @@ def test_prototypes_are_the_dictionary_and_stay_so(name: str) -> None:
     after = dictionary.block(0, 60)
     assert not torch.allclose(before, after)
     assert torch.allclose(after.norm(dim=1), torch.ones(60), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["swav", "self_classifier", "gedi", "dino"])
+def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
+    method = built(name)
+    splits = load_splits("digits")
+    views_of_digits = build_views("digits")
+    monitor = commands.default_monitors(config_of(name), method, splits, views_of_digits)[0]
+    u_NF = torch.nn.functional.normalize(torch.ones(200, 32), dim=1)
+    for step in (0, 1000):
+        terms = dict.fromkeys(("total", "invariance"), 0.0)
+        seen = monitor(Moment(step, 0.0, terms, u_NF, method, is_epoch_end=False))
+    text = seen.alarms["few_codes"]
+    assert text.endswith(f"1 of 60 codes used by 200 images: {method.few_codes_hint}")
+    options = [field.name for field in dataclasses.fields(getattr(config_of(name), name))]
+    assert any(option in text for option in options) or "two temperatures" in text
 
 
 class Plug:

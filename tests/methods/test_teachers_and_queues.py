@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from falcon_ssl.config_methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
 from falcon_ssl.errors import InputError
+from falcon_ssl.evaluation.codes import nearest_codes
 from falcon_ssl.methods import DINO, GEDI, LeJEPA, Parts, SwAV
 
 
@@ -77,6 +78,21 @@ def test_the_centre_follows_the_teacher() -> None:
         t_NC = torch.cat([method.teacher["prototypes"](method.embed(v)[1]) for v in views()])
     method(views())
     torch.testing.assert_close(method.centre, t_NC.mean(dim=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_codes_of_images_are_centred_as_the_teacher_is(dtype: torch.dtype) -> None:
+    method = (
+        dino().eval().to(dtype)
+    )  # a moved module keeps prototypes and centre that the dictionary follows
+    with torch.no_grad():
+        _, u_NF = method.embed(views(rows=40)[0].to(dtype))
+        s_NC = method.teacher["prototypes"](u_NF)
+        method.centre.copy_(s_NC.mean(dim=0))
+    assert method.dictionary is not None
+    code_N = nearest_codes(u_NF, method.dictionary)
+    assert torch.equal(code_N, (s_NC - method.centre).argmax(dim=1))
+    assert not torch.equal(code_N, s_NC.argmax(dim=1)), "the centre decides some codes"
 
 
 @pytest.mark.parametrize("name", ["dino", "swav"])

@@ -68,6 +68,7 @@ class AlarmMonitor:
         uniform_prior: Whether the prior is uniform; mutual information is known only then.
         batch_size: N of the global batch.
         stuck_values: Where loss terms stay when nothing is learned, see `falcon_ssl.methods.Method.stuck_values`.
+        few_codes_hint: What to ask when few codes are used, see `falcon_ssl.methods.Method`.
         on_collapse: "warn", or "stop" to end the run at the first alarm.
         patience: Steps on end before an alarm is given.
         every: Steps between two looks at the embeddings.
@@ -92,6 +93,7 @@ class AlarmMonitor:
         uniform_prior: bool = True,
         batch_size: int = 2,
         stuck_values: Sequence[StuckValue] = (),
+        few_codes_hint: str = "is beta too large?",
         on_collapse: Literal["warn", "stop"] = "warn",
         patience: int = PATIENCE,
         every: int = EVERY,
@@ -107,6 +109,7 @@ class AlarmMonitor:
         self._uniform_prior = uniform_prior
         self._batch_size = batch_size
         self._stuck_values = stuck_values
+        self._few_codes_hint = few_codes_hint
         self._stops = on_collapse == "stop"
         self._patience = patience
         self._every = every
@@ -129,7 +132,7 @@ class AlarmMonitor:
             signs["stuck_loss"] = self._stuck(moment.terms)
         if self._looked is None or moment.step - self._looked >= self._every:
             self._looked = moment.step
-            seen, more = _look(moment.u_NF, self._dictionary)
+            seen, more = _look(moment.u_NF, self._dictionary, self._few_codes_hint)
             metrics, signs = metrics | seen, signs | more | self._compare_weights(moment.method)
         alarms = self._ring(moment.step, signs)
         return Observation(metrics=metrics, alarms=alarms, stop=self._stops and bool(alarms))
@@ -236,7 +239,9 @@ class AlarmMonitor:
 
 
 @torch.no_grad()
-def _look(u_NF: Tensor, dictionary: Dictionary | None) -> tuple[dict[str, float], Signs]:
+def _look(
+    u_NF: Tensor, dictionary: Dictionary | None, few_codes_hint: str
+) -> tuple[dict[str, float], Signs]:
     """What some rows of the batch say."""
     u_RF = all_gather_rows(u_NF[: max(1, ROWS // world_size())].float())
     num_rows, width = u_RF.shape
@@ -253,7 +258,7 @@ def _look(u_NF: Tensor, dictionary: Dictionary | None) -> tuple[dict[str, float]
         codes = _num_codes_used(u_RF, dictionary)
         metrics["codes_used"] = float(codes)
         signs["few_codes"] = (
-            f"{codes} of {_count(dictionary)} codes used by {num_rows} images: is beta too large?"
+            f"{codes} of {_count(dictionary)} codes used by {num_rows} images: {few_codes_hint}"
             if _is_few(codes, min(dictionary.num_codes, num_rows))
             else None
         )

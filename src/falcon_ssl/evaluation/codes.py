@@ -19,7 +19,7 @@ _BLOCK = 2048
 def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = _BLOCK) -> Tensor:
     """Index of the code with the largest inner product, the lowest index on ties.
 
-        code_i = argmax_j <u_i, w_j>
+        code_i = argmax_j <u_i, w_j> (- c_j, where prototypes have a centre)
 
     All codes of a dictionary have the same length, so this is the code of largest cosine and of
     largest assignment p_ij. Unlike `falcon_ssl.assign` it needs no logit_scale, sums nothing, and
@@ -58,11 +58,17 @@ def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = _BL
     for start in range(0, dictionary.num_codes, block_size):
         stop = min(start + block_size, dictionary.num_codes)
         codes_BF = dictionary.block(start, stop, device=u_NF.device, dtype=u_NF.dtype)
+        centre_B = None
+        if isinstance(dictionary, PrototypeDictionary):
+            centre_B = dictionary.centre(start, stop)
         blocks = zip(
             *(torch.split(rows, block_size) for rows in (u_NF, best_N, code_N)), strict=True
         )
         for u_BF, best_B, code_B in blocks:
-            score_B, index_B = (u_BF @ codes_BF.T).max(dim=1)
+            score_BB = u_BF @ codes_BF.T
+            if centre_B is not None:
+                score_BB = score_BB - centre_B.to(score_BB)
+            score_B, index_B = score_BB.max(dim=1)
             better_B = score_B > best_B
             best_B[better_B] = score_B[better_B]  # views of best_N and code_N: written in place
             code_B[better_B] = index_B[better_B] + start

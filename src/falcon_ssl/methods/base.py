@@ -69,11 +69,13 @@ class Method(nn.Module, ABC):
         encoder: Images [N, C, H, W] to representations z_ND.
         dictionary: The codes that samples are assigned to; None for methods without any.
         logit_scale: Scale of the cosine in the assignment, for methods that have one.
+        few_codes_hint: What to ask when the codes of all samples are a few, for methods with codes.
     """
 
     encoder: nn.Module
     dictionary: Dictionary | None = None
     logit_scale: float | None = None
+    few_codes_hint: str = ""
 
     @abstractmethod
     def forward(self, views: list[Tensor]) -> StepOutput:

@@ -39,7 +39,7 @@ class DINO(Projected):
         ['consistency', 'entropy', 'total']
     """
 
-    centre: Tensor
+    few_codes_hint = "is teacher_temperature too small?"
 
     def __init__(
         self,
@@ -63,8 +63,10 @@ class DINO(Projected):
         )
         teacher_prototypes = self.teacher["prototypes"]
         assert isinstance(teacher_prototypes, Prototypes)
-        self.dictionary = PrototypeDictionary(teacher_prototypes.weight)
-        self.register_buffer("centre", torch.zeros(len(prototypes.weight)))
+        # Not a buffer: those are replaced when a module moves, and the dictionary follows this one as it follows the
+        # prototypes.
+        self.centre = nn.Parameter(torch.zeros(len(prototypes.weight)), requires_grad=False)
+        self.dictionary = PrototypeDictionary(teacher_prototypes.weight, centre_C=self.centre)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.teacher_momentum = teacher_momentum

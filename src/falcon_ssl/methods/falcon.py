@@ -32,6 +32,8 @@ class Falcon(Method):
         ['consistency', 'entropy', 'invariance', 'prior_matching', 'total']
     """
 
+    few_codes_hint = "is beta too large?"
+
     def __init__(self, encoder: nn.Module, projector: FalconProjector, loss: FalconLoss) -> None:
         super().__init__()
         self.encoder = encoder

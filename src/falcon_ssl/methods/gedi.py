@@ -76,6 +76,8 @@ class GEDI(Projected):
         ['consistency', 'entropy', 'invariance', 'prior_matching', 'total']
     """
 
+    few_codes_hint = "is beta too large?"
+
     def __init__(
         self,
         encoder: nn.Module,

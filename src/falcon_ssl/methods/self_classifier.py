@@ -33,6 +33,8 @@ class SelfClassifier(Projected):
         ['consistency', 'entropy', 'total']
     """
 
+    few_codes_hint = "are its two temperatures right?"
+
     def __init__(
         self,
         encoder: nn.Module,

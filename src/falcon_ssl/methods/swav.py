@@ -39,6 +39,8 @@ class SwAV(Projected):
         ['consistency', 'entropy', 'total']
     """
 
+    few_codes_hint = "is sinkhorn_eps too large?"
+
     queue: Tensor
     queue_rows: Tensor
 
