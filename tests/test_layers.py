@@ -21,7 +21,8 @@ FLOORS = {
     "methods": 4, "monitor": 4,
     "engine": 5, "evaluation": 5,
     "report": 6,
-    "runs": 7, "judging": 7, "diagnosing": 7, "commands": 7, "studies": 7, "cli": 7, "cli_parser": 7, "cli_help": 7,
+    "runs": 7, "judging": 7, "diagnosing": 7, "commands": 7, "studies": 7,
+    "grid": 7, "cells": 7, "calibration": 7, "reproduce": 7, "cli": 7, "cli_parser": 7, "cli_help": 7,
     "__main__": 7, "__init__": 7,
 }  # fmt: skip
 # Inside one floor only these look at each other, and never in a circle.
@@ -33,6 +34,10 @@ SIDEWAYS = {
     ("judging", "runs"), ("diagnosing", "runs"), ("diagnosing", "judging"), ("commands", "diagnosing"),
     ("studies", "runs"), ("studies", "judging"), ("commands", "runs"), ("commands", "judging"), ("studies", "commands"),
     ("cli_parser", "cli_help"), ("cli", "cli_parser"), ("cli", "commands"), ("cli", "studies"), ("__main__", "cli"),
+    ("cells", "commands"), ("calibration", "cells"), ("calibration", "grid"), ("calibration", "judging"),
+    ("calibration", "runs"),
+    ("reproduce", "calibration"), ("reproduce", "cells"), ("reproduce", "grid"), ("reproduce", "judging"),
+    ("reproduce", "runs"), ("cli", "reproduce"), ("cli", "grid"), ("cli_parser", "grid"),
 }  # fmt: skip
 ONLY_HERE = {
     "torch.distributed": {"distributed.py"},

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from falcon_ssl.cli_parser import build_parser, recipe_path, with_config
 from falcon_ssl.config import ReadingConfig, RunConfig
-from falcon_ssl.errors import CollapseError, InputError
+from falcon_ssl.errors import CollapseError, FailedRunsError, InputError
 
 DEMO_RECIPE = "digits"
 _Number = TypeVar("_Number", int, float)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CollapseError as error:
         sys.stderr.write(f"falcon-ssl: collapsed: {error}\n")
         return 3
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, FailedRunsError) as error:
         sys.stderr.write(f"falcon-ssl: the run failed: {error}\n")
         return 1
     except ArithmeticError as error:
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         sys.stderr.write(
-            "falcon-ssl: interrupted; pretrain goes on with the same command and --resume\n"
+            "falcon-ssl: interrupted; pretrain goes on with the same command and --resume,"
+            " reproduce, sweep and tune with the same command\n"
         )
         return 130
     return 0
@@ -168,6 +169,25 @@ def _tune(options: Namespace) -> None:
     print(f"all numbers: {Path(options.out) / 'tune.json'}")
 
 
+def _reproduce(options: Namespace) -> None:
+    from falcon_ssl import reproduce
+    from falcon_ssl.grid import Choice
+
+    choice = Choice(
+        rows=options.rows,
+        datasets=options.datasets,
+        seeds=options.seeds,
+        data=_named(options.data),
+        epochs=options.epochs,
+        device=options.device,
+    )
+    wanted = {"out": options.out, "choice": choice, "processes": options.processes}
+    if options.dry_run:
+        _print_plan(*reproduce.plan(options.grid, **wanted))
+    else:
+        print(f"table: {reproduce.reproduce(options.grid, **wanted)}")
+
+
 _COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "demo": _demo,
     "pretrain": _pretrain,
@@ -179,6 +199,7 @@ _COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "views": _views,
     "sweep": _sweep,
     "tune": _tune,
+    "reproduce": _reproduce,
 }
 
 
@@ -190,6 +211,19 @@ def _other_images(options: Namespace) -> dict[str, Any]:
 
 def _run_config(options: Namespace) -> RunConfig:
     return RunConfig(**{field.name: options[field.name] for field in fields(RunConfig)})
+
+
+def _named(pairs: Sequence[str] | None) -> dict[str, str]:
+    """NAME=VALUE words as a mapping."""
+    for pair in pairs or ():
+        if "=" not in pair:
+            raise InputError(
+                "--data does not say what it is for",
+                received=pair,
+                expected="NAME=WHERE, such as cifar10=parquet:PATH",
+                fix="name the data set",
+            )
+    return dict(pair.split("=", 1) for pair in pairs or ())
 
 
 def _numbers(kind: Callable[[str], _Number], name: str, text: str) -> list[_Number]:
@@ -274,6 +308,29 @@ def _print_tuning(tuning: Any) -> None:
         f"--falcon.{name} {value:g}" for name, value in tuning.chosen.options.items()
     )
     print(f"use: {options}")
+
+
+def _print_plan(cells: Sequence[Any], estimate: Any) -> None:
+    """Every cell, where it stands and how long it would train; then the sum."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from falcon_ssl.report.formatting import format_duration
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cell", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("training left", justify="right", no_wrap=True)
+    for (cell, now), seconds in zip(cells, estimate.seconds, strict=True):
+        state = f"stopped at step {now.step}" if now.state == "stopped" else now.state
+        table.add_row(cell.name, state, format_duration(seconds) if seconds else "")
+    Console().print(table)
+    total, elapsed = format_duration(estimate.total), format_duration(estimate.elapsed)
+    print(
+        f"training: {total} in all, {elapsed} with {estimate.processes} at a time; reading images and judging come on"
+        " top. Timed on a few steps on random images."
+    )
 
 
 def _print_diagnosis(diagnosis: Any) -> None:

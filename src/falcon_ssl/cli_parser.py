@@ -12,6 +12,7 @@ from falcon_ssl._version import __version__
 from falcon_ssl.cli_help import Formatter, Parser
 from falcon_ssl.config import ReadingConfig, RunConfig
 from falcon_ssl.errors import InputError
+from falcon_ssl.grid import grid_names
 
 CONFIGURED = ("pretrain", "sweep", "tune", "views")  # commands that take the options of a run
 
@@ -135,7 +136,60 @@ def build_parser() -> Parser:
         help="Effective temperatures, with commas.",
     )
     tune.add_argument("--seeds", type=str, default="0", help="Seeds, with commas.")
+
+    _add_reproduce(
+        add(
+            "reproduce",
+            "Run a whole table of methods, data sets and seeds beside the paper's numbers; skips what is done.",
+        )
+    )
     return parser
+
+
+def _add_reproduce(parser: Parser) -> None:
+    parser.add_argument(
+        "grid", type=str, help=f"{', '.join(grid_names())}, or a YAML file put together alike."
+    )
+    parser.add_argument(
+        "--out", type=str, required=True, help="Folder of the runs and of table.md, .json, .html."
+    )
+    parser.add_argument(
+        "--data",
+        type=str,
+        nargs="+",
+        default=None,
+        help="Where images are: cifar10=parquet:PATH ...; null is the grid's own.",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=None, help="Seeds; null is the grid's own."
+    )
+    parser.add_argument("--rows", type=str, nargs="+", default=None, help="Rows; null is all.")
+    parser.add_argument(
+        "--datasets", type=str, nargs="+", default=None, help="Data sets; null is all."
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int | None,
+        default=None,
+        help="Epochs of every run, the warm-up in proportion; null is the grid's own.",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int | None,
+        default=None,
+        help="Runs at a time; null is one for every GPU, or one.",
+    )
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default=None,
+        help="Device of every run; null is the grid's own.",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Only list the runs, and how long they would take by a few timed steps.",
+    )
 
 
 def recipe_names() -> list[str]:

@@ -26,3 +26,7 @@ class InputError(ValueError):
 
 class CollapseError(RuntimeError):
     """A network has collapsed and the user asked to be stopped by that; the command line exits with code 3."""
+
+
+class FailedRunsError(RuntimeError):
+    """Some runs of a grid failed, the others are done; the command line exits with code 1."""

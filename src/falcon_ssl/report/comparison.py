@@ -166,7 +166,7 @@ def number_blocks(compared: Sequence[Family]) -> list[Block]:
 
 def _row(compared: Sequence[Family], key: str, metric: Metric) -> list[Cell]:
     spreads = [family_spread(family, key) for family in compared]
-    best = _best([s.mean for s in spreads if s], metric)
+    best = best_mean([s.mean for s in spreads if s], metric)
     random = spread([r.metric("random_encoder", key) for f in compared for r in f.runs])
     return [
         Cell(metric.label),
@@ -181,7 +181,7 @@ def _row(compared: Sequence[Family], key: str, metric: Metric) -> list[Cell]:
     ]
 
 
-def _best(means: Sequence[float], metric: Metric) -> str | None:
+def best_mean(means: Sequence[float], metric: Metric) -> str | None:
     """The best of several means as it is written; None when all are written alike."""
     finite = [mean for mean in means if math.isfinite(mean)]
     written = {format_number(mean, metric.kind) for mean in means}

@@ -1,0 +1,108 @@
+"""How long a grid will take: a few real training steps of every row on random images."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from falcon_ssl.cells import Standing
+from falcon_ssl.config import RunConfig
+from falcon_ssl.engine.optim import build_optimizer
+from falcon_ssl.grid import Cell, Grid
+from falcon_ssl.judging import best_device
+from falcon_ssl.methods import build_method
+from falcon_ssl.runs import make_views, seen_shape
+
+STEPS = 3  # that are timed, after one that is not
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time of training alone; reading the images and judging the encoder come on top.
+
+    Args:
+        seconds: Of every cell, what is left of it.
+        total: Their sum.
+        elapsed: Until the last one ends, so many processes at a time.
+        processes: Number of processes.
+    """
+
+    seconds: tuple[float, ...]
+    total: float
+    elapsed: float
+    processes: int
+
+
+def estimate(grid: Grid, cells: Sequence[tuple[Cell, Standing]], processes: int) -> Estimate:
+    """Time the steps of every row that is not done, on the share of the cores that a process gets."""
+    step_seconds: dict[RunConfig, float] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // processes))
+    left = []
+    for cell, now in cells:
+        data = grid.datasets[cell.dataset]
+        steps = cell.config.epochs * (data.num_train // cell.config.batch_size) - now.step
+        if now.state == "done":
+            left.append(0.0)
+            continue
+        kind = replace(cell.config, data=str(data.image_shape), seed=0)
+        if kind not in step_seconds:
+            step_seconds[kind] = seconds_per_step(cell.config, data.image_shape)
+        left.append(max(0, steps) * step_seconds[kind])
+    torch.set_num_threads(threads)
+    ends = [0.0] * processes
+    for seconds in left:
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return Estimate(tuple(left), sum(left), max(ends), processes)
+
+
+def seconds_per_step(
+    config: RunConfig, image_shape: tuple[int, int, int], *, steps: int = STEPS
+) -> float:
+    """Seconds of one training step: views, encoder, loss, backward and optimizer, on random images.
+
+    Args:
+        config: A run that leaves nothing open to the data.
+        image_shape: (channels, height, width) of the images.
+        steps: Steps to time, after one that is not.
+    """
+    device = best_device() if config.engine.device == "auto" else torch.device(config.engine.device)
+    generator = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
+    views = make_views(config)
+    method = build_method(config, image_shape=seen_shape(image_shape, views)).to(device)
+    memory_format = torch.channels_last if config.engine.channels_last else torch.contiguous_format
+    method.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if config.engine.compile:
+        method.encoder.compile()
+    optimizer = build_optimizer(method, config.optim)
+    images = torch.randint(
+        256, (config.batch_size, *image_shape), dtype=torch.uint8, generator=generator
+    ).to(device)
+    half = torch.float16 if config.engine.precision == "fp16" else torch.bfloat16
+    for step in range(1 + steps):
+        if step == 1:
+            _wait(device)
+            started = time.perf_counter()
+        seen = [
+            view.contiguous(memory_format=memory_format)
+            for view in views(images, generator=generator)
+        ]
+        method.before_step(step, 1 + steps)
+        with torch.autocast(device.type, dtype=half, enabled=config.engine.precision != "no"):
+            out = method(seen)
+        out.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(step, 1 + steps)
+    _wait(device)
+    return (time.perf_counter() - started) / steps
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

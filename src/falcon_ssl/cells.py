@@ -1,0 +1,188 @@
+"""One cell of a grid: where it stands, and running it in a process of its own.
+
+A process per cell: whatever ends it (a bug, the system killing it for memory), the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from typing import IO, Literal
+
+from falcon_ssl import commands
+from falcon_ssl.config import RunConfig, from_mapping, to_mapping
+from falcon_ssl.engine import read_state
+from falcon_ssl.engine.records import CHECKPOINT, CONFIG, write_text
+from falcon_ssl.errors import CollapseError
+
+logger = logging.getLogger(__name__)
+
+FAILURE = "failure.txt"
+EVALUATION = "evaluation.json"
+_TRAINED = "environment.json"  # the trainer's last record
+_POLL = 0.2  # seconds between two looks at the processes
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a cell stands.
+
+    Args:
+        state: done (judged), failed (tried again at the next call), stopped (goes on) or to do.
+        step: Steps taken, of a cell that was stopped.
+        failure: The last line of its failure.
+    """
+
+    state: Literal["done", "failed", "stopped", "to do"]
+    step: int = 0
+    failure: str = ""
+
+
+def standing(run: Path) -> Standing:
+    """Where the run in a folder stands; the folder need not exist."""
+    if (run / EVALUATION).is_file():
+        return Standing("done")
+    step = _step(run)
+    if (run / FAILURE).is_file():
+        lines = (run / FAILURE).read_text(encoding="utf-8").strip().splitlines()
+        return Standing("failed", step, lines[-1] if lines else "")
+    return Standing("stopped", step) if step else Standing("to do")
+
+
+def run_cell(config: RunConfig, run: Path) -> None:
+    """Train and judge one run, from where it stands; a collapse is a finding and not an error.
+
+    Raises:
+        Exception: Whatever `commands.pretrain` and `commands.evaluate` raise, but CollapseError.
+    """
+    (run / FAILURE).unlink(missing_ok=True)
+    if not (run / _TRAINED).is_file():
+        resume = _step(run) > 0
+        begun = (run / CONFIG).is_file() and not resume  # stopped before its first checkpoint
+        try:
+            commands.pretrain(config, out=run, resume=resume, overwrite=begun)
+        except CollapseError as error:
+            logger.warning("%s: collapsed: %s", run, error)
+    commands.evaluate(run)
+
+
+@dataclass
+class Place:
+    """Where one process runs.
+
+    Args:
+        environment: Variables of the process: its threads and its device.
+    """
+
+    environment: Mapping[str, str]
+    process: subprocess.Popen[str] | None = None
+    run: Path | None = None
+
+
+def run_all(
+    work: Sequence[tuple[RunConfig, Path]],
+    environments: Sequence[Mapping[str, str]],
+    *,
+    logs: Path | None,
+) -> Iterator[Path]:
+    """Run cells in processes of their own, as many at a time as there are environments.
+
+    Args:
+        work: Configuration and folder of every cell.
+        environments: Variables of each place that can run a process.
+        logs: Folder for what the processes say, one file a cell; None lets them speak to the terminal.
+
+    Yields:
+        The folder of every cell when its process has ended, well or not (see `standing`).
+    """
+    places = [Place(environment) for environment in environments]
+    waiting = list(work)
+    try:
+        while waiting or any(place.process for place in places):
+            for place in places:
+                if place.process and place.process.poll() is not None:
+                    assert place.run is not None
+                    _note_sudden_end(place.run, place.process.returncode)
+                    place.process = None
+                    yield place.run
+                if waiting and place.process is None:
+                    config, place.run = waiting.pop(0)
+                    place.process = _start(config, place.run, place.environment, logs)
+            sleep(_POLL)
+    finally:
+        for process in [place.process for place in places if place.process]:
+            process.terminate()
+            process.wait()
+
+
+def _start(
+    config: RunConfig, run: Path, environment: Mapping[str, str], logs: Path | None
+) -> subprocess.Popen[str]:
+    logger.info("%s", run)
+    with _log(logs, run) as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "falcon_ssl.cells"],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            text=True,
+        )
+    assert process.stdin is not None
+    with process.stdin as told:
+        told.write(json.dumps({"run": str(run), "config": to_mapping(config)}))
+    return process
+
+
+@contextmanager
+def _log(logs: Path | None, run: Path) -> Iterator[IO[str] | None]:
+    if logs is None:
+        yield None
+        return
+    logs.mkdir(parents=True, exist_ok=True)
+    with (logs / f"{run.parent.name}-{run.name}.txt").open("a", encoding="utf-8") as file:
+        yield file
+
+
+def _note_sudden_end(run: Path, code: int) -> None:
+    """A process that could not write its failure itself: killed, mostly for memory."""
+    if not (run / EVALUATION).is_file() and not (run / FAILURE).is_file():
+        run.mkdir(parents=True, exist_ok=True)
+        cause = f"killed by signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
+        write_text(run / FAILURE, f"the process ended without a word: {cause}\n")
+
+
+def _step(run: Path) -> int:
+    """Step of the last checkpoint; 0 without one."""
+    path = run / CHECKPOINT
+    return int(read_state(path)["step"]) if (path / "state.json").is_file() else 0
+
+
+def main() -> int:
+    """The process of one cell: reads what to do from its input, leaves a failure in the cell's folder."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("falcon_ssl").setLevel(logging.INFO)
+    told = json.load(sys.stdin)
+    run = Path(told["run"])
+    try:
+        run_cell(from_mapping(told["config"]), run)
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / FAILURE, traceback.format_exc())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
