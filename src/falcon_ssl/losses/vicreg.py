@@ -75,7 +75,8 @@ def vicreg_loss(
         All statistics run over the rows of all ranks, with gradient; shards may differ in size.
 
     Numerics:
-        Statistics in float32, float64 for float64.
+        Statistics in float32, float64 for float64. The gradient is cubic in the inputs: rows beyond about 100 in
+        float16 can have one that float16 cannot hold, which is infinite then, as a gradient scaler expects.
 
     Example:
         >>> z = torch.ones(8, 4)
