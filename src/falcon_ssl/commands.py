@@ -273,11 +273,12 @@ def _log_choices(config: RunConfig, method: Method, accelerator: Accelerator) ->
     """What decides speed and sharpness, in two lines."""
     on = [name for name in ("channels_last", "compile") if getattr(config.engine, name)]
     logger.info(
-        "%s, processes: %d, precision %s, %s, fused AdamW",
+        "%s, processes: %d, precision %s, %s, %s",
         accelerator.device,
         accelerator.num_processes,
         config.engine.precision,
         ", ".join(on) or "no memory format or compiler option",
+        {"adamw": "fused AdamW", "lars": "LARS"}[config.optim.name],
     )
     if method.dictionary is not None and method.logit_scale is not None:
         logger.info(

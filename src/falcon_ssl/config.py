@@ -25,6 +25,7 @@ from falcon_ssl.config_methods import (
     VICRegConfig,
     at_least,
     check_method,
+    positive,
 )
 from falcon_ssl.errors import InputError
 
@@ -140,20 +141,28 @@ class FalconConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay; norms and biases are not decayed.
+    """The optimizer, with warm-up and cosine decay of its rate; norms and biases are not decayed.
 
     Args:
+        name: adamw, or lars, which moves every matrix by a share of its length.
         lr: Peak learning rate, for the batch size as it is (no hidden scaling).
         final_lr: Learning rate at the end, as a share of the peak.
         warmup_epochs: Linear warm-up from zero, in epochs; may be a fraction.
-        weight_decay: Decoupled weight decay of matrices and kernels.
+        weight_decay: Weight decay of matrices and kernels; decoupled from the gradient with adamw.
+        weight_decay_end: What it becomes until the end, along a cosine; null keeps it.
+        trust: lars: the share of its length by which a matrix moves at a learning rate of 1.
+        clip_trust: lars: take that share itself where it is below the learning rate, and the learning rate elsewhere.
         clip_norm: Largest norm of the gradient; 0 does not clip.
     """
 
+    name: Literal["adamw", "lars"] = "adamw"
     lr: float = 2e-3
     final_lr: float = 0.0
     warmup_epochs: float = 1.0
     weight_decay: float = 1e-4
+    weight_decay_end: float | None = None
+    trust: float = 1e-3
+    clip_trust: bool = False
     clip_norm: float = 5.0
 
     def __post_init__(self) -> None:
@@ -163,6 +172,18 @@ class OptimConfig:
             )
         for name in ("final_lr", "warmup_epochs", "weight_decay", "clip_norm"):
             at_least(f"optim.{name}", getattr(self, name), 0)
+        if self.weight_decay_end is not None:
+            at_least("optim.weight_decay_end", self.weight_decay_end, 0)
+        positive("optim.trust", self.trust)
+        for name in ("trust", "clip_trust"):
+            value = getattr(self, name)
+            if self.name != "lars" and value != type(self).__dataclass_fields__[name].default:
+                raise InputError(
+                    f"optim.{name} is an option of lars",
+                    received=f"{value} with optim.name={self.name}",
+                    expected="optim.name=lars",
+                    fix="choose lars or leave the option out",
+                )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
-"""Schedule and parameter groups."""
+"""Schedules, parameter groups, and LARS against its formula."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from falcon_ssl.config import OptimConfig
-from falcon_ssl.engine.optim import build_optimizer, learning_rate
+from falcon_ssl.engine.lars import LARS
+from falcon_ssl.engine.optim import build_optimizer, learning_rate, schedule, weight_decay
+from falcon_ssl.errors import InputError
 
 
 def rates(**options: float) -> list[float]:
@@ -41,3 +45,92 @@ def test_norms_and_biases_are_not_decayed() -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3)]
     assert [tuple(p.shape) for p in free["params"]] == [(4,), (4,), (4,), (2,)]
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+
+
+def test_weight_decay_follows_a_cosine_where_it_is_decayed_at_all() -> None:
+    network = nn.Linear(4, 2)
+    config = OptimConfig(weight_decay=0.04, weight_decay_end=0.4)
+    optimizer = build_optimizer(network, config)
+    found = []
+    for step in (0, 5, 10):
+        schedule(optimizer, step, num_steps=10, warmup_steps=0, config=config)
+        found.append([group["weight_decay"] for group in optimizer.param_groups])
+    assert [matrix for matrix, _ in found] == pytest.approx([0.04, 0.22, 0.4])
+    assert [bias for _, bias in found] == [0.0, 0.0, 0.0]
+    constant = OptimConfig(weight_decay=0.04)
+    assert {weight_decay(step, num_steps=10, config=constant) for step in range(10)} == {0.04}
+
+
+def by_the_paper(
+    w: np.ndarray,
+    gradients: list[np.ndarray],
+    rates: list[float],
+    *,
+    decay: float,
+    trust: float,
+    clip_trust: bool,
+) -> np.ndarray:
+    """Algorithm 1 of arXiv 1708.03888, number by number."""
+    v = np.zeros_like(w)
+    for g, lr in zip(gradients, rates, strict=True):
+        local = trust * float(np.sqrt((w**2).sum()))
+        local /= float(np.sqrt((g**2).sum())) + decay * float(np.sqrt((w**2).sum()))
+        if clip_trust:
+            local = min(local / lr, 1.0)
+        v = 0.9 * v + lr * local * (g + decay * w)
+        w = w - v
+    return w
+
+
+@pytest.mark.parametrize("clip_trust", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 3, 3)])
+def test_lars_is_the_formula_of_its_paper(shape: tuple[int, ...], clip_trust: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(6, *shape, generator=generator, dtype=torch.float64)
+    gradients[3] *= 100  # a layer that LARC slows down; the others it leaves alone
+    rates = [0.1, 0.3, 0.3, 0.2, 0.1]
+    options = {"trust": 0.5, "clip_trust": clip_trust}
+    w = nn.Parameter(start.clone())
+    optimizer = LARS([w], lr=1.0, weight_decay=0.2, **options)
+    for g, lr in zip(gradients, rates, strict=True):
+        optimizer.param_groups[0]["lr"] = lr
+        w.grad = g.clone()
+        optimizer.step()
+    arrays = [g.numpy() for g in gradients]
+    expected = by_the_paper(start.numpy(), arrays, rates, decay=0.2, **options)
+    np.testing.assert_allclose(w.detach().numpy(), expected, rtol=1e-13)
+    other = by_the_paper(
+        start.numpy(), arrays, rates, decay=0.2, trust=0.5, clip_trust=not clip_trust
+    )
+    assert np.abs(other - expected).max() > 0.01, "the option matters here"
+
+
+def test_lars_leaves_norms_and_biases_to_plain_momentum() -> None:
+    network = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    optimizer = build_optimizer(network, OptimConfig(name="lars", lr=0.5, weight_decay=0.1))
+    vectors = [p for p in network.parameters() if p.ndim == 1]
+    before = [p.detach().clone() for p in vectors]
+    for _ in range(2):
+        for p in network.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    for p, start in zip(vectors, before, strict=True):
+        torch.testing.assert_close(p.detach(), start - 0.5 - 0.5 * 1.9)  # v = 1, then 0.9 + 1
+
+
+@pytest.mark.parametrize("what", ["weights", "gradient"])
+def test_lars_moves_what_is_zero_at_the_plain_rate(what: str) -> None:
+    w = nn.Parameter(torch.zeros(2, 2) if what == "weights" else torch.ones(2, 2))
+    w.grad = torch.ones(2, 2) if what == "weights" else torch.zeros(2, 2)
+    LARS([w], lr=0.5, weight_decay=0.1).step()
+    expected = -0.5 if what == "weights" else 1 - 0.5 * 0.1
+    torch.testing.assert_close(w.detach(), torch.full((2, 2), expected))
+
+
+def test_options_of_lars_need_lars() -> None:
+    assert OptimConfig(name="lars", trust=0.02, clip_trust=True).trust == 0.02
+    for options in ({"trust": 0.02}, {"clip_trust": True}):
+        with pytest.raises(InputError, match=r"is an option of lars: .*expected optim\.name=lars"):
+            OptimConfig(**options)
+    with pytest.raises(InputError, match=r"optim\.weight_decay_end is too small"):
+        OptimConfig(weight_decay_end=-1.0)

@@ -94,6 +94,30 @@ def test_resume_is_bit_identical(whole_run: Path, tmp_path: Path, pull_at: int) 
     assert without_clock(lines_of(out)) == without_clock(lines_of(whole_run))
 
 
+@pytest.mark.parametrize(
+    "optim",
+    [
+        OptimConfig(weight_decay=0.04, weight_decay_end=0.4),
+        OptimConfig(name="lars", lr=0.3, trust=0.02, clip_trust=True),
+    ],
+    ids=["rising-decay", "lars"],
+)
+def test_resume_is_bit_identical_with_every_optimizer(optim: OptimConfig, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=2, optim=optim)
+    whole = commands.pretrain(config, out=tmp_path / "whole", monitors=[Watcher()])
+    with pytest.raises(KeyboardInterrupt):
+        commands.pretrain(config, out=tmp_path / "run", monitors=[Watcher(pull_at=3)])
+    commands.pretrain(config, out=tmp_path / "run", monitors=[Watcher()], resume=True)
+    expected, found = tensors_of(whole), tensors_of(tmp_path / "run")
+    assert expected.keys() == found.keys()
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+    plain = commands.pretrain(
+        replace(config, optim=OptimConfig()), out=tmp_path / "plain", monitors=[Watcher()]
+    )
+    name = "projector.linear.weight"
+    assert not torch.equal(tensors_of(plain)[name], found[name])
+
+
 def test_another_seed_is_another_run(whole_run: Path, tmp_path: Path) -> None:
     other = commands.pretrain(replace(CONFIG, seed=1), out=tmp_path / "run", monitors=[])
     assert not torch.equal(

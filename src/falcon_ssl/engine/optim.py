@@ -1,17 +1,19 @@
-"""Optimizer and schedule: AdamW, no decay on norms and biases, warm-up then cosine."""
+"""Optimizer and schedules: AdamW or LARS, no decay on norms and biases, warm-up then cosine."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from torch import nn
-from torch.optim import AdamW
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from falcon_ssl.config import OptimConfig
+from falcon_ssl.engine.lars import LARS
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over the trainable parameters of ``module``.
+def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
+    """The optimizer of a configuration over the trainable parameters of ``module``.
 
     Vectors and scalars (norms, biases, tokens) are not decayed: decay would move what a normalised network computes
     without regularising it.
@@ -22,7 +24,26 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> AdamW:
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    if config.name == "lars":
+        return LARS(groups, lr=config.lr, trust=config.trust, clip_trust=config.clip_trust)
     return AdamW(groups, lr=config.lr, fused=True)
+
+
+def schedule(
+    optimizer: Optimizer, step: int, *, num_steps: int, warmup_steps: int, config: OptimConfig
+) -> float:
+    """Set learning rate and weight decay for a step; they are functions of the step alone.
+
+    Returns:
+        The learning rate.
+    """
+    lr = learning_rate(step, num_steps=num_steps, warmup_steps=warmup_steps, config=config)
+    decay = weight_decay(step, num_steps=num_steps, config=config)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if _is_decayed(group["params"]):
+            group["weight_decay"] = decay
+    return lr
 
 
 def learning_rate(step: int, *, num_steps: int, warmup_steps: int, config: OptimConfig) -> float:
@@ -40,5 +61,29 @@ def learning_rate(step: int, *, num_steps: int, warmup_steps: int, config: Optim
     if step < warmup_steps:
         return config.lr * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    cosine = (1 + math.cos(math.pi * t)) / 2
-    return config.lr * (config.final_lr + (1 - config.final_lr) * cosine)
+    return config.lr * (config.final_lr + (1 - config.final_lr) * _cosine(t))
+
+
+def weight_decay(step: int, *, num_steps: int, config: OptimConfig) -> float:
+    """Weight decay of a step, from its start to its end along a cosine over the whole run, as DINO raises it.
+
+        end + (start - end) * (1 + cos(pi step / num_steps)) / 2
+
+    Args:
+        step: From 0.
+        num_steps: Steps of the whole run.
+        config: Weight decay at the start and at the end; constant without an end.
+    """
+    if config.weight_decay_end is None:
+        return config.weight_decay
+    start, end = config.weight_decay, config.weight_decay_end
+    return end + (start - end) * _cosine(step / num_steps)
+
+
+def _cosine(t: float) -> float:
+    """From 1 at t = 0 to 0 at t = 1."""
+    return (1 + math.cos(math.pi * t)) / 2
+
+
+def _is_decayed(parameters: Sequence[Tensor]) -> bool:
+    return all(parameter.ndim > 1 for parameter in parameters)

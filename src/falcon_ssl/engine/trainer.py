@@ -22,7 +22,7 @@ from torch import Tensor
 from falcon_ssl.batchnorm import use_global_batch_norm
 from falcon_ssl.config import RunConfig
 from falcon_ssl.engine.checkpoint import load_model, load_training, save_checkpoint
-from falcon_ssl.engine.optim import build_optimizer, learning_rate
+from falcon_ssl.engine.optim import build_optimizer, schedule
 from falcon_ssl.engine.progress import Progress
 from falcon_ssl.engine.records import RunFolder, environment
 from falcon_ssl.methods import Method, StepOutput
@@ -143,14 +143,13 @@ def pretrain(
             for batch, (_, images) in enumerate(
                 loader.epoch_batches(epoch, start), start=start + 1
             ):
-                lr = learning_rate(
+                lr = schedule(
+                    optimizer,
                     position.step,
                     num_steps=num_steps,
                     warmup_steps=warmup_steps,
                     config=config.optim,
                 )
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
                 share = Share(
                     _step_generator(config.seed, position.step),
                     first=config.batch_size
