@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -138,7 +138,7 @@ def _start(
             text=True,
         )
     assert process.stdin is not None
-    with process.stdin as told:
+    with suppress(BrokenPipeError), process.stdin as told:  # it may be gone already
         told.write(json.dumps({"run": str(run), "config": to_mapping(config)}))
     return process
 

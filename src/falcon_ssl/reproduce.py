@@ -58,12 +58,12 @@ def reproduce(
     out = Path(out)
     grid = read_grid(name)
     cells = make_cells(grid, choice)
+    places = _places(processes, choice.device)
     check_cells(grid, cells, out)
     shown = make_cells(grid, replace(choice, rows=None, datasets=None))
     waiting = [cell for cell in cells if standing(out / cell.name).state != "done"]
     logger.info("%s: %d of %d cells to do", grid.name, len(waiting), len(cells))
     page = write_tables(table_record(grid, shown, out), out)
-    places = _places(processes, choice.device)
     ended = run_all(
         [(cell.config, out / cell.name) for cell in waiting],
         places,
