@@ -73,6 +73,13 @@ def test_grids_of_the_library_are_whole(name: str) -> None:
             assert all(0 < value < 1 for value in values.values())
 
 
+def test_the_grid_of_the_documentation_is_one(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    path = tmp_path / "own.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    assert len(make_cells(read_grid(path))) == 6
+
+
 def test_paper_numbers_stand_where_the_paper_has_them() -> None:
     table1, table2 = read_grid("table1").paper, read_grid("table2").paper
     assert table1 is not None
