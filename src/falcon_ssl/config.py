@@ -23,6 +23,7 @@ from falcon_ssl.config_methods import (
     SelfClassifierConfig,
     SwAVConfig,
     VICRegConfig,
+    at_defaults,
     at_least,
     check_method,
     positive,
@@ -170,20 +171,11 @@ class OptimConfig:
             raise InputError(
                 "optim.lr is not positive", received=self.lr, expected="> 0", fix="try 2e-3"
             )
-        for name in ("final_lr", "warmup_epochs", "weight_decay", "clip_norm"):
-            at_least(f"optim.{name}", getattr(self, name), 0)
-        if self.weight_decay_end is not None:
-            at_least("optim.weight_decay_end", self.weight_decay_end, 0)
+        for name in ("final_lr", "warmup_epochs", "weight_decay", "weight_decay_end", "clip_norm"):
+            at_least(f"optim.{name}", getattr(self, name) or 0, 0)
         positive("optim.trust", self.trust)
-        for name in ("trust", "clip_trust"):
-            value = getattr(self, name)
-            if self.name != "lars" and value != type(self).__dataclass_fields__[name].default:
-                raise InputError(
-                    f"optim.{name} is an option of lars",
-                    received=f"{value} with optim.name={self.name}",
-                    expected="optim.name=lars",
-                    fix="choose lars or leave the option out",
-                )
+        if self.name != "lars":
+            at_defaults(self, "optim", ("trust", "clip_trust"), unless="optim.name=lars")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -59,13 +59,6 @@ def at_least(name: str, value: float, least: float) -> None:
             expected=f"a number >= {least}",
             fix="see falcon-ssl pretrain --help",
         )
-    if not isinstance(value, (int, float)):
-        raise InputError(
-            f"{name} has the wrong type",
-            received=repr(value),
-            expected=f"a number >= {least}",
-            fix="see falcon-ssl pretrain --help",
-        )
     if not value >= least:
         raise InputError(
             f"{name} is too small", received=value, expected=f">= {least}", fix="raise it"
@@ -87,6 +80,19 @@ def share(name: str, value: float, *, below_one: bool = False) -> None:
             expected=f"0 <= {name} {'<' if below_one else '<='} 1",
             fix="state it as a share",
         )
+
+
+def at_defaults(options: Any, group: str, names: Sequence[str], *, unless: str) -> None:
+    """Raise InputError for an option that would do nothing: one that another setting switches on."""
+    for option in dataclasses.fields(options):
+        value = getattr(options, option.name)
+        if option.name in names and value != option.default:
+            raise InputError(
+                f"{group}.{option.name} does nothing without {unless}",
+                received=value,
+                expected=unless,
+                fix="set it, or leave the option out",
+            )
 
 
 @dataclass(frozen=True)
@@ -238,8 +244,7 @@ class GEDIConfig:
 
     Args:
         hidden_dim: Width of the hidden layer of the head.
-        embed_dim: F, width of the embedding.
-        num_prototypes: C.
+        num_prototypes: C, outputs of the head.
         temperature: T.
         beta: Weight of the invariance.
         generative: Add the energy term, with samples drawn from the model.
@@ -252,7 +257,6 @@ class GEDIConfig:
     """
 
     hidden_dim: int = 2048
-    embed_dim: int = 128
     num_prototypes: int = 2048
     temperature: float = 0.1
     beta: float = 0.1
@@ -266,7 +270,6 @@ class GEDIConfig:
 
     def __post_init__(self) -> None:
         at_least("gedi.hidden_dim", self.hidden_dim, 1)
-        at_least("gedi.embed_dim", self.embed_dim, 2)
         at_least("gedi.num_prototypes", self.num_prototypes, 2)
         positive("gedi.temperature", self.temperature)
         for name in ("beta", "energy_weight", "sgld_step_size", "sgld_noise"):
@@ -275,22 +278,9 @@ class GEDIConfig:
         at_least("gedi.buffer_size", self.buffer_size, 1)
         share("gedi.restart", self.restart)
         if not self.generative:
-            for name in (
-                "energy_weight",
-                "sgld_steps",
-                "sgld_step_size",
-                "sgld_noise",
-                "buffer_size",
-                "restart",
-            ):
-                value = getattr(self, name)
-                if value != type(self).__dataclass_fields__[name].default:
-                    raise InputError(
-                        f"gedi.{name} belongs to the energy term",
-                        received=f"{value} with gedi.generative=false",
-                        expected="gedi.generative=true",
-                        fix="switch the energy term on or leave the option out",
-                    )
+            energy = ("energy_weight", "buffer_size", "restart")
+            sgld = ("sgld_steps", "sgld_step_size", "sgld_noise")
+            at_defaults(self, "gedi", (*energy, *sgld), unless="gedi.generative=true")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Learned codes, such as the prototypes of SwAV, DINO or Self-Classifier, seen as a dictionary."""
+"""Learned codes seen as a dictionary: prototypes as in SwAV, DINO, Self-Classifier; outputs of a head as in GEDI."""
 
 from __future__ import annotations
 
@@ -70,3 +70,39 @@ class PrototypeDictionary:
 
     def __repr__(self) -> str:
         return f"PrototypeDictionary(num_codes={self.num_codes}, width={self.width})"
+
+
+class OneHotDictionary:
+    """The codes of a head whose C outputs are the scores themselves: w_j = e_j, so the nearest is the largest output.
+
+    Args:
+        num_codes: C, which is also the width.
+
+    Example:
+        >>> OneHotDictionary(3).block(1, 3)
+        tensor([[0., 1., 0.],
+                [0., 0., 1.]])
+    """
+
+    def __init__(self, num_codes: int) -> None:
+        self.num_codes = self.width = num_codes
+
+    def block(
+        self,
+        start: int,
+        stop: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Codes start to stop as rows, [stop - start, C]."""
+        block_BC = torch.zeros(stop - start, self.num_codes, device=device, dtype=dtype)
+        block_BC.diagonal(start).fill_(1)
+        return block_BC
+
+    def checksum(self) -> str:
+        """Their number says all."""
+        return f"one-hot-{self.num_codes}"
+
+    def __repr__(self) -> str:
+        return f"OneHotDictionary(num_codes={self.num_codes})"

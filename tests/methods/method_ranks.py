@@ -38,7 +38,7 @@ BOUNDS = [0, 5, 12]  # unequal shares of two ranks
 
 def methods() -> dict[str, Any]:
     """Name -> how to build it around an encoder; small, with everything that has a state."""
-    gedi = GEDIConfig(12, 6, 10, generative=True, sgld_steps=2, buffer_size=20)
+    gedi = GEDIConfig(12, 10, generative=True, sgld_steps=2, buffer_size=20)
     return {
         "barlow_twins": lambda parts: BarlowTwins.from_config(parts, BarlowTwinsConfig(12, 8)),
         "vicreg": lambda parts: VICReg.from_config(parts, VICRegConfig(12, 8)),

@@ -43,7 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vicreg": {"embed_dim": 64},
     "swav": {"embed_dim": 32, "num_prototypes": 60, "queue_length": 300},
     "self_classifier": {"embed_dim": 32, "num_prototypes": (60, 20)},
-    "gedi": {"embed_dim": 32, "num_prototypes": 60, "beta": 1.0},
+    "gedi": {"num_prototypes": 60, "beta": 1.0},
     "dino": {"embed_dim": 32, "num_prototypes": 60},
     "lejepa": {"embed_dim": 32, "num_directions": 128},
 }
@@ -154,7 +154,7 @@ def test_the_alarm_names_the_value_at_which_the_method_is_stuck(name: str, kind:
         assert value == pytest.approx(sum(math.log(c) for c in classes) / len(classes))
 
 
-@pytest.mark.parametrize("name", ["swav", "self_classifier", "gedi", "dino"])
+@pytest.mark.parametrize("name", ["swav", "self_classifier", "dino"])
 def test_prototypes_are_the_dictionary_and_stay_so(name: str) -> None:
     method = built(name)
     dictionary = method.dictionary
@@ -175,7 +175,8 @@ def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
     splits = load_splits("digits")
     views_of_digits = build_views("digits")
     monitor = commands.default_monitors(config_of(name), method, splits, views_of_digits)[0]
-    u_NF = torch.nn.functional.normalize(torch.ones(200, 32), dim=1)
+    assert method.dictionary is not None
+    u_NF = torch.nn.functional.normalize(torch.ones(200, method.dictionary.width), dim=1)
     for step in (0, 1000):
         terms = dict.fromkeys(("total", "invariance"), 0.0)
         seen = monitor(Moment(step, 0.0, terms, u_NF, method, is_epoch_end=False))
@@ -273,7 +274,9 @@ def test_only_the_options_of_the_method_may_be_changed() -> None:
         from_mapping({"method": "dino", "falcon": {"beta": 0.2}})
     with pytest.raises(InputError, match="the method falcon takes two views"):
         from_mapping({"views": {"small_views": 2}})
-    with pytest.raises(InputError, match=r"gedi.sgld_steps belongs to the energy term"):
+    with pytest.raises(
+        InputError, match=r"gedi\.sgld_steps does nothing without gedi\.generative=true"
+    ):
         from_mapping({"method": "gedi", "gedi": {"sgld_steps": 3}})
     assert from_mapping({"swav": {"temperature": 0.1}}) == RunConfig()
 

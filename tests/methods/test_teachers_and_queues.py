@@ -141,8 +141,22 @@ def test_directions_of_lejepa_change_with_the_step() -> None:
     assert totals[0] == totals[2] != totals[1]
 
 
+def test_the_code_of_gedi_is_the_largest_output_of_its_head() -> None:
+    method = gedi().eval()
+    with torch.no_grad():
+        z_ND, u_NF = method.embed(views(rows=40)[0])
+        s_NC = method.head(z_ND)
+    assert method.dictionary is not None
+    assert torch.equal(nearest_codes(u_NF, method.dictionary, block_size=7), s_NC.argmax(dim=1))
+    assert len(s_NC.argmax(dim=1).unique()) > 3
+    layers = [type(layer).__name__ for layer in method.head]
+    assert layers == ["Linear", "GlobalBatchNorm", "ReLU", "Linear"], (
+        "two layers, straight to the classes"
+    )
+
+
 def gedi(**options: float) -> GEDI:
-    config = GEDIConfig(32, 16, 20, generative=True, buffer_size=40, **options)
+    config = GEDIConfig(32, 20, generative=True, buffer_size=40, **options)
     return GEDI.from_config(parts(), config)
 
 
@@ -200,4 +214,4 @@ def test_a_buffer_smaller_than_the_batch_is_refused() -> None:
     with pytest.raises(InputError, match="buffer of samples is smaller than the batch"):
         gedi().draw(41)
     with pytest.raises(InputError, match="no samples"):
-        GEDI.from_config(parts(), GEDIConfig(32, 16, 20)).draw(1)
+        GEDI.from_config(parts(), GEDIConfig(32, 20)).draw(1)

@@ -84,7 +84,7 @@ def _change(w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
     if w.ndim <= 1:
         return lr * g
     w_length, g_length = torch.linalg.vector_norm(w), torch.linalg.vector_norm(g)
-    rate = group["trust"] * w_length / (g_length + decay * w_length)
+    rate: Tensor = group["trust"] * w_length / (g_length + decay * w_length)
     step = rate.clamp(max=lr) if group["clip_trust"] else lr * rate
     moves = (w_length > 0) & (g_length > 0)
     return step.where(moves, lr) * (g + decay * w)

@@ -5,6 +5,9 @@ invariance  = -(1/N) sum_ij p_ij log p'_ij
 prior       = -(1/C) sum_j log m_j,   m_j = (1/N) sum_i p_ij      cross-entropy of the uniform prior and the marginal
 energy      = mean E(x) - mean E(x~),   E(x) = -log sum_j exp(s_j(x) / T)     x~ drawn from the model by SGLD
 loss        = beta * invariance + prior [+ energy_weight * energy]
+
+The authors' code for their later paper (arXiv 2410.04959) takes one order of the views, the sum over j in place of the
+mean, and half of it all: beta / C here is its beta.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ def gedi_loss(
     """Discriminative part of the GEDI loss of two views.
 
     Args:
-        scores1: [N, C], cosines of embeddings and prototypes for the first view (this rank's rows).
+        scores1: [N, C], outputs of the head for the first view (this rank's rows).
         scores2: [N, C], row by row the same samples.
         temperature: T.
         beta: Weight of the invariance.

@@ -1,4 +1,4 @@
-"""GEDI: encoder, two-layer head, prototypes; where asked for, an energy model of the images on the same network."""
+"""GEDI: encoder, two-layer head to the classes; where asked for, an energy model of the images on the same network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.config_methods import GEDIConfig
-from falcon_ssl.dictionary_prototypes import PrototypeDictionary
+from falcon_ssl.dictionary_prototypes import OneHotDictionary
 from falcon_ssl.distributed import all_gather_rows, rank, row_counts
 from falcon_ssl.losses.gedi import energy, energy_loss, gedi_loss
 from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
-from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
+from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 
 class Langevin(nn.Module):
@@ -55,10 +55,12 @@ class Langevin(nn.Module):
 class GEDI(Projected):
     """Sansone and Manhaeve, 2022 (arXiv 2212.13425).
 
+    The outputs of the head are the scores, so an embedding is as wide as there are classes, and its code is its largest
+    entry.
+
     Args:
         encoder: Images [N, C, H, W] to z_ND.
-        head: z_ND to y_NF.
-        prototypes: u_NF to scores.
+        head: z_ND to scores [N, C], a `torch.nn.Sequential` that ends in a linear layer.
         temperature: T.
         beta: Weight of the invariance.
         langevin: Draws the samples of the energy term; None leaves the term out.
@@ -70,7 +72,7 @@ class GEDI(Projected):
         `before_step` is told, and the same on any number of ranks.
 
     Example:
-        >>> method = GEDI.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), GEDIConfig(32, 16, 20))
+        >>> method = GEDI.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), GEDIConfig(32, 20))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['consistency', 'entropy', 'invariance', 'prior_matching', 'total']
@@ -81,8 +83,7 @@ class GEDI(Projected):
     def __init__(
         self,
         encoder: nn.Module,
-        head: nn.Module,
-        prototypes: Prototypes,
+        head: nn.Sequential,
         *,
         temperature: float,
         beta: float,
@@ -90,8 +91,8 @@ class GEDI(Projected):
         energy_weight: float = 1.0,
     ) -> None:
         super().__init__(encoder, head)
-        self.prototypes = prototypes
-        self.dictionary = PrototypeDictionary(prototypes.weight)
+        self.num_classes: int = head[-1].out_features  # type: ignore[assignment]
+        self.dictionary = OneHotDictionary(self.num_classes)
         self.temperature = temperature
         self.beta = beta
         self.langevin = langevin
@@ -100,7 +101,7 @@ class GEDI(Projected):
 
     @classmethod
     def from_config(cls, parts: Parts, config: GEDIConfig) -> GEDI:
-        """With freshly initialised head, prototypes and samples."""
+        """With freshly initialised head and samples."""
         langevin = Langevin(
             parts.image_shape,
             steps=config.sgld_steps,
@@ -111,8 +112,7 @@ class GEDI(Projected):
         )
         return cls(
             parts.encoder,
-            mlp([parts.in_dim, config.hidden_dim, config.embed_dim], last_bias=True),
-            Prototypes(config.num_prototypes, config.embed_dim),
+            mlp([parts.in_dim, config.hidden_dim, config.num_prototypes], last_bias=True),
             temperature=config.temperature,
             beta=config.beta,
             langevin=langevin if config.generative else None,
@@ -121,14 +121,9 @@ class GEDI(Projected):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
-        u1_NF, u2_NF = (unit_rows(y_NF) for y_NF in self.project(views))
-        terms = gedi_loss(
-            self.prototypes(u1_NF),
-            self.prototypes(u2_NF),
-            temperature=self.temperature,
-            beta=self.beta,
-        )
-        out = StepOutput.of(terms, u1_NF)
+        s1_NC, s2_NC = self.project(views)
+        terms = gedi_loss(s1_NC, s2_NC, temperature=self.temperature, beta=self.beta)
+        out = StepOutput.of(terms, unit_rows(s1_NC))
         if self.langevin is None or not self.training:
             return out
         with _as_evaluated(self):
@@ -142,8 +137,7 @@ class GEDI(Projected):
 
     def energies(self, images: Tensor) -> Tensor:
         """E(x) of normalised images [N, C, H, W]: [N]."""
-        scores_NC = self.prototypes(unit_rows(self.head(self.encoder(images))))
-        return energy(scores_NC, temperature=self.temperature)
+        return energy(self.head(self.encoder(images)), temperature=self.temperature)
 
     def draw(self, num_rows: int) -> Tensor:
         """This rank's ``num_rows`` samples of the model, after some more steps; they are kept for the next time.
@@ -192,7 +186,7 @@ class GEDI(Projected):
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """log C when every assignment is uniform."""
-        value = math.log(len(self.prototypes.weight))
+        value = math.log(self.num_classes)
         return (StuckValue("invariance", value, "every assignment is uniform (log C)"),)
 
 
