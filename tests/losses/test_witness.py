@@ -1,6 +1,6 @@
 """An independent witness: the losses of lightly (MIT), where it has them. Without lightly these tests fail, not skip.
 
-LeJEPA, GEDI and Self-Classifier have none; their formulas are written out in their own tests.
+GEDI and Self-Classifier have none; their formulas are written out in their own tests.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from falcon_ssl.encoders.timm import import_beside_torchvision
 from falcon_ssl.losses import (
     barlow_twins_loss,
     dino_loss,
+    lejepa_loss,
+    random_directions,
     swav_loss,
     updated_centre,
     vicreg_loss,
@@ -76,3 +78,18 @@ def test_dino(lightly: ModuleType, num_views: int) -> None:
         )
         centre = updated_centre(centre, teacher, momentum=0.8)
         assert relative_error(ours.total, theirs) < CLOSE
+
+
+@pytest.mark.parametrize("num_views", [2, 5])
+@pytest.mark.parametrize(("width", "regularisation"), [(1, 0.2), (WIDTH, 0.0)])
+def test_lejepa(lightly: ModuleType, num_views: int, width: int, regularisation: float) -> None:
+    """Each draws its own directions: one feature has but one, up to a sign that makes no difference."""
+    z = [1.5 * view + 0.2 for view in views(num_views, rows=40, width=width)]
+    witness = lightly.LeJEPALoss(
+        lambda_param=regularisation, sigreg_knots=9, sigreg_t_max=5.0, sigreg_num_vectors=3
+    ).double()
+    theirs = witness(local_proj=torch.stack(z)[2:], global_proj=torch.stack(z[:2]))
+    directions = random_directions(3, width, seed=0)
+    ours = lejepa_loss(z, directions, regularisation=regularisation, num_points=9)
+    # Its points and weights are rounded to float32, and the statistic grows with N.
+    assert relative_error(ours.total, theirs) < 1e-6
