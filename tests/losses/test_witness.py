@@ -80,7 +80,7 @@ def test_dino(lightly: ModuleType, num_views: int) -> None:
         assert relative_error(ours.total, theirs) < CLOSE
 
 
-@pytest.mark.parametrize("num_views", [2, 5])
+@pytest.mark.parametrize("num_views", [3, 5])  # it wants a small view
 @pytest.mark.parametrize(("width", "regularisation"), [(1, 0.2), (WIDTH, 0.0)])
 def test_lejepa(lightly: ModuleType, num_views: int, width: int, regularisation: float) -> None:
     """Each draws its own directions: one feature has but one, up to a sign that makes no difference."""
