@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from compared import LOSSES, WIDTH, views
 from ranks import shard
 from torch import Tensor, nn
@@ -48,18 +46,11 @@ def results_of(rows: slice, *, parallel: bool) -> dict[str, Any]:
     return results
 
 
-def main(rank: int, world_size: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=world_size,
-        timeout=datetime.timedelta(seconds=60),
-    )
+def work(rank: int, num_ranks: int) -> dict[str, Any]:
+    """Everything that the tests compare with one process."""
     results: dict[str, Any] = {}
     for equal in (True, False):
-        rows = shard(rank, world_size, equal=equal)
+        rows = shard(rank, num_ranks, equal=equal)
         results["equal" if equal else "unequal"] = {
             "rows": rows,
             **results_of(rows, parallel=True),
@@ -68,9 +59,7 @@ def main(rank: int, world_size: int, folder: str) -> None:
     kept = loss_rows.all_reduce_sum
     loss_rows.all_reduce_sum = lambda x: x + (kept(x.detach()) - x.detach())
     results["detached"] = result_of(
-        "self_classifier", shard(rank, world_size, equal=True), parallel=True
+        "self_classifier", shard(rank, num_ranks, equal=True), parallel=True
     )
     loss_rows.all_reduce_sum = kept
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    return results

@@ -1,9 +1,6 @@
 """What every process of the rank tests runs; imported once by the server that forks them."""
 
-import datetime
-
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -121,22 +118,13 @@ def controls(rank, world_size):
     return wrong
 
 
-def main(rank, world_size, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=world_size,
-        timeout=datetime.timedelta(seconds=60),
-    )
+def work(rank, num_ranks):
+    """Everything that the tests compare with one process."""
     results = {
-        "equal": losses_and_gradients(shard(rank, world_size, equal=True), parallel=True),
-        "unequal": losses_and_gradients(shard(rank, world_size, equal=False), parallel=True),
+        "equal": losses_and_gradients(shard(rank, num_ranks, equal=True), parallel=True),
+        "unequal": losses_and_gradients(shard(rank, num_ranks, equal=False), parallel=True),
         "disagreements": disagreements(rank),
     }
-    if world_size == 2:
-        results["controls"] = controls(rank, world_size)
-    torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    if num_ranks == 2:
+        results["controls"] = controls(rank, num_ranks)
+    return results

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
 import compared_ranks
 import pytest
-import torch
 from compared import LOSSES
 from tolerances import RANKS, relative_error
+
+from rank_processes import on_ranks
 
 NAMES = [name for name in LOSSES if name != "gedi with energy"]  # its samples are not rows
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["compared_ranks"])
-    processes = [
-        context.Process(target=compared_ranks.main, args=(rank, request.param, str(folder)))
-        for rank in range(request.param)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * request.param
-    return [
-        torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(request.param)
-    ]
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return on_ranks(compared_ranks.work, request.param, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module")

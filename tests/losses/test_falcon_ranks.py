@@ -1,30 +1,16 @@
 """Several ranks compute what one process computes: value, gradients, running statistics, for any split of the rows."""
 
-import multiprocessing
-
 import pytest
 import ranks
-import torch
 from tolerances import RANKS, relative_error
+
+from rank_processes import on_ranks
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def results(request, tmp_path_factory):
     """Results of every rank; the processes run once for all tests."""
-    folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranks"])
-    processes = [
-        context.Process(target=ranks.main, args=(rank, request.param, str(folder)))
-        for rank in range(request.param)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0] * request.param
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(request.param)]
+    return on_ranks(ranks.work, request.param, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -78,19 +76,7 @@ def state_after_training(name: str, rows: slice, *, parallel: bool) -> dict[str,
     return {**method.state_dict(), "loss": out.terms["total"]}
 
 
-def main(rank: int, world_size: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/rendezvous",
-        rank=rank,
-        world_size=world_size,
-        timeout=datetime.timedelta(seconds=60),
-    )
+def work(rank: int, num_ranks: int) -> dict[str, dict[str, Tensor]]:
+    """The states of all methods after training on this rank's rows."""
     rows = slice(BOUNDS[rank], BOUNDS[rank + 1])
-    torch.save(
-        {name: state_after_training(name, rows, parallel=True) for name in methods()},
-        f"{folder}/rank{rank}.pt",
-    )
-    dist.barrier()
-    dist.destroy_process_group()
+    return {name: state_after_training(name, rows, parallel=True) for name in methods()}

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
 import method_ranks
 import pytest
 import torch
 
+from rank_processes import on_ranks
+
 ROUNDING = 1e-9  # float64, after three steps that amplify the rounding of the first
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")
-    processes = [
-        context.Process(target=method_ranks.main, args=(rank, 2, str(folder))) for rank in (0, 1)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
-    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+def states(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return on_ranks(method_ranks.work, 2, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.parametrize("name", list(method_ranks.methods()))
