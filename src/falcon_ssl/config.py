@@ -79,10 +79,10 @@ class EncoderConfig:
     """The network g from images to representations.
 
     Args:
-        name: digits_cnn, resnet8, resnet18, resnet50 or timm:NAME; auto chooses by the data and writes its choice into
-            config.yaml.
+        name: digits_cnn, resnet8, resnet10, resnet18, resnet50 or timm:NAME; auto chooses by the data and writes its
+            choice into config.yaml.
         width: Channels of the first stage; null is the encoder's own default.
-        stem: cifar (keeps the resolution), half or imagenet (a quarter), for resnet18 and resnet50.
+        stem: cifar (keeps the resolution), half or imagenet (a quarter), for resnet10, resnet18 and resnet50.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
     """

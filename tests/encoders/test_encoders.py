@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from falcon_ssl.batchnorm import GlobalBatchNorm
 from falcon_ssl.checks import InputError
 from falcon_ssl.encoders import build_encoder, encoder_names, representation_width
 
@@ -27,6 +28,14 @@ def multiply_adds(encoder: nn.Module, image_shape: tuple[int, int, int]) -> int:
     return total
 
 
+def weigh_branches(encoder: nn.Module) -> nn.Module:
+    """Give every norm a weight: residual blocks begin as their shortcuts, which would hide what is in them."""
+    for module in encoder.modules():
+        if isinstance(module, (nn.BatchNorm2d, GlobalBatchNorm)):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return encoder
+
+
 @pytest.mark.parametrize(
     ("width", "parameters", "operations"), [(128, 1.04e6, 268e6), (256, 4.14e6, 1064e6)]
 )
@@ -39,7 +48,7 @@ def test_resnet8_has_the_size_of_the_paper(width, parameters, operations):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_resnet_equals_timm_with_the_same_weights(name):
-    timm_model = build_encoder(f"timm:{name}", in_channels=3).eval()
+    timm_model = weigh_branches(build_encoder(f"timm:{name}", in_channels=3)).eval()
     ours = build_encoder(name, in_channels=3, stem="imagenet").eval()
     ours.load_state_dict(timm_model.state_dict())
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -54,6 +63,7 @@ def test_resnet_equals_timm_with_the_same_weights(name):
         ("digits_cnn", {"width": 32}, (1, 28, 28), 128),
         ("resnet8", {"width": 16}, (1, 32, 32), 16),
         ("resnet18", {"stem": "cifar", "width": 16}, (3, 32, 32), 128),
+        ("resnet10", {"stem": "half", "width": 8}, (3, 32, 32), 64),
         ("resnet18", {"stem": "imagenet", "width": 8}, (1, 64, 64), 64),
         ("resnet50", {"stem": "cifar", "width": 4}, (3, 32, 32), 128),
     ],
@@ -63,10 +73,18 @@ def test_width_is_found_and_gradients_reach_every_parameter(name, options, shape
     encoder = build_encoder(name, in_channels=shape[0], **options)
     assert representation_width(encoder, shape) == width
     assert encoder.training
-    encoder(torch.randn(4, *shape)).square().sum().backward()
+    weigh_branches(encoder)(torch.randn(4, *shape)).square().sum().backward()
     for label, parameter in encoder.named_parameters():
         assert parameter.grad is not None, label
         assert parameter.grad.abs().sum() > 0, label
+
+
+@pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+def test_residual_blocks_begin_as_their_shortcuts(name):
+    encoder = build_encoder(name, in_channels=3, width=4, stem="half")
+    block = encoder.layer2[0]
+    x = torch.randn(2, block.conv1.in_channels, 8, 8)
+    torch.testing.assert_close(block(x), block.downsample(x).relu())
 
 
 def test_cifar_stem_keeps_the_resolution():

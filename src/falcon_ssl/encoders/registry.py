@@ -15,6 +15,7 @@ from falcon_ssl.encoders.resnet8 import ResNet8
 from falcon_ssl.encoders.timm import timm_encoder
 
 _TIMM = "timm:"
+_RESNET10 = partial(ResNet, block="basic", depths=(1, 1, 1, 1), stem="imagenet")
 _RESNET18 = partial(ResNet, block="basic", depths=(2, 2, 2, 2), stem="imagenet")
 _RESNET50 = partial(ResNet, block="bottleneck", depths=(3, 4, 6, 3), stem="imagenet")
 
@@ -22,6 +23,7 @@ _RESNET50 = partial(ResNet, block="bottleneck", depths=(3, 4, 6, 3), stem="image
 _ENCODERS: dict[str, tuple[Callable[..., nn.Module], frozenset[str]]] = {
     "digits_cnn": (DigitsCNN, frozenset({"width"})),
     "resnet8": (ResNet8, frozenset({"width"})),
+    "resnet10": (_RESNET10, frozenset({"width", "stem"})),
     "resnet18": (_RESNET18, frozenset({"width", "stem"})),
     "resnet50": (_RESNET50, frozenset({"width", "stem"})),
 }
@@ -46,11 +48,11 @@ def build_encoder(
     """Build an encoder by name; None leaves an option at the encoder's own default.
 
     Args:
-        name: "digits_cnn", "resnet8", "resnet18", "resnet50" or "timm:NAME".
+        name: "digits_cnn", "resnet8", "resnet10", "resnet18", "resnet50" or "timm:NAME".
         in_channels: Channels of the images.
         image_size: Side of the images; only models with position embeddings are built for one.
         width: Channels of the first stage.
-        stem: "cifar", "half" or "imagenet" (the default), for resnet18 and resnet50.
+        stem: "cifar", "half" or "imagenet" (the default), for the last three.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
 

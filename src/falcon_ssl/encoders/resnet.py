@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 (He et al. 2016) without the classifier, any width, two stems.
+"""ResNet-10, ResNet-18 and ResNet-50 (He et al. 2016) without the classifier, any width, three stems.
 
 Parameters are named as in torchvision and timm, so weights travel both ways.
 """
@@ -22,7 +22,8 @@ class ResNet(nn.Module):
     Args:
         in_channels: Channels of the images.
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1 with four times the
-            channels).
+            channels). Blocks begin as their shortcuts: the last norm of a branch has weight 0
+            (Goyal et al. 2017). On CIFAR-10 this is what makes the first epochs count.
         depths: Blocks of each stage.
         stem: "cifar" keeps the resolution (one 3x3 convolution); "half" halves it (the same with
             stride 2: a quarter of the cost, for processors); "imagenet" divides it by four (a 7x7
@@ -67,6 +68,10 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, _Basic):
+                nn.init.zeros_(module.bn2.weight)
+            elif isinstance(module, _Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> z_ND."""
