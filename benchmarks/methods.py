@@ -28,7 +28,7 @@ from falcon_ssl.engine import environment
 from falcon_ssl.engine.optim import build_optimizer
 from falcon_ssl.methods import build_method
 from falcon_ssl.views import Views, build_views
-from timeline import Spent, Timeline, mark_around, median_parts, whole
+from timeline import Spent, Timeline, command, mark_around, median_parts, whole
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 32
@@ -184,8 +184,8 @@ def ratio(mine: list[Spent], reference: list[Spent], clock: str) -> float:
 def add_memory(rows: Mapping[str, dict[str, Any]], arguments: list[str]) -> None:
     """The peak of every method, each in a fresh process, for memory that was once used stays with a process."""
     for name, row in rows.items():
-        command = [sys.executable, __file__, *arguments, "--worker", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        words = [sys.executable, __file__, *arguments, "--worker", name]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
         row["peak_mb"] = round(float(done.stdout), 1)
 
 
@@ -252,7 +252,7 @@ def main() -> None:
         add_memory(rows, sys.argv[1:])
     record = {
         "what": "seconds of a training step of every method, medians over interleaved rounds",
-        "command": " ".join(["python benchmarks/methods.py", *sys.argv[1:]]),
+        "command": command("benchmarks/methods.py", options.note),
         "note": options.note,
         "date": time.strftime("%Y-%m-%d"),
         "options": {

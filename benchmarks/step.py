@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -39,7 +38,7 @@ from falcon_ssl.methods import Falcon, build_method
 from falcon_ssl.monitor import Moment, Monitor, Observation
 from falcon_ssl.runs import make_views
 from falcon_ssl.views import Share, Views
-from timeline import Spent, Timeline, mark_around, median_parts, whole
+from timeline import Spent, Timeline, command, mark_around, median_parts, whole
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 32
@@ -335,7 +334,7 @@ def main() -> None:
     about = engine.environment(torch.device(options.device))
     record = {
         "what": "seconds of the parts of a FALCON training step; medians",
-        "command": " ".join(["python benchmarks/step.py", *sys.argv[1:]]),
+        "command": command("benchmarks/step.py", options.note),
         "note": options.note,
         "date": time.strftime("%Y-%m-%d"),
         "options": {k: v for k, v in vars(options).items() if k not in ("note", "name")},

@@ -5,7 +5,9 @@ Wall time and CPU time of the process on a CPU; on a GPU wall time by CUDA event
 
 from __future__ import annotations
 
+import shlex
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -109,3 +111,9 @@ def median_parts(steps: Sequence[dict[str, Spent]]) -> dict[str, Spent]:
 def whole(step: dict[str, Spent]) -> Spent:
     """All parts of a step together."""
     return Spent(*(sum(values) for values in zip(*step.values(), strict=True)))
+
+
+def command(script: str, note: str) -> str:
+    """What was typed to run this benchmark, but for the note."""
+    words = [word for word in sys.argv[1:] if word not in ("--note", note)]
+    return shlex.join(["python", script, *words])
