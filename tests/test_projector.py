@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from falcon_ssl import FalconProjector, InputError
+from falcon_ssl import CompleteDictionary, FalconLoss, FalconProjector, InputError
 from falcon_ssl.batchnorm import GlobalBatchNorm, use_global_batch_norm
 
 
@@ -20,11 +20,24 @@ def test_rows_are_unit_and_features_centred():
     assert u_NF.shape == (64, 8)
     assert torch.allclose(u_NF.norm(dim=1), torch.ones(64), atol=1e-6)
     assert not projector.linear.weight.isnan().any()
-    assert dict(projector.named_parameters()).keys() == {
-        "linear.weight",
-        "norm.weight",
-        "norm.bias",
-    }
+    assert dict(projector.named_parameters()).keys() == {"linear.weight"}
+    affine = FalconProjector(16, 8, affine=True)
+    assert dict(affine.named_parameters()).keys() == {"linear.weight", "norm.weight", "norm.bias"}
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_features_share_the_variance_unless_scales_are_learned(affine):
+    """Why there are no scales: three used features of eight still use all codes alike, and cost nothing."""
+    projector = FalconProjector(8, 8, affine=affine).double()
+    with torch.no_grad():
+        projector.linear.weight.copy_(torch.eye(8))
+        if affine:
+            projector.norm.weight[3:] = 0
+    signs_ND = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0]).double()] * 8)
+    u_NF = projector(signs_ND)
+    terms = FalconLoss(CompleteDictionary(8), temperature=0.38)(u_NF, u_NF)
+    assert terms.prior_matching.item() == pytest.approx(0, abs=1e-12)
+    assert int((u_NF.var(0) > 1e-6).sum()) == (3 if affine else 8)
 
 
 def test_tanh_rows_stay_within_the_unit_ball():

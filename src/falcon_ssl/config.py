@@ -113,6 +113,7 @@ class FalconConfig:
         prior_exponent: The prior is proportional to rank^-exponent; 0 is uniform.
         symmetric: Average both orders of the views; false is the paper's one-directional formula.
         embedding_norm: l2 (the paper), or tanh as in the authors' released code.
+        affine: Learn scale and shift of the projector's batch normalisation; measured worse, see docs/theory.md.
         marginal_momentum: Share of the past in a running marginal; 0 uses the current batch alone.
         backend: How the loss is computed; auto chooses by size.
     """
@@ -128,6 +129,7 @@ class FalconConfig:
     prior_exponent: float = 0.0
     symmetric: bool = True
     embedding_norm: Literal["l2", "tanh"] = "l2"
+    affine: bool = False
     marginal_momentum: float = 0.0
     backend: Literal["auto", "reference", "dense", "chunked", "triton"] = "auto"
 

@@ -17,6 +17,10 @@ EmbeddingNorm = Literal["l2", "tanh"]
 class FalconProjector(nn.Module):
     """u = L2norm(BatchNorm(Linear(z))), the projector of the paper up to the constant sqrt(F/N).
 
+    The batch normalisation learns no scale and no shift. The prior term is blind to the scales of features: a bit of the
+    code is surer the more its feature varies, but as often +1 as -1. With learned scales the network shrinks all but a
+    few features and still satisfies the loss, see docs/theory.md.
+
     The scaled embedding of the theory is h = sqrt(F/N) u; N cancels in the assignment, so u is what is used.
 
     Args:
@@ -25,6 +29,7 @@ class FalconProjector(nn.Module):
         embedding_norm: "l2" (the paper), or "tanh": u = tanh(BatchNorm(Linear(z))) / sqrt(F), whose rows have norm
             at most 1. "tanh" is offered for comparison with the authors' released code only, whose logits are
             sqrt(N) times sharper; multiply logit_scale by that to reproduce it.
+        affine: Learn scale and shift of the batch normalisation all the same, for comparison.
 
     Raises:
         InputError: D < 1, F < 1, an unknown norm, a representation of the wrong shape, or N < 2 in training.
@@ -37,7 +42,12 @@ class FalconProjector(nn.Module):
     """
 
     def __init__(
-        self, in_dim: int, embed_dim: int, *, embedding_norm: EmbeddingNorm = "l2"
+        self,
+        in_dim: int,
+        embed_dim: int,
+        *,
+        embedding_norm: EmbeddingNorm = "l2",
+        affine: bool = False,
     ) -> None:
         super().__init__()
         check_at_least("in_dim", in_dim, 1, fix="use the width of the encoder's output")
@@ -48,7 +58,7 @@ class FalconProjector(nn.Module):
         self.embedding_norm = embedding_norm
         # No bias: batch normalisation removes it.
         self.linear = nn.Linear(in_dim, embed_dim, bias=False)
-        self.norm = GlobalBatchNorm(embed_dim)
+        self.norm = GlobalBatchNorm(embed_dim, affine=affine)
 
     def forward(self, z_ND: Tensor) -> Tensor:
         """Embeddings u [N, F] of representations z [N, D], in the dtype of z or of autocast."""

@@ -94,7 +94,10 @@ def _build_falcon(parts: Parts, config: FalconConfig) -> Falcon:
         marginal_momentum=config.marginal_momentum,
     )
     projector = FalconProjector(
-        parts.in_dim, config.embed_dim, embedding_norm=config.embedding_norm
+        parts.in_dim,
+        config.embed_dim,
+        embedding_norm=config.embedding_norm,
+        affine=config.affine,
     )
     return Falcon(parts.encoder, projector, loss)
 
