@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "falcon_ssl"
 
 FLOORS = {
-    "_version": 0, "errors": 0, "checks": 0, "config": 0, "config_methods": 0, "distributed": 0, "matmul": 0,
+    "_version": 0, "errors": 0, "checks": 0, "config": 0, "config_mapping": 0, "config_methods": 0,
+    "distributed": 0, "matmul": 0,
     "batchnorm": 1, "temperature": 1, "dictionary": 1, "dictionary_hadamard": 1,
     "dictionary_complete": 1, "dictionary_coherence": 1, "dictionary_prototypes": 1,
     "encoders": 1, "data": 1, "views": 1,
@@ -28,6 +29,7 @@ FLOORS = {
 # Inside one floor only these look at each other, and never in a circle.
 SIDEWAYS = {
     ("checks", "errors"), ("config", "errors"), ("config", "config_methods"),
+    ("config", "config_mapping"), ("config_mapping", "errors"),
     ("config_methods", "errors"), ("distributed", "errors"), ("distributed", "checks"),
     ("encoders", "batchnorm"), ("monitor", "methods"), ("dictionary_hadamard", "dictionary"),
     ("dictionary_complete", "dictionary"), ("dictionary_coherence", "dictionary"),

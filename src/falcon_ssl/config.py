@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from falcon_ssl.config_mapping import build
 from falcon_ssl.config_methods import (
     METHODS,
     BarlowTwinsConfig,
@@ -340,63 +339,5 @@ def from_mapping(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         InputError: An unknown key (named with its path), a group that is not a mapping, or a value out of range.
     """
-    config: RunConfig = _build(RunConfig, values, path="")
+    config: RunConfig = build(RunConfig, values)
     return config
-
-
-def _build(kind: Any, values: Mapping[str, Any], *, path: str) -> Any:
-    types = get_type_hints(kind)
-    groups = {
-        f.name: f.default_factory
-        for f in dataclasses.fields(kind)
-        if dataclasses.is_dataclass(f.default_factory)
-    }
-    known = [f.name for f in dataclasses.fields(kind)]
-    made: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            raise InputError(
-                "unknown option in the configuration",
-                received=path + str(key),
-                expected=f"one of {', '.join(known)}",
-                fix="correct its name or leave it out",
-            )
-        if key in groups:
-            if not isinstance(value, Mapping):
-                raise InputError(
-                    f"{path}{key} is a group of options",
-                    received=value,
-                    expected="a mapping",
-                    fix="indent its options below it",
-                )
-            made[key] = _build(groups[key], value, path=f"{path}{key}.")
-        else:
-            made[key] = _typed(path + key, value, types[key])
-    return kind(**made)
-
-
-def _typed(name: str, value: Any, wanted: Any) -> Any:
-    """``value`` as the type of its option; YAML's own reading of 1e-8 as a word is repaired."""
-    parts = get_args(wanted)
-    if get_origin(wanted) is Literal and value in parts:
-        return value
-    if get_origin(wanted) is tuple and isinstance(value, (list, tuple)):
-        repeated = len(parts) == 2 and parts[1] is Ellipsis
-        if repeated or len(value) == len(parts):
-            kinds = [parts[0]] * len(value) if repeated else parts
-            return tuple(_typed(name, v, k) for v, k in zip(value, kinds, strict=True))
-    if get_origin(wanted) in (Union, UnionType):
-        if value is None:
-            return None
-        return _typed(name, value, next(part for part in parts if part is not type(None)))
-    if wanted is float and not isinstance(value, bool):
-        with suppress(TypeError, ValueError):
-            return float(value)
-    if isinstance(wanted, type) and type(value) is wanted:
-        return value
-    raise InputError(
-        f"{name} has the wrong type",
-        received=repr(value),
-        expected=getattr(wanted, "__name__", None) if isinstance(wanted, type) else wanted,
-        fix="see falcon-ssl pretrain --help",
-    )
