@@ -63,6 +63,7 @@ class ViewsConfig:
         symmetric: Draw both large views alike, instead of solarising one more than the other.
         small_views: Number of small crops after the two large ones, for methods that take several.
         small_size: Side of the small crops.
+        evaluate_size: Side at which images are judged and embedded; null is the side of the large views.
     """
 
     preset: str = "auto"
@@ -71,6 +72,7 @@ class ViewsConfig:
     symmetric: bool = False
     small_views: int = 0
     small_size: int | None = None
+    evaluate_size: int | None = None
 
 
 @dataclass(frozen=True)

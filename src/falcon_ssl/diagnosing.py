@@ -159,7 +159,7 @@ class _Subject(NamedTuple):
         if len(about.get("mean", ())) != self.splits.train.image_shape[0]:
             return self.views
         normalisation = Normalisation(mean=tuple(about["mean"]), std=tuple(about["std"]))
-        return Views((), normalisation=normalisation, size=self.views.size)
+        return Views((), normalisation=normalisation, size=self.views.evaluate_size)
 
 
 class _Bare(nn.Module):

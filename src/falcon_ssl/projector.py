@@ -17,9 +17,9 @@ EmbeddingNorm = Literal["l2", "tanh"]
 class FalconProjector(nn.Module):
     """u = L2norm(BatchNorm(Linear(z))), the projector of the paper up to the constant sqrt(F/N).
 
-    The batch normalisation learns no scale and no shift. The prior term is blind to the scales of features: a bit of the
-    code is surer the more its feature varies, but as often +1 as -1. With learned scales the network shrinks all but a
-    few features and still satisfies the loss, see docs/theory.md.
+    The batch normalisation learns no scale and no shift. The prior term is blind to the scales of features: a bit of
+    the code is surer the more its feature varies, but as often +1 as -1. With learned scales the network shrinks all
+    but a few features and still satisfies the loss, see docs/theory.md.
 
     The scaled embedding of the theory is h = sqrt(F/N) u; N cancels in the assignment, so u is what is used.
 

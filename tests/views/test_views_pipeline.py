@@ -110,11 +110,29 @@ def test_unknown_preset_lists_the_known_ones():
 
 @pytest.mark.parametrize(
     "options",
-    [{"size": 16}, {"scale": (0.2, 1)}, {"symmetric": True}, {"small_views": 2}, {"small_size": 4}],
+    [
+        {"size": 16},
+        {"scale": (0.2, 1)},
+        {"symmetric": True},
+        {"small_views": 2},
+        {"small_size": 4},
+        {"evaluate_size": 16},
+    ],
 )
 def test_digits_take_no_crops(options):
     with pytest.raises(InputError, match="do not take the option"):
         build_views("digits", **options)
+
+
+def test_images_are_judged_at_a_size_of_their_own():
+    views = build_views("cifar", size=24, evaluate_size=32)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    view1, _ = views(images, generator=torch.Generator().manual_seed(0))
+    assert view1.shape == (2, 3, 24, 24)
+    assert torch.equal(views.evaluate(images), build_views("cifar").evaluate(images))
+    assert build_views("cifar", size=24).evaluate(images).shape == (2, 3, 24, 24)
+    with pytest.raises(InputError, match="evaluate_size"):
+        build_views("cifar", evaluate_size=0)
 
 
 @pytest.mark.parametrize("options", [{"small_views": -1}, {"small_size": 12}])

@@ -48,8 +48,8 @@ class Normalisation:
                 fix="choose the views cifar or imagenet for colour, greyscale or digits without",
             )
         mean = images.new_tensor(self.mean)[:, None, None]
-        std = images.new_tensor(self.std)[:, None, None]
-        return images.sub_(mean).div_(std)
+        inverse = images.new_tensor([1 / std for std in self.std])[:, None, None]
+        return images.sub_(mean).mul_(inverse)
 
 
 class Views:
@@ -58,7 +58,8 @@ class Views:
     Args:
         views: For every view, its operations in order.
         normalisation: Applied last.
-        size: Side that `evaluate` resizes to; None leaves images as they are.
+        size: Side of the large views; None is that of the images.
+        evaluate_size: Side that `evaluate` resizes to; None is ``size``.
 
     Example:
         >>> from falcon_ssl.views import build_views
@@ -75,10 +76,12 @@ class Views:
         *,
         normalisation: Normalisation,
         size: int | None = None,
+        evaluate_size: int | None = None,
     ) -> None:
         self.operations = tuple(tuple(operations) for operations in views)
         self.normalisation = normalisation
         self.size = size
+        self.evaluate_size = size if evaluate_size is None else evaluate_size
 
     @property
     def num_views(self) -> int:
@@ -118,15 +121,15 @@ class Views:
             images: uint8 [N, C, H, W].
 
         Returns:
-            float32 [N, C, size, size].
+            float32 [N, C, evaluate_size, evaluate_size].
 
         Raises:
             InputError: Images that are not uint8 [N, C, H, W] or have the wrong number of channels.
         """
         _check_images(images)
-        pixels = _unit_range(images)
-        if self.size is not None and images.shape[2:] != (self.size, self.size):
-            pixels = resize(pixels, size=self.size)
+        pixels, size = _unit_range(images), self.evaluate_size
+        if size is not None and images.shape[2:] != (size, size):
+            pixels = resize(pixels, size=size)
         return self.normalisation(pixels)
 
     def _one_view(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from falcon_ssl.checks import InputError, check_choice
+from falcon_ssl.checks import InputError, check_at_least, check_choice
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGreyscale
 from falcon_ssl.views.crop import RandomResizedCrop
@@ -42,6 +42,7 @@ def build_views(
     symmetric: bool = False,
     small_views: int = 0,
     small_size: int | None = None,
+    evaluate_size: int | None = None,
 ) -> Views:
     """Build the views of a preset; None leaves an option at the preset's own value.
 
@@ -54,6 +55,9 @@ def build_views(
         small_views: Number k of small crops after the two large ones.
         small_size: Side of the small crops; about 3/7 of ``size``, a multiple of 8 that patches
             and strides divide, when not given.
+        evaluate_size: Side at which images are judged and embedded; that of the large views when
+            not given. Crops magnify: views of 3/4 of the images' side, judged at the full side,
+            show objects at one size and cost half (Touvron et al. 2019).
 
     Raises:
         InputError: An unknown name, an option that the preset does not take, or values that make
@@ -73,6 +77,7 @@ def build_views(
                 "symmetric": symmetric,
                 "small_views": small_views,
                 "small_size": small_size,
+                "evaluate_size": evaluate_size,
             },
         )
         return digits_views()
@@ -83,6 +88,8 @@ def build_views(
             expected="small_views >= 0, and small_size only when there are some",
             fix="correct them",
         )
+    if evaluate_size is not None:
+        check_at_least("views.evaluate_size", evaluate_size, 1, fix="leave it out")
     cropping = _CROPPING[preset]
     size = size or cropping.size
     small_size = small_size or max(8, 8 * round(size * 3 / 7 / 8))
@@ -93,7 +100,10 @@ def build_views(
         large = two_view(cropping.view(size, scale, "first"), cropping.view(size, scale, "second"))
     small = cropping.view(small_size, SMALL_SCALE, "small")
     return Views(
-        multi_crop(large, small, count=small_views), normalisation=cropping.normalisation, size=size
+        multi_crop(large, small, count=small_views),
+        normalisation=cropping.normalisation,
+        size=size,
+        evaluate_size=evaluate_size,
     )
 
 
