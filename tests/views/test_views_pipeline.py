@@ -194,6 +194,8 @@ def test_an_image_gets_the_same_views_on_any_number_of_ranks(preset):
             for a, b in pairwise(cuts)
         ]
         for view, shared in zip(whole, zip(*parts, strict=True), strict=True):
-            assert torch.allclose(view, torch.cat(shared), atol=1e-5)
+            # Bit for bit, but where the largest box of a share decides how its crops are computed.
+            atol = 1e-5 if preset == "greyscale" else 0
+            torch.testing.assert_close(view, torch.cat(shared), atol=atol, rtol=0)
     apart = views(batch[5:], generator=generator())
     assert not torch.allclose(whole[0][5:], apart[0], atol=1e-2), "each rank drawing its own"

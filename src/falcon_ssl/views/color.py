@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError
-from falcon_ssl.views.draw import Random, permutation, uniform
+from falcon_ssl.views.draw import Random, permutation, uniform_each
 from falcon_ssl.views.rows import change_rows, chosen_rows
 
 _LUMA = (0.299, 0.587, 0.114)
-_OWN_HUES = (0.0, 2.0, -2.0)  # of red, green, blue, in sixths of a turn
+_SIXTH = 1 / 6  # of a turn: between neighbours of red, yellow, green, cyan, blue, magenta
 _GREY = 1e-8  # chroma below which a pixel has no hue
 
 
@@ -42,41 +42,40 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """x <- clamp(l + f (x - l)), l = luma of the pixel; [N, 3, H, W] in [0, 1], [N]."""
-    grey = luma(images).mul_(_per_image(1 - factor))
-    return images.mul_(_per_image(factor)).add_(grey).clamp_(0, 1)
+    return torch.lerp(luma(images), images, _per_image(factor), out=images).clamp_(0, 1)
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of HSV, keeping saturation and value.
+    """Turn the hue of HSV, keeping saturation and value, without telling cases apart.
 
-    With m = min, c = max - m, hues in sixths of a turn (red 0, green 2, blue -2) and the
-    hue's distance d from red, found without cases from q = (R - m) / c and w = |G - B| / c:
+    With M = max, m = min, c = M - m, the distance of the hue from red is, in units of c sixths of
+    a turn,
 
-        h = sign(G - B) d,    d = 2 - q - (1 - w) sign(q - 1/2)
+        d = G + B - R + M - 2m
 
-    (R largest: q = 1, d = w. R smallest: q = 0, d = 3 - w. In between: w = 1, d = 2 - q.)
-    Channel n of the result, with h' the turned hue in [-3, 3] and h_n the channel's own:
+    (R largest: |G - B|. R smallest: 3c - |G - B|. In between: 2c - (R - m)), towards green where
+    G > B. With the turned hue h, in sixths in [-3, 3], the result is
 
-        m + c clamp(||h' - h_n| - 3| - 1, 0, 1)
+        R = M - c clamp(|h| - 1, 0, 1),  G = m + c clamp(|h + 1| - 1, 0, 1),
+                                         B = m + c clamp(|h - 1| - 1, 0, 1)
 
     Args:
         images: [N, 3, H, W] in [0, 1].
         turn: [N], in turns: 0.5 exchanges colours for their complements.
     """
     red, green, blue = _channels(images)
-    least = images.amin(dim=1, keepdim=True)
-    chroma = images.amax(dim=1, keepdim=True).sub_(least)
-    scale = chroma.clamp(min=_GREY).reciprocal_()
-    side = green - blue
-    q = (red - least).mul_(scale)
-    towards_red = (q - 0.5).sign_()
-    one_minus_w = side.abs().mul_(scale).neg_().add_(1)
-    d = q.neg_().add_(2).sub_(one_minus_w.mul_(towards_red))
-    hue = torch.copysign(d, side).add_(_per_image(6 * turn))
-    hue.sub_((hue / 6).round_(), alpha=6)
-    own_hue = images.new_tensor(_OWN_HUES)[:, None, None]
-    amount = (hue - own_hue).abs_().sub_(3).abs_().sub_(1).clamp_(0, 1)
-    return torch.addcmul(least, amount, chroma, out=images)
+    least, most = torch.minimum(red, green), torch.maximum(red, green)
+    torch.minimum(least, blue, out=least)
+    torch.maximum(most, blue, out=most)
+    six_c = (most - least).mul_(6).clamp_(min=_GREY)
+    distance = (green + blue).sub_(red).add_(most).sub_(least, alpha=2)
+    hue = distance.copysign_(green - blue).div_(six_c).add_(_per_image(turn))  # in turns
+    hue.sub_(hue.round())
+    shifts = images.new_tensor([0, _SIXTH, -_SIXTH])[:, None, None]
+    amount = torch.add(hue, shifts, out=images).abs_().sub_(_SIXTH).clamp_(0, _SIXTH)
+    torch.addcmul(most, red, six_c, value=-1, out=red)
+    torch.addcmul(least, amount[:, 1:], six_c, out=amount[:, 1:])
+    return images
 
 
 def to_greyscale(images: Tensor) -> Tensor:
@@ -110,19 +109,14 @@ class ColorJitter:
         rows = chosen_rows(len(images), self.probability, generator=generator)
         amounts = (self.brightness, self.contrast, self.saturation, self.hue)
         functions = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-        centres = (1.0, 1.0, 1.0, 0.0)
-        changes = []
-        for index in permutation(len(amounts), generator=generator):
-            amount, centre = amounts[index], centres[index]
-            if amount == 0:
-                continue
-            low = max(0.0, centre - amount) if centre else -amount
-            drawn = uniform(len(images), low, centre + amount, generator=generator)[rows]
-            changes.append((functions[index], drawn.to(images.device, non_blocking=True)))
+        ranges = (*map(_around_one, amounts[:3]), (-self.hue, self.hue))
+        order = [k for k in permutation(len(amounts), generator=generator) if amounts[k]]
+        drawn = uniform_each(len(images), [ranges[k] for k in order], generator=generator)
+        factors = drawn[:, rows].to(images.device, non_blocking=True)
 
         def change(chosen: Tensor) -> Tensor:
-            for function, drawn in changes:
-                chosen = function(chosen, drawn)
+            for k, factor in zip(order, factors, strict=True):
+                chosen = functions[k](chosen, factor)
             return chosen
 
         return change_rows(images, rows, change)
@@ -142,6 +136,10 @@ class RandomGreyscale:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
         return change_rows(images, rows, to_greyscale)
+
+
+def _around_one(amount: float) -> tuple[float, float]:
+    return max(0.0, 1 - amount), 1 + amount
 
 
 def _per_image(values: Tensor) -> Tensor:

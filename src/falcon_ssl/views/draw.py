@@ -10,6 +10,7 @@ of its own rows: an image gets the same views however many ranks share the batch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -38,7 +39,15 @@ def uniform(count: int, low: float, high: float, *, generator: Random, tries: in
     share = _share(generator, count)
     shape = (share.total, tries) if tries else (share.total,)
     drawn = torch.rand(shape, generator=share.generator)[share.first : share.first + count]
-    return drawn * (high - low) + low
+    return drawn.mul_(high - low).add_(low)
+
+
+def uniform_each(count: int, ranges: Sequence[tuple[float, float]], *, generator: Random) -> Tensor:
+    """Draw float32 [K, count] on the CPU, row k uniform in range k, K being their number."""
+    share = _share(generator, count)
+    drawn = torch.rand((len(ranges), share.total), generator=share.generator)
+    low, high = torch.tensor(ranges).view(len(ranges), 2, 1).unbind(dim=1)
+    return drawn[:, share.first : share.first + count] * (high - low) + low
 
 
 def permutation(count: int, *, generator: Random) -> list[int]:

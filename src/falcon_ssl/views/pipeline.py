@@ -142,7 +142,7 @@ class Views:
 
 
 def _unit_range(images: Tensor) -> Tensor:
-    return images.float().div_(255)
+    return images.float().mul_(1 / 255)
 
 
 def _check_images(images: Tensor) -> None:
