@@ -75,7 +75,7 @@ METRICS: Mapping[str, Metric] = {
         "score",
         "agreement with the classes, not adjusted: grows with the number of clusters",
         OTHER,
-        "higher",
+        None,
         "perfect 1",
     ),
     "ari": Metric(
@@ -153,9 +153,9 @@ METRICS: Mapping[str, Metric] = {
     "effective_rank": Metric(
         "effective rank",
         "real",
-        "exp(entropy of the singular values), centred: directions in use",
+        "exp(entropy of the singular values), centred: directions in use (many before training)",
         GEOMETRY,
-        "higher",
+        None,
         "collapsed 1",
     ),
     "effective_rank_share": Metric(
