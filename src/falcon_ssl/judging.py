@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from falcon_ssl.data import Source, hold_out
 from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.engine.records import METRICS
 from falcon_ssl.evaluation import (
     Diagnosis,
     Features,
@@ -205,8 +203,7 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
     """What the loss of the last epoch proves: its terms, averaged over the logged steps."""
     if method.dictionary is None or method.logit_scale is None:
         return {}
-    lines = [json.loads(text) for text in (folder.path / METRICS).read_text().splitlines()]
-    steps = [line for line in lines if "total" in line]
+    steps = [line for line in folder.metrics() if "total" in line]
     last = [line for line in steps if line["epoch"] > steps[-1]["epoch"] - 1]
     names = ("total", "invariance", "prior_matching", "entropy", "consistency")
     num_codes, exponent = method.dictionary.num_codes, config.falcon.prior_exponent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from falcon_ssl.calibration import Estimate, estimate
 from falcon_ssl.cells import Standing, run_all, standing
 from falcon_ssl.config import RunConfig, from_mapping
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.engine.records import CONFIG, METRICS, environment, read_config
+from falcon_ssl.engine.records import CONFIG, environment, read_config
 from falcon_ssl.errors import FailedRunsError, InputError
 from falcon_ssl.grid import EVERYTHING, Cell, Choice, Grid, make_cells, read_grid
 from falcon_ssl.judging import best_device
@@ -180,7 +179,10 @@ def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
     if not _same_options(run, cell.config):
         logger.warning("%s has other options than the table and is left out", run)
         return {**record, "state": "other options"}
-    evaluation, trained = _read(run / "evaluation.json"), _read(run / "environment.json")
+    folder = RunFolder(run)
+    evaluation, trained = (
+        folder.read_json(name) for name in ("evaluation.json", "environment.json")
+    )
     about = evaluation["about"]
     return {
         **record,
@@ -192,8 +194,8 @@ def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
         "seconds": trained["seconds"],
         "images_per_s": trained["images_per_s"],
         "seconds_to_judge": about["seconds"],
-        "verdict": _read(run / "diagnosis.json")["verdict"],
-        "alarms": sorted({line["alarm"]["name"] for line in _lines(run) if "alarm" in line}),
+        "verdict": folder.read_json("diagnosis.json")["verdict"],
+        "alarms": folder.alarms(),
         "metrics": {key: value for key, value in evaluation.items() if _is_number(value)},
         "random_encoder": evaluation["random_encoder"],
     }
@@ -266,11 +268,3 @@ def _places(processes: int | None, device: str | None) -> list[dict[str, str]]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _lines(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from falcon_ssl import commands
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.engine.records import METRICS, environment, write_text
+from falcon_ssl.engine.records import environment, write_text
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation.rules import worst
 from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
@@ -177,14 +177,14 @@ def _can_resume(run: Path) -> bool:
 def _candidate(falcon: FalconConfig, runs: Sequence[Path]) -> Candidate:
     """Measures of one setting, averaged over its runs."""
     assert falcon.temperature is not None
-    evaluations = [_read(run / "evaluation.json") for run in runs]
-    diagnoses = [_read(run / "diagnosis.json") for run in runs]
+    evaluations = [RunFolder(run).read_json("evaluation.json") for run in runs]
+    diagnoses = [RunFolder(run).read_json("diagnosis.json") for run in runs]
     bits = [evaluation["certificate"]["shared_bits"] for evaluation in evaluations]
     return Candidate(
         options={"beta": falcon.beta, "temperature": falcon.temperature},
         rankme=mean(evaluation["effective_rank_z"] for evaluation in evaluations),
         shared_bits=None if None in bits else mean(bits),
-        alarms=tuple(sorted({name for run in runs for name in _alarms(run)})),
+        alarms=tuple(sorted({name for run in runs for name in RunFolder(run).alarms()})),
         verdict=worst(diagnosis["verdict"] for diagnosis in diagnoses),
         by_labels={
             name: mean(evaluation[name] for evaluation in evaluations)
@@ -194,15 +194,9 @@ def _candidate(falcon: FalconConfig, runs: Sequence[Path]) -> Candidate:
     )
 
 
-def _alarms(run: Path) -> list[str]:
-    """Names of the alarms of a run."""
-    lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
-    return [line["alarm"]["name"] for line in map(json.loads, lines) if "alarm" in line]
-
-
 def _spreads(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Mean and sample standard deviation of every metric that all runs have; no deviation of a single run."""
-    evaluations = [_read(run / "evaluation.json") for run in runs]
+    evaluations = [RunFolder(run).read_json("evaluation.json") for run in runs]
     spreads = {}
     for name in evaluations[0]:
         values = [evaluation.get(name) for evaluation in evaluations]
@@ -220,7 +214,3 @@ def _write_record(
     about = {"data": config.data, "epochs": config.epochs, "seeds": list(seeds)}
     record = {**found, "about": about | environment(best_device())}
     write_text(path, json.dumps(record, indent=1) + "\n")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -100,6 +100,15 @@ class RunFolder:
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        text = (self.path / METRICS).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def alarms(self) -> list[str]:
+        """Names of the alarms that were given, each once."""
+        return sorted({line["alarm"]["name"] for line in self.metrics() if "alarm" in line})
+
     def drop_metrics_after(self, step: int) -> None:
         """Forget lines of steps that a resumed run will take again."""
         path = self.path / METRICS
@@ -113,6 +122,10 @@ class RunFolder:
             except json.JSONDecodeError:
                 continue  # the line that a crash cut off
         write_text(path, "".join(kept))
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` has written."""
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
         """Write one JSON record."""
