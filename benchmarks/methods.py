@@ -10,7 +10,6 @@ backward, of DINO's teacher too; `head + loss` is all else between the views and
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -28,9 +27,8 @@ from falcon_ssl.engine import environment
 from falcon_ssl.engine.optim import build_optimizer
 from falcon_ssl.methods import build_method
 from falcon_ssl.views import Views, build_views
-from timeline import Spent, Timeline, command, mark_around, median_parts, whole
+from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
 
-RESULTS = Path(__file__).parent / "results"
 SIDE = 32
 REFERENCE = "FALCON, Rademacher 4096"
 METHODS: dict[str, dict[str, Any]] = {
@@ -267,10 +265,7 @@ def main() -> None:
         },
         "methods": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / f"{options.name}.md").write_text(table(record))
-    print(table(record))
+    write_record(options.name, record, table(record))
 
 
 if __name__ == "__main__":

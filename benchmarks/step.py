@@ -12,7 +12,6 @@ A last step runs under torch's profiler, for the table of operators.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -38,9 +37,8 @@ from falcon_ssl.methods import Falcon, build_method
 from falcon_ssl.monitor import Moment, Monitor, Observation
 from falcon_ssl.runs import make_views
 from falcon_ssl.views import Share, Views
-from timeline import Spent, Timeline, command, mark_around, median_parts, whole
+from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
 
-RESULTS = Path(__file__).parent / "results"
 SIDE = 32
 BAR = 0.15
 ENCODER = ("encoder forward", "encoder backward")
@@ -341,10 +339,7 @@ def main() -> None:
         "environment": {key: value for key, value in about.items() if key != "command"},
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / f"{options.name}.md").write_text(table(record))
-    print(table(record))
+    write_record(options.name, record, table(record))
 
 
 if __name__ == "__main__":

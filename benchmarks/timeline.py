@@ -5,12 +5,14 @@ Wall time and CPU time of the process on a CPU; on a GPU wall time by CUDA event
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -117,3 +119,12 @@ def command(script: str, note: str) -> str:
     """What was typed to run this benchmark, but for the note."""
     words = [word for word in sys.argv[1:] if word not in ("--note", note)]
     return shlex.join(["python", script, *words])
+
+
+def write_record(name: str, record: Mapping[str, Any], table: str) -> None:
+    """Leave a record in benchmarks/results, as numbers and as a table, and print the table."""
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / f"{name}.md").write_text(table)
+    print(table)
