@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "falcon_ssl"
 
 FLOORS = {
     "_version": 0, "errors": 0, "checks": 0, "config": 0, "config_mapping": 0, "config_methods": 0,
-    "distributed": 0, "matmul": 0,
+    "distributed": 0, "devices": 0, "matmul": 0,
     "batchnorm": 1, "temperature": 1, "dictionary": 1, "dictionary_hadamard": 1,
     "dictionary_complete": 1, "dictionary_coherence": 1, "dictionary_prototypes": 1,
     "encoders": 1, "data": 1, "views": 1,

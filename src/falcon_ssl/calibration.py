@@ -11,11 +11,11 @@ import torch
 
 from falcon_ssl.cells import Standing
 from falcon_ssl.config import RunConfig
+from falcon_ssl.devices import named_device
 from falcon_ssl.engine.optim import build_optimizer
 from falcon_ssl.grid import Cell, Grid
-from falcon_ssl.judging import best_device
 from falcon_ssl.methods import build_method
-from falcon_ssl.runs import make_views, seen_shape
+from falcon_ssl.runs import chosen_precision, make_views, seen_shape
 
 STEPS = 3  # that are timed, after one that is not
 
@@ -70,7 +70,8 @@ def seconds_per_step(
         image_shape: (channels, height, width) of the images.
         steps: Steps to time, after one that is not.
     """
-    device = best_device() if config.engine.device == "auto" else torch.device(config.engine.device)
+    device = named_device(config.engine.device)
+    precision = chosen_precision(config)
     generator = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     views = make_views(config)
@@ -83,7 +84,7 @@ def seconds_per_step(
     images = torch.randint(
         256, (config.batch_size, *image_shape), dtype=torch.uint8, generator=generator
     ).to(device)
-    half = torch.float16 if config.engine.precision == "fp16" else torch.bfloat16
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
     for step in range(1 + steps):
         if step == 1:
             _wait(device)
@@ -93,7 +94,7 @@ def seconds_per_step(
             for view in views(images, generator=generator)
         ]
         method.before_step(step, 1 + steps)
-        with torch.autocast(device.type, dtype=half, enabled=config.engine.precision != "no"):
+        with torch.autocast(device.type, dtype=half, enabled=precision != "no"):
             out = method(seen)
         out.loss.backward()
         optimizer.step()

@@ -21,13 +21,14 @@ from falcon_ssl import distributed, engine
 from falcon_ssl.checks import InputError, check_at_least
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.data import Splits, build_loader
+from falcon_ssl.devices import best_device
 from falcon_ssl.diagnosing import diagnose
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import SKIPPED
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation import AlarmMonitor, Features, QualityMonitor, extract
-from falcon_ssl.judging import best_device, evaluate, prior_matching
+from falcon_ssl.judging import evaluate, prior_matching
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.monitor import Monitor
 from falcon_ssl.runs import (

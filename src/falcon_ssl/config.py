@@ -187,7 +187,8 @@ class EngineConfig:
 
     Args:
         device: auto (CUDA, then the CPU), cpu or cuda.
-        precision: no (float32), bf16 or fp16 autocast.
+        precision: no (float32), bf16 or fp16 autocast; auto takes bf16 where the device multiplies it in hardware, but
+            for the tiny digits_cnn, and writes its choice into config.yaml.
         log_every: Steps between two lines of metrics.jsonl.
         checkpoint_every: Epochs between two checkpoints; the last epoch always has one.
         channels_last: Memory format of the convolutions; measured faster on CPUs and GPUs.
@@ -196,7 +197,7 @@ class EngineConfig:
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     log_every: int = 5
     checkpoint_every: int = 1
     channels_last: bool = True

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import EncoderConfig, ReadingConfig, RunConfig
 from falcon_ssl.data import Splits
+from falcon_ssl.devices import best_device
 from falcon_ssl.encoders import build_encoder
 from falcon_ssl.encoders.timm import timm_encoder
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import CONFIG
 from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, load_prototypes
 from falcon_ssl.evaluation import diagnose as diagnose_features
-from falcon_ssl.judging import best_device, diagnose_judged, extract_run
+from falcon_ssl.judging import diagnose_judged, extract_run
 from falcon_ssl.runs import make_views, open_data, resolve, seen_shape
 from falcon_ssl.views import Normalisation, Views
 

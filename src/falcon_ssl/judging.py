@@ -14,6 +14,7 @@ from torch import Tensor
 from falcon_ssl import engine
 from falcon_ssl.config import ReadingConfig, RunConfig
 from falcon_ssl.data import Source, hold_out
+from falcon_ssl.devices import best_device
 from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
@@ -192,11 +193,6 @@ def diagnose_judged(judged: Judged, *, prototypes: Tensor | None = None) -> Diag
         reference=judged.random_test,
         seed=judged.run.config.evaluation.seed,
     )
-
-
-def best_device() -> torch.device:
-    """CUDA where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:

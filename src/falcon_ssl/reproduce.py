@@ -14,11 +14,11 @@ import torch
 from falcon_ssl.calibration import Estimate, estimate
 from falcon_ssl.cells import Standing, run_all, standing
 from falcon_ssl.config import RunConfig, from_mapping
+from falcon_ssl.devices import best_device
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import CONFIG, environment, read_config
 from falcon_ssl.errors import FailedRunsError, InputError
 from falcon_ssl.grid import EVERYTHING, Cell, Choice, Grid, make_cells, read_grid
-from falcon_ssl.judging import best_device
 from falcon_ssl.methods import build_method
 from falcon_ssl.report.families import spread
 from falcon_ssl.report.reproduction import write_tables
@@ -142,7 +142,7 @@ def table_record(grid: Grid, cells: Sequence[Cell], out: Path) -> dict[str, Any]
         configs = [cell.config for cell in cells if cell.dataset == dataset]
         datasets[dataset] = {
             "notes": sorted({one["note"] for one in done}),
-            "setting": _setting(configs),
+            "setting": _setting(configs, done),
             "rows": {
                 row: _spreads([one for one in done if one["row"] == row], grid.columns)
                 for row in grid.rows
@@ -190,6 +190,7 @@ def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
         "num_train": about["num_train"],
         "num_test": about["num_test"],
         "device": trained["device"],
+        "precision": trained["precision"],
         "torch": trained["torch"],
         "seconds": trained["seconds"],
         "images_per_s": trained["images_per_s"],
@@ -207,13 +208,19 @@ def _same_options(run: Path, config: RunConfig) -> bool:
     return replace(config, data=begun.data, engine=begun.engine) == begun
 
 
-def _setting(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
-    """What the runs of a data set share, and where rows differ all their values."""
+def _setting(
+    configs: Sequence[RunConfig], done: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """What the runs of a data set share, and where rows differ all their values.
+
+    The precision is the one that the finished runs chose: the grid may leave it to their machine.
+    """
     names: dict[str, list[Any]] = {
         "encoder": [_encoder(config) for config in configs],
         "epochs": [config.epochs for config in configs],
         "batch size": [config.batch_size for config in configs],
-        "precision": [config.engine.precision for config in configs],
+        "precision": [one["precision"] for one in done]
+        or [config.engine.precision for config in configs],
     }
     return {name: list(dict.fromkeys(values)) for name, values in names.items()}
 

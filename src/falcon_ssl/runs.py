@@ -6,7 +6,7 @@ import json
 import logging
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.data import Source, Splits, load_splits
+from falcon_ssl.devices import multiplies_bf16, named_device
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.engine.records import CONFIG, read_config
 from falcon_ssl.methods import Method, build_method
@@ -124,7 +125,7 @@ def read_data_record(folder: RunFolder) -> dict[str, Any]:
 
 
 def resolve(config: RunConfig, source: Source) -> RunConfig:
-    """Replace every auto by a choice that fits the images, and say so."""
+    """Replace every auto by a choice that fits the images and the device, and say so."""
     channels, side = source.image_shape[0], max(source.image_shape[1:])
     tiny, small = side <= 16, side <= 64
     if config.encoder.name == "auto":
@@ -139,7 +140,15 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         size = config.views.size or (None if preset == "digits" else min(side, LARGEST_VIEW))
         config = replace(config, views=replace(config.views, preset=preset, size=size))
         logger.info("views: %s, %d pixels", preset, size or side)
-    return config
+    return replace(config, engine=replace(config.engine, precision=chosen_precision(config)))
+
+
+def chosen_precision(config: RunConfig) -> Literal["no", "bf16", "fp16"]:
+    """The precision of a run whose encoder is chosen; "auto" asks the device."""
+    if config.engine.precision != "auto":
+        return config.engine.precision
+    tiny = config.encoder.name == "digits_cnn"  # a step of it is not spent in products
+    return "bf16" if not tiny and multiplies_bf16(named_device(config.engine.device)) else "no"
 
 
 def open_data(

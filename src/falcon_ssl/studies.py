@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from falcon_ssl import commands
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import FalconConfig, RunConfig
+from falcon_ssl.devices import best_device
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import environment, write_text
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation.rules import worst
 from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
-from falcon_ssl.judging import best_device
 from falcon_ssl.report import build_sweep
 from falcon_ssl.runs import check_same_run, open_data, resolve
 
