@@ -91,14 +91,29 @@ def _single_value(x: Tensor) -> InputError:
     )
 
 
+class _GlobalBatchNormAct(GlobalBatchNorm):
+    """timm's BatchNormAct2d over all ranks: normalise, drop, activate."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise and activate ``input`` [N, num_features, ...]."""
+        y: Tensor = self.act(self.drop(super().forward(input)))
+        return y
+
+
 def use_global_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm inside ``module`` by `GlobalBatchNorm` with the same parameters and buffers.
 
     Returns:
         ``module``, changed in place (or its replacement when it is a BatchNorm itself).
+
+    Raises:
+        InputError: A BatchNorm that holds more modules than timm's does: what it computes with them is unknown.
     """
     if isinstance(module, _BatchNorm) and not isinstance(module, GlobalBatchNorm):
-        ours = GlobalBatchNorm(
+        ours = _global_kind(module)(
             module.num_features,
             eps=module.eps,
             momentum=module.momentum,
@@ -109,7 +124,23 @@ def use_global_batch_norm(module: nn.Module) -> nn.Module:
         # The same tensors, not copies: an optimizer that already holds them goes on to train them.
         ours._parameters = module._parameters
         ours._buffers = module._buffers
+        ours._modules = module._modules
         return ours
     for name, child in module.named_children():
         setattr(module, name, use_global_batch_norm(child))
     return module
+
+
+def _global_kind(norm: _BatchNorm) -> type[GlobalBatchNorm]:
+    """What takes the place of a batch normalisation: many timm models have one that also activates."""
+    inside = {name for name, _ in norm.named_children()}
+    if not inside:
+        return GlobalBatchNorm
+    if inside == {"drop", "act"}:
+        return _GlobalBatchNormAct
+    raise InputError(
+        "a batch normalisation of the encoder cannot be made global",
+        received=f"{type(norm).__name__} with {', '.join(sorted(inside))}",
+        expected="torch.nn.BatchNorm or timm's BatchNormAct2d",
+        fix="replace it by falcon_ssl.batchnorm.GlobalBatchNorm, or train in one process",
+    )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from falcon_ssl.batchnorm import GlobalBatchNorm
+from falcon_ssl.batchnorm import GlobalBatchNorm, use_global_batch_norm
 from falcon_ssl.checks import InputError
 from falcon_ssl.encoders import build_encoder, encoder_names, representation_width
 
@@ -154,3 +154,40 @@ def test_missing_timm_names_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=r"pip install 'falcon-ssl\[timm\]'"):
         build_encoder("timm:resnet18", in_channels=3)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "regnety_002", "resnet10t"])
+def test_global_norms_keep_what_a_timm_model_computes(name):
+    """Many of timm's norms activate too; without that the network would be another one on several ranks."""
+    encoder = weigh_branches(build_encoder(f"timm:{name}", in_channels=3)).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = encoder(images)
+        names = list(encoder.state_dict())
+        after = use_global_batch_norm(encoder)(images)
+    torch.testing.assert_close(after, before)
+    assert list(encoder.state_dict()) == names
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
+
+
+def test_a_norm_that_hides_other_modules_is_refused():
+    class Scaled(nn.BatchNorm2d):
+        def __init__(self) -> None:
+            super().__init__(4)
+            self.gate = nn.Conv2d(4, 4, 1)
+
+    with pytest.raises(InputError, match="Scaled with gate"):
+        use_global_batch_norm(nn.Sequential(Scaled()))
+
+
+def test_a_shortcut_of_eight_channels_is_thinned_and_equal():
+    """A crash of oneDNN (see _ThinnedShortcut); a crash would end the test process."""
+    thinned = build_encoder("resnet18", in_channels=3, width=8, stem="cifar")
+    thinned = weigh_branches(thinned).to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = images.contiguous(memory_format=torch.channels_last)
+    thinned(images).sum().backward()
+    shortcut = thinned.layer2[0].downsample
+    x = torch.randn(2, 8, 9, 9, generator=torch.Generator().manual_seed(1))
+    strided = nn.functional.conv2d(x, shortcut[0].weight, stride=2)
+    torch.testing.assert_close(shortcut.eval()(x), shortcut[1](strided))
