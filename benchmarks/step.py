@@ -90,6 +90,10 @@ class MarkedViews:
         self.timeline.mark("views")
         return self.views(images, generator=generator)
 
+    def at(self, progress: float) -> MarkedViews:
+        """Those of a moment of the run."""
+        return MarkedViews(self.views.at(progress), self.timeline)
+
 
 class MarkedAccelerator(Accelerator):
     """Accelerate, with a mark where the backward pass begins and ends."""

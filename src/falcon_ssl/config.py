@@ -59,6 +59,8 @@ class ViewsConfig:
     Args:
         preset: digits, greyscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.
         size: Side of the large views; null is the preset's own.
+        start_size: Side of the large views when training begins; it grows to ``size`` by 4 pixels at a time. null: no
+            growth.
         scale: Smallest and largest share of the image that a large crop shows; null is the preset's own.
         symmetric: Draw both large views alike, instead of solarising one more than the other.
         small_views: Number of small crops after the two large ones, for methods that take several.
@@ -68,6 +70,7 @@ class ViewsConfig:
 
     preset: str = "auto"
     size: int | None = None
+    start_size: int | None = None
     scale: tuple[float, float] | None = None
     symmetric: bool = False
     small_views: int = 0

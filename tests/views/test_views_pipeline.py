@@ -199,3 +199,20 @@ def test_an_image_gets_the_same_views_on_any_number_of_ranks(preset):
             torch.testing.assert_close(view, torch.cat(shared), atol=atol, rtol=0)
     apart = views(batch[5:], generator=generator())
     assert not torch.allclose(whole[0][5:], apart[0], atol=1e-2), "each rank drawing its own"
+
+
+def test_views_grow_over_the_training():
+    views, batch = build_views("cifar", size=24, start_size=14, evaluate_size=32), images()
+    assert views.evaluate(batch).shape[2:] == (32, 32)
+    sizes = [
+        [view.shape[3] for view in views.at(progress)(batch, generator=generator())]
+        for progress in (0.0, 0.24, 0.25, 0.5, 0.74, 0.75, 1.0)
+    ]
+    assert sizes == [[side] * 2 for side in (14, 14, 18, 22, 22, 24, 24)]
+    assert build_views("cifar").at(0.0).size == 32  # no growth unless asked for
+
+
+@pytest.mark.parametrize("start_size", [0, 24, 32])
+def test_views_that_cannot_grow_are_refused(start_size):
+    with pytest.raises(InputError, match="start_size"):
+        build_views("cifar", size=24, start_size=start_size)

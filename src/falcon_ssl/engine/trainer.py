@@ -50,6 +50,10 @@ class ViewMaker(Protocol):
         """V tensors [B, C, H, W]."""
         ...
 
+    def at(self, progress: float) -> ViewMaker:
+        """The views of a moment of the run, from its share that is done."""
+        ...
+
 
 class NonFiniteError(ArithmeticError):
     """A loss term or gradient is NaN or infinite; raised before the optimizer moves."""
@@ -157,9 +161,10 @@ def pretrain(
                     // accelerator.num_processes,
                     total=config.batch_size,
                 )
+                draw = views.at(position.step / num_steps)
                 batch_views = [
                     view.contiguous(memory_format=memory_format)
-                    for view in views(images, generator=share)
+                    for view in draw(images, generator=share)
                 ]
                 method.before_step(position.step, num_steps)
                 out: StepOutput = wrapped(batch_views)

@@ -60,6 +60,7 @@ class Views:
         normalisation: Applied last.
         size: Side of the large views; None is that of the images.
         evaluate_size: Side that `evaluate` resizes to; None is ``size``.
+        earlier: What to draw in the first parts of a training instead, in order; see `at`.
 
     Example:
         >>> from falcon_ssl.views import build_views
@@ -77,16 +78,29 @@ class Views:
         normalisation: Normalisation,
         size: int | None = None,
         evaluate_size: int | None = None,
+        earlier: Sequence[Views] = (),
     ) -> None:
         self.operations = tuple(tuple(operations) for operations in views)
         self.normalisation = normalisation
         self.size = size
         self.evaluate_size = size if evaluate_size is None else evaluate_size
+        self._stages = (*earlier, self)
 
     @property
     def num_views(self) -> int:
         """V, the length of the list that a call returns."""
         return len(self.operations)
+
+    def at(self, progress: float) -> Views:
+        """The views of a moment of the training: small ones first, when there are ``earlier`` ones.
+
+        What a network learns first can be seen in small images, which cost less (progressive
+        resizing; Tan and Le 2021).
+
+        Args:
+            progress: Share of the training that is done, in [0, 1].
+        """
+        return self._stages[min(int(progress * len(self._stages)), len(self._stages) - 1)]
 
     def __call__(self, images: Tensor, *, generator: Random) -> list[Tensor]:
         """Draw the views of a batch.

@@ -38,6 +38,7 @@ def build_views(
     preset: str,
     *,
     size: int | None = None,
+    start_size: int | None = None,
     scale: tuple[float, float] | None = None,
     symmetric: bool = False,
     small_views: int = 0,
@@ -49,6 +50,8 @@ def build_views(
     Args:
         preset: "cifar", "imagenet", "greyscale" or "digits".
         size: Side of the large views. The preset digits keeps the size of the images.
+        start_size: Side of the large views when training begins: see `Views.at`. They grow to
+            ``size`` by 4 pixels at a time, each size for an equal share of the training.
         scale: Smallest and largest share of the image that a large crop shows.
         symmetric: Draw both large views alike, instead of solarising (and, for imagenet, blurring)
             one more than the other.
@@ -73,6 +76,7 @@ def build_views(
             preset,
             {
                 "size": size,
+                "start_size": start_size,
                 "scale": scale,
                 "symmetric": symmetric,
                 "small_views": small_views,
@@ -94,17 +98,34 @@ def build_views(
     size = size or cropping.size
     small_size = small_size or max(8, 8 * round(size * 3 / 7 / 8))
     scale = scale or cropping.scale
-    if symmetric:
-        large = two_view(cropping.view(size, scale, "symmetric"))
-    else:
-        large = two_view(cropping.view(size, scale, "first"), cropping.view(size, scale, "second"))
     small = cropping.view(small_size, SMALL_SCALE, "small")
-    return Views(
-        multi_crop(large, small, count=small_views),
-        normalisation=cropping.normalisation,
-        size=size,
-        evaluate_size=evaluate_size,
-    )
+    roles: tuple[Role, Role] = ("symmetric", "symmetric") if symmetric else ("first", "second")
+
+    def views_of(side: int, earlier: list[Views]) -> Views:
+        large = two_view(*(cropping.view(side, scale, role) for role in roles))
+        return Views(
+            multi_crop(large, small, count=small_views),
+            normalisation=cropping.normalisation,
+            size=side,
+            evaluate_size=evaluate_size,
+            earlier=earlier,
+        )
+
+    return views_of(size, [views_of(side, []) for side in _growing(start_size, size)])
+
+
+def _growing(start_size: int | None, size: int) -> list[int]:
+    """Sides of the views before they have their full size."""
+    if start_size is None:
+        return []
+    if not 1 <= start_size < size:
+        raise InputError(
+            "views.start_size does not fit",
+            received=f"start_size={start_size}, size={size}",
+            expected="1 <= start_size < size",
+            fix="leave it out, or lower it",
+        )
+    return list(range(start_size, size, 4))
 
 
 def digits_views() -> Views:
