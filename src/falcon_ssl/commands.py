@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -20,12 +20,13 @@ from accelerate.state import AcceleratorState
 from falcon_ssl import distributed, engine
 from falcon_ssl.checks import InputError, check_at_least
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping, to_mapping
-from falcon_ssl.data import Splits, build_loader
+from falcon_ssl.data import Splits, build_loader, data_rows
 from falcon_ssl.devices import best_device
 from falcon_ssl.diagnosing import diagnose
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.records import SKIPPED
+from falcon_ssl.engine.speed import check_speed, in_words
 from falcon_ssl.errors import CollapseError
 from falcon_ssl.evaluation import AlarmMonitor, Features, QualityMonitor, extract
 from falcon_ssl.judging import evaluate, prior_matching
@@ -166,7 +167,10 @@ def embed(
     split: Literal["train", "test", "auto"] = "auto",
     overwrite: bool = False,
 ) -> Features:
-    """Write the features of images: z, u, code and label, as .npz or .safetensors.
+    """Write the features of images: z, u, code, label and index, as .npz or .safetensors.
+
+    ``index`` finds the images again: their places among the files of a folder in the order of paths, or their rows in
+    a table's split.
 
     Args:
         run: The run folder.
@@ -199,6 +203,8 @@ def embed(
         device=device,
         dictionary=method.dictionary if listed else None,
     )
+    assert features.index is not None
+    features = replace(features, index=data_rows(source, features.index))
     features.save(out)
     return features
 
@@ -272,14 +278,11 @@ def _new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> 
 
 def _log_choices(config: RunConfig, method: Method, accelerator: Accelerator) -> None:
     """What decides speed and sharpness, in two lines."""
-    on = [name for name in ("channels_last", "compile") if getattr(config.engine, name)]
     logger.info(
-        "%s, processes: %d, precision %s, %s, %s",
+        "%s, processes: %d; %s",
         accelerator.device,
         accelerator.num_processes,
-        config.engine.precision,
-        ", ".join(on) or "no memory format or compiler option",
-        {"adamw": "fused AdamW", "lars": "LARS"}[config.optim.name],
+        in_words(config.engine, optimizer=config.optim.name),
     )
     if method.dictionary is not None and method.logit_scale is not None:
         logger.info(
@@ -311,4 +314,5 @@ def _accelerator(config: RunConfig, out: str | Path) -> Accelerator:
         raise InputError(
             "no CUDA device", received="engine.device=cuda", expected="a GPU", fix="use cpu"
         )
+    check_speed(config.engine, accelerator.device)
     return accelerator

@@ -121,7 +121,8 @@ def evaluate(
     judged = extract_run(run, device=device, data=data, reading=reading)
     config, method, splits, _ = judged.run
     folder = RunFolder.open(run)
-    test_source = judged.test_source
+    test_source, rows_N = judged.test_source, judged.test.index
+    assert rows_N is not None
     labels = splits.train.labels
     num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
     num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
@@ -144,7 +145,7 @@ def evaluate(
     arrays = picture_arrays(
         judged.test,
         judged.random_test,
-        images=test_source.images,
+        images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
         num_codes=num_codes,
         seed=config.evaluation.seed,
     )
@@ -153,14 +154,14 @@ def evaluate(
     evaluation: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
-        "chance": {} if num_classes is None else {"top1": _largest_share(test_source)},
+        "chance": {} if num_classes is None else {"top1": _largest_share(judged.test)},
         "certificate": _certificate(config, method, folder),
         "about": {
             "data": config.data,
             "note": splits.note,
             "split": "test",
-            "num_train": len(splits.train),
-            "num_test": len(test_source),
+            "num_train": len(judged.train),
+            "num_test": len(judged.test),
             "num_classes": num_classes,
             "class_names": test_source.class_names,
             "dictionary": str(method.dictionary),
@@ -223,7 +224,7 @@ def prior_matching(config: RunConfig, method: Method) -> Any:
     return config.falcon.prior_matching or ("renyi2" if complete else "reverse")
 
 
-def _largest_share(source: Source) -> float:
+def _largest_share(features: Features) -> float:
     """Accuracy of always answering the most frequent class."""
-    assert source.labels is not None
-    return float(source.labels.bincount().max()) / len(source)
+    assert features.label is not None
+    return float(features.label.bincount().max()) / len(features)

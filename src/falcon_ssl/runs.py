@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping
-from falcon_ssl.data import Source, Splits, load_splits
+from falcon_ssl.data import Source, Splits, load_splits, read_images
 from falcon_ssl.devices import multiplies_bf16, named_device
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.engine.records import CONFIG, read_config
@@ -188,8 +188,9 @@ def untrained(
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
     with torch.no_grad():
         for indices in torch.split(rows, 256)[:num_batches]:
-            if len(indices) > 1:
-                method.embed(views.evaluate(source.images(indices).to(device)))
+            _, images = read_images(source, indices)
+            if len(images) > 1:
+                method.embed(views.evaluate(images.to(device)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return method.eval()

@@ -84,6 +84,38 @@ def test_features_are_ordinary_tensors_fit_for_autograd():
     (z @ torch.zeros(8, 1, requires_grad=True)).sum().backward()
 
 
+class Holes(TensorSource):
+    """Returns every seventh image black and says afterwards that it could not be read."""
+
+    def images(self, indices: Tensor) -> Tensor:
+        return super().images(indices) * (indices % 7 > 0)[:, None, None, None]
+
+    def readable(self, indices: Tensor) -> Tensor:
+        return indices % 7 > 0
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_images_that_cannot_be_read_are_no_rows(batch_size):
+    whole = source()
+    holes = Holes(whole.tensor, labels=whole.labels, name="holes")
+    network, dictionary = Network(), RademacherDictionary(64, 16, seed=0)
+    options = {"batch_size": batch_size, "dictionary": dictionary}
+    found, want = (extract(network, one, Views(), **options) for one in (holes, whole))
+    kept = torch.arange(37)[torch.arange(37) % 7 > 0]
+    assert torch.equal(want.index, torch.arange(37))
+    assert torch.equal(found.index, kept)
+    torch.testing.assert_close(found.z, want.z[kept])
+    torch.testing.assert_close(found.u, want.u[kept])
+    assert torch.equal(found.code, want.code[kept])
+    assert torch.equal(found.label, want.label[kept])
+
+
+def test_only_unreadable_images_are_refused():
+    holes = Holes(source().tensor, name="holes")
+    with pytest.raises(InputError, match="number of readable images is too small"):
+        extract(Network(), holes, Views(), indices=torch.tensor([0, 7, 14]))
+
+
 def test_without_projector_there_is_no_embedding_and_no_code():
     features = extract(Network(projector=False), source(), Views())
     assert features.u is None
@@ -105,10 +137,11 @@ def test_saved_features_come_back_equal(tmp_path, suffix, full):
     generator = torch.Generator().manual_seed(0)
     z, u = torch.randn(6, 4, generator=generator), torch.randn(6, 3, generator=generator)
     index = torch.arange(6)
-    features = Features(z=z, u=u, code=index, label=index % 2) if full else Features(z=z)
+    whole = {"u": u, "code": index, "label": index % 2, "index": index + 3}
+    features = Features(z=z, **whole) if full else Features(z=z)
     features.save(tmp_path / f"features{suffix}")
     loaded = load_features(tmp_path / f"features{suffix}")
-    for name in ("z", "u", "code", "label"):
+    for name in ("z", "u", "code", "label", "index"):
         saved, found = getattr(features, name), getattr(loaded, name)
         assert (saved is None and found is None) or torch.equal(saved, found), name
 
@@ -175,6 +208,7 @@ Z = torch.eye(3)
         ({"z": Z, "label": torch.tensor([0, 1])}, "z and label differ in length"),
         ({"z": Z, "label": torch.tensor([0.0, 1.0, 1.0])}, "label has the wrong dtype"),
         ({"z": Z, "label": torch.tensor([0, 1, -1])}, "label holds negative values: received -1"),
+        ({"z": Z, "index": torch.tensor([0, 1])}, "z and index differ in length"),
         ({"z": Z, "code": torch.tensor([[0], [1], [2]])}, "code is not a list of indices"),
     ],
 )

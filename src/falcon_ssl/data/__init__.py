@@ -7,7 +7,14 @@ from falcon_ssl.data.loader import ResidentLoader, StreamingLoader, build_loader
 from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.reading import ReadOptions, open_records
-from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8
+from falcon_ssl.data.source import (
+    Source,
+    Splits,
+    TensorSource,
+    as_uint8,
+    data_rows,
+    read_images,
+)
 from falcon_ssl.data.subset import Subset, hold_out
 
 __all__ = [
@@ -25,7 +32,9 @@ __all__ = [
     "TensorSource",
     "as_uint8",
     "build_loader",
+    "data_rows",
     "hold_out",
     "load_splits",
     "open_records",
+    "read_images",
 ]

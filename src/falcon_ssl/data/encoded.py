@@ -115,12 +115,14 @@ def decode_all(source: EncodedSource) -> TensorSource:
         images[indices[0] : indices[-1] + 1] = source.images(indices)
 
     run_in_threads(fill, chunks)
-    labels = source.labels
+    labels, rows = source.labels, None
     if source.skipped.indices:
-        kept = source.readable(torch.arange(len(source)))
-        images = images[kept]
-        labels = None if labels is None else labels[kept]
-    return TensorSource(images, name=source.name, labels=labels, class_names=source.class_names)
+        rows = torch.nonzero(source.readable(torch.arange(len(source)))).flatten()
+        images = images[rows]
+        labels = None if labels is None else labels[rows]
+    return TensorSource(
+        images, name=source.name, labels=labels, class_names=source.class_names, rows=rows
+    )
 
 
 def run_in_threads(function: Callable[[Tensor], None], items: Iterable[Tensor]) -> None:

@@ -14,7 +14,7 @@ from falcon_ssl import distributed
 from falcon_ssl.data.encoded import EncodedSource
 from falcon_ssl.data.memory import available_memory, bytes_text, num_workers
 from falcon_ssl.data.order import BatchPlan
-from falcon_ssl.data.source import Fallible, Source, TensorSource
+from falcon_ssl.data.source import Source, TensorSource, read_images
 
 logger = logging.getLogger(__name__)
 
@@ -135,11 +135,7 @@ class StreamingLoader:
             pool.shutdown(cancel_futures=True)
 
     def _read(self, indices: Tensor) -> Batch:
-        images = self._source.images(indices)
-        if isinstance(self._source, Fallible):
-            readable = self._source.readable(indices)
-            if not readable.all():
-                indices, images = indices[readable], images[readable]
+        indices, images = read_images(self._source, indices)
         if self._device.type == "cuda":
             indices, images = indices.pin_memory(), images.pin_memory()
         return indices, images

@@ -52,6 +52,38 @@ class Fallible(Protocol):
         ...
 
 
+def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Read images and leave the unreadable ones out: what everybody who computes on them calls.
+
+    Args:
+        source: Where they are.
+        indices: int64 [B].
+
+    Returns:
+        The indices that are left, int64 [B'], and their images, uint8 [B', C, H, W], on the CPU.
+    """
+    images = source.images(indices)
+    if isinstance(source, Fallible):  # asked afterwards: reading is what finds out
+        readable = source.readable(indices)
+        if not readable.all():
+            indices, images = indices[readable], images[readable]
+    return indices, images
+
+
+def data_rows(source: Source, indices: Tensor) -> Tensor:
+    """Rows of images in the data as it lies there, for sources that leave some of it out.
+
+    Args:
+        source: Where the images are; its ``rows`` [N], if it has them, say which part of the data it is.
+        indices: int64 [B], rows of the source.
+
+    Returns:
+        int64 [B]: the place among all files of a folder in the order of their paths, or the row of a table's split.
+    """
+    rows: Tensor | None = getattr(source, "rows", None)
+    return indices if rows is None else rows[indices]
+
+
 @dataclass(frozen=True)
 class Splits:
     """The two parts of a data set.
@@ -75,6 +107,7 @@ class TensorSource:
         labels: int64 [N], or None.
         name: For people.
         class_names: Name of every label, or None.
+        rows: Which rows of the data these images are, int64 [N]; None when they are all of it.
 
     Raises:
         InputError: Wrong shape, no images, NaN or values outside [0, 1], labels of another length.
@@ -92,6 +125,7 @@ class TensorSource:
         name: str,
         labels: Tensor | None = None,
         class_names: list[str] | None = None,
+        rows: Tensor | None = None,
     ) -> None:
         if images.dim() != 4 or len(images) == 0:
             raise InputError(
@@ -110,6 +144,7 @@ class TensorSource:
         self.name = name
         self.labels = None if labels is None else labels.long()
         self.class_names = class_names
+        self.rows = rows
         self._images = as_uint8(images, name=name)
 
     @property

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError
-from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource
+from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource, data_rows
 
 _HOLDOUT_SEED = 0  # fixed: a split belongs to the data set, not to a run
 
@@ -25,6 +25,7 @@ class Subset:
         self.name = name
         self.labels = None if source.labels is None else source.labels[rows]
         self.class_names = source.class_names
+        self.rows = data_rows(source, rows)
         self._source = source
         self._rows = rows
 
@@ -83,5 +84,9 @@ def _part(source: Source, rows: Tensor, *, name: str) -> Source:
         return Subset(source, rows, name=name)
     labels = None if source.labels is None else source.labels[rows]
     return TensorSource(
-        source.images(rows), name=name, labels=labels, class_names=source.class_names
+        source.images(rows),
+        name=name,
+        labels=labels,
+        class_names=source.class_names,
+        rows=data_rows(source, rows),
     )

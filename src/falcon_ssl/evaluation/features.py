@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl.checks import InputError, check_at_least, check_finite, check_matrix
-from falcon_ssl.data import Source
+from falcon_ssl.data import Source, read_images
 from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.evaluation.codes import nearest_codes
 
 logger = logging.getLogger(__name__)
 
-ARRAY_NAMES = ("z", "u", "code", "label")
+ARRAY_NAMES = ("z", "u", "code", "label", "index")
 PROTOTYPES = "prototypes"
 
 
@@ -44,6 +44,8 @@ class Features:
         u: Embedding [N, F], float32, unit rows; None for a network without projector.
         code: Index of the nearest code [N], int64; None without a dictionary.
         label: Class [N], int64, counted from 0; None for images without labels.
+        index: Row of the image in its source [N], int64; images that cannot be read are no rows here. None where
+            nobody needs to find the images again.
 
     Raises:
         InputError: If a shape, dtype or length is wrong, a value is NaN or infinite, or an index is
@@ -59,6 +61,7 @@ class Features:
     u: Tensor | None = None
     code: Tensor | None = None
     label: Tensor | None = None
+    index: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, rows in (("z", self.z), ("u", self.u)):
@@ -67,11 +70,12 @@ class Features:
                 _check_dtype(name, rows, torch.float32)
                 check_finite(name, rows, fix="find the image or layer that produces them")
                 self._check_length(name, rows)
-        for name, index in (("code", self.code), ("label", self.label)):
-            if index is not None:
-                _check_dtype(name, index, torch.int64)
-                _check_index(name, index)
-                self._check_length(name, index)
+        for name in ("code", "label", "index"):
+            whole: Tensor | None = getattr(self, name)
+            if whole is not None:
+                _check_dtype(name, whole, torch.int64)
+                _check_index(name, whole)
+                self._check_length(name, whole)
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -86,11 +90,13 @@ class Features:
             )
 
     @classmethod
-    def from_arrays(cls, z: Any, *, u: Any = None, code: Any = None, label: Any = None) -> Features:
+    def from_arrays(
+        cls, z: Any, *, u: Any = None, code: Any = None, label: Any = None, index: Any = None
+    ) -> Features:
         """Features from anything NumPy understands, converted to float32 and int64.
 
         Raises:
-            InputError: As for the class, and if ``code`` or ``label`` are not whole numbers.
+            InputError: As for the class, and if ``code``, ``label`` or ``index`` are not whole numbers.
 
         Example:
             >>> Features.from_arrays([[1, 2], [3, 4]], label=[0, 1]).z.dtype
@@ -101,6 +107,7 @@ class Features:
             u=None if u is None else _as_float32(u),
             code=None if code is None else _as_int64("code", code),
             label=None if label is None else _as_int64("label", label),
+            index=None if index is None else _as_int64("index", index),
         )
 
     def save(self, path: str | Path) -> None:
@@ -128,7 +135,7 @@ class Features:
 def load_features(path: str | Path) -> Features:
     """Read `Features` from ``.npz`` or ``.safetensors``.
 
-    The file holds an array z, and u, code and label where they exist. Any real dtype is accepted and converted.
+    The file holds an array z, and u, code, label and index where they exist. Any real dtype is accepted and converted.
     Arrays of other names are left out, with a log line.
 
     Raises:
@@ -187,6 +194,7 @@ def extract(
 
     Evaluation mode throughout: BatchNorm uses its running statistics, so that the features of an
     image depend on nothing but the image. Each submodule gets its own mode back afterwards.
+    Images that turn out to be unreadable are left out; ``index`` says which are there.
 
     Args:
         method: A module with ``embed(images) -> (z [B, D], u [B, F] or None)``, on ``device``.
@@ -201,8 +209,8 @@ def extract(
         Features on the CPU.
 
     Raises:
-        InputError: If there are no images, ``batch_size`` < 1, the network returns NaN, or a
-            dictionary is given but the network has no embedding.
+        InputError: If there are no images that can be read, ``batch_size`` < 1, the network returns
+            NaN, or a dictionary is given but the network has no embedding.
 
     Memory:
         O(batch_size) on the device, the N rows on the CPU; never an N x C matrix.
@@ -214,10 +222,14 @@ def extract(
     parts_z: list[Tensor] = []
     parts_u: list[Tensor] = []
     parts_code: list[Tensor] = []
+    parts_index: list[Tensor] = []
     with evaluation_mode(method), torch.inference_mode():
         for batch in torch.split(indices, batch_size):
-            images = views.evaluate(source.images(batch).to(device))
-            z_BD, u_BF = method.embed(images)  # type: ignore[operator]
+            index_B, pixels = read_images(source, batch)
+            if len(index_B) == 0:
+                continue
+            parts_index.append(index_B)
+            z_BD, u_BF = method.embed(views.evaluate(pixels.to(device)))  # type: ignore[operator]
             parts_z.append(z_BD.float().cpu())
             if u_BF is not None:
                 parts_u.append(u_BF.float().cpu())
@@ -230,13 +242,15 @@ def extract(
                         fix="leave the dictionary out",
                     )
                 parts_code.append(nearest_codes(u_BF, dictionary).cpu())
-    labels = source.labels
+    check_at_least("number of readable images", len(parts_index), 1, fix="repair the files")
+    labels, index_N = source.labels, torch.cat(parts_index)
     # Clones made outside inference mode: ordinary tensors, fit for autograd (the linear probe).
     return Features(
         z=torch.cat(parts_z).clone(),
         u=torch.cat(parts_u).clone() if parts_u else None,
         code=torch.cat(parts_code).clone() if parts_code else None,
-        label=None if labels is None else labels.cpu()[indices].long(),
+        label=None if labels is None else labels.cpu()[index_N].long(),
+        index=index_N,
     )
 
 
