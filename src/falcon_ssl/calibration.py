@@ -13,6 +13,7 @@ from falcon_ssl.cells import Standing
 from falcon_ssl.config import RunConfig
 from falcon_ssl.devices import named_device
 from falcon_ssl.engine.optim import build_optimizer
+from falcon_ssl.engine.speed import next_step, speed_up
 from falcon_ssl.grid import Cell, Grid
 from falcon_ssl.methods import build_method
 from falcon_ssl.runs import chosen_precision, make_views, seen_shape
@@ -75,11 +76,8 @@ def seconds_per_step(
     generator = torch.Generator().manual_seed(config.seed)
     torch.manual_seed(config.seed)
     views = make_views(config)
-    method = build_method(config, image_shape=seen_shape(image_shape, views)).to(device)
-    memory_format = torch.channels_last if config.engine.channels_last else torch.contiguous_format
-    method.to(memory_format=memory_format)  # type: ignore[call-overload]
-    if config.engine.compile:
-        method.encoder.compile()
+    method = build_method(config, image_shape=seen_shape(image_shape, views))
+    memory_format = speed_up(method, config.engine, device=device)
     optimizer = build_optimizer(method, config.optim)
     images = torch.randint(
         256, (config.batch_size, *image_shape), dtype=torch.uint8, generator=generator
@@ -94,6 +92,7 @@ def seconds_per_step(
             view.contiguous(memory_format=memory_format)
             for view in draw(images, generator=generator)
         ]
+        next_step(config.engine)
         method.before_step(step, 1 + steps)
         with torch.autocast(device.type, dtype=half, enabled=precision != "no"):
             out = method(seen)

@@ -196,6 +196,8 @@ class EngineConfig:
         checkpoint_every: Epochs between two checkpoints; the last epoch always has one.
         channels_last: Memory format of the convolutions; measured faster on CPUs and GPUs.
         compile: torch.compile the encoder.
+        cuda_graphs: Compile the encoder and replay its kernels from a recording: for small networks on a GPU, whose
+            kernels are shorter than their launches.
         trackers: Further places to log to, of Accelerate: tensorboard, wandb.
     """
 
@@ -205,11 +207,19 @@ class EngineConfig:
     checkpoint_every: int = 1
     channels_last: bool = True
     compile: bool = False
+    cuda_graphs: bool = False
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
         at_least("engine.log_every", self.log_every, 1)
         at_least("engine.checkpoint_every", self.checkpoint_every, 1)
+        if self.cuda_graphs and self.device == "cpu":
+            raise InputError(
+                "engine.cuda_graphs needs a GPU",
+                received="engine.device=cpu",
+                expected="cuda or auto",
+                fix="leave it out",
+            )
 
 
 @dataclass(frozen=True)

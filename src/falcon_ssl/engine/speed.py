@@ -1,0 +1,62 @@
+"""What makes a step faster and changes nothing that it computes beyond rounding, in one place."""
+
+from __future__ import annotations
+
+import torch
+
+from falcon_ssl.checks import InputError
+from falcon_ssl.config import EngineConfig
+from falcon_ssl.methods import Method
+
+
+def speed_up(method: Method, config: EngineConfig, *, device: torch.device) -> torch.memory_format:
+    """Bring ``method`` to the device, in the memory format and with the compiler of the options.
+
+    Returns:
+        The memory format that its images should have.
+
+    Raises:
+        InputError: CUDA graphs without CUDA.
+    """
+    check_speed(config, device)
+    method.to(device)
+    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+    # Convolutions read pixels with their channels together: 1.6 times faster on a CPU, more in half precision.
+    method.to(memory_format=memory_format)  # type: ignore[call-overload]
+    if config.cuda_graphs:
+        method.encoder.compile(mode="reduce-overhead")
+    elif config.compile:
+        method.encoder.compile()
+    return memory_format
+
+
+def check_speed(config: EngineConfig, device: torch.device) -> None:
+    """Raise InputError for options that the device cannot have."""
+    if config.cuda_graphs and device.type != "cuda":
+        raise InputError(
+            "engine.cuda_graphs needs a GPU",
+            received=f"the device {device}",
+            expected="CUDA",
+            fix="leave it out",
+        )
+
+
+def next_step(config: EngineConfig) -> None:
+    """Tell the recordings that the tensors of the last step are not needed any more."""
+    if config.cuda_graphs:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+
+def in_words(config: EngineConfig, *, optimizer: str) -> str:
+    """One line: what is on and what is off."""
+    half = "bf16" if config.precision == "no" else config.precision
+    options = {
+        f"{half} autocast": config.precision != "no",
+        "channels_last": config.channels_last,
+        "fused optimizer": optimizer == "adamw",
+        "compile": config.compile or config.cuda_graphs,
+        "CUDA graphs": config.cuda_graphs,
+    }
+    on = [name for name, is_on in options.items() if is_on]
+    off = [name for name, is_on in options.items() if not is_on]
+    return f"on: {', '.join(on) or 'none'}; off: {', '.join(off) or 'none'}"
