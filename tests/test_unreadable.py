@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 from falcon_ssl import commands
-from falcon_ssl.config import RunConfig, from_mapping
+from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.data import TensorSource, load_splits
 from falcon_ssl.runs import resolve, untrained
 from falcon_ssl.views import build_views
@@ -78,6 +80,52 @@ def test_embedded_rows_are_found_again_among_the_files(
     assert [file.parent.name for file in named] == [("cats", "dogs")[c] for c in features.label]
     both = {split: len(features), "other": 0}
     assert 0 < both[split] < GOOD
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_every_command_ends_with_their_number(
+    photos: Path, tmp_path: Path, in_memory: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def told() -> list[str]:
+        lines = [line for line in caplog.messages if " images (" in line]
+        caplog.clear()
+        return lines
+
+    run = commands.pretrain(configuration(photos, in_memory=in_memory), out=tmp_path / "run")
+    sentence = f"skipped 2 of 42 images (4.8 %), see {run / 'skipped.txt'}"
+    assert told() == [sentence]
+    assert json.loads((run / "data.json").read_text())["num_skipped"] == 2
+    commands.evaluate(run)
+    assert told() == [sentence]
+    commands.embed(run, out=tmp_path / "z.npz", split="test")
+    assert told() == [sentence]
+    other = ReadingConfig(max_unreadable=0.2, image_size=16)
+    commands.embed(run, out=tmp_path / "o.npz", data=f"folder:{photos / 'cats'}", reading=other)
+    assert told() == ["skipped 1 of 28 images (3.6 %)"], "not in the list of the run's own images"
+
+
+def test_whole_images_end_without_such_a_line(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(photos, whole, ignore=lambda *_: [Path(name).name for name in BROKEN])
+    run = commands.pretrain(configuration(whole, in_memory=True), out=tmp_path / "run")
+    assert "skipped" not in caplog.text
+    assert not (run / "skipped.txt").exists()
+    assert json.loads((run / "data.json").read_text())["num_skipped"] == 0
+
+
+def test_a_resumed_run_goes_on_with_its_list(photos: Path, tmp_path: Path) -> None:
+    config = configuration(photos, in_memory=True)
+    run = commands.pretrain(config, out=tmp_path / "run")
+    listing = run / "skipped.txt"
+    listing.write_text("earlier.png\tfound in the first session\n" + listing.read_text())
+    before = listing.read_text()
+    commands.pretrain(config, out=run, resume=True)
+    assert listing.read_text() == before
+    assert json.loads((run / "data.json").read_text())["num_skipped"] == 3
+    commands.pretrain(config, out=run, overwrite=True)
+    assert "earlier.png" not in listing.read_text()
 
 
 def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ from falcon_ssl.runs import (
     check_same_run,
     load_method,
     load_run,
+    log_skipped,
     make_views,
     open_data,
     read_data_record,
@@ -89,7 +91,8 @@ def pretrain(
     if not resume:
         folder.check_free(overwrite=overwrite)
     skipped = folder.path / SKIPPED
-    skipped.unlink(missing_ok=True)
+    if not resume and os.environ.get("RANK", "0") == "0":  # other ranks may be listing already
+        skipped.unlink(missing_ok=True)
     splits = open_data(config, skipped_path=skipped)
     config = resolve(config, splits.train)
     if resume:
@@ -109,16 +112,23 @@ def pretrain(
     accelerator.wait_for_everyone()
     if config.engine.trackers:
         accelerator.init_trackers("falcon-ssl")
-    position = engine.pretrain(
-        method,
-        loader,
-        views,
-        config=config,
-        folder=folder,
-        accelerator=accelerator,
-        monitors=default_monitors(config, method, splits, views) if monitors is None else monitors,
-        resume=resume,
-    )
+    if monitors is None:
+        monitors = default_monitors(config, method, splits, views)
+    try:
+        position = engine.pretrain(
+            method,
+            loader,
+            views,
+            config=config,
+            folder=folder,
+            accelerator=accelerator,
+            monitors=monitors,
+            resume=resume,
+        )
+    finally:  # decoded on demand, images are found to be broken up to the last step
+        if accelerator.is_main_process:
+            write_data_record(folder, config, splits)
+            log_skipped(splits)
     if position.stopped_by:
         raise CollapseError(f"step {position.step}: {'; '.join(position.stopped_by.values())}")
     return folder.path
@@ -206,6 +216,7 @@ def embed(
     assert features.index is not None
     features = replace(features, index=data_rows(source, features.index))
     features.save(out)
+    log_skipped(splits)
     return features
 
 

@@ -29,7 +29,7 @@ from falcon_ssl.evaluation import (
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Method
-from falcon_ssl.runs import LoadedRun, load_run, read_data_record, untrained
+from falcon_ssl.runs import LoadedRun, load_run, log_skipped, read_data_record, untrained
 
 HELD_OUT = 0.2  # share to judge on, of data that has no test split
 
@@ -174,6 +174,7 @@ def evaluate(
         },
     }
     folder.write_json("evaluation.json", evaluation)
+    log_skipped(splits)
     return evaluation
 
 

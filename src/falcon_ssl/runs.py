@@ -13,10 +13,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from falcon_ssl.checks import InputError
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping
-from falcon_ssl.data import Source, Splits, load_splits, read_images
+from falcon_ssl.data import (
+    Source,
+    Splits,
+    count_skipped,
+    load_splits,
+    read_images,
+    skipped_sentence,
+)
 from falcon_ssl.devices import multiplies_bf16, named_device
 from falcon_ssl.engine import RunFolder, load_model
-from falcon_ssl.engine.records import CONFIG, read_config
+from falcon_ssl.engine.records import CONFIG, SKIPPED, read_config
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.views import Views, build_views
 
@@ -62,7 +69,8 @@ def load_run(
         )
     config, method, views = load_method(run, device=device)
     if data is None:
-        return LoadedRun(config, method, open_data(config), views)
+        splits = open_data(config, skipped_path=Path(run) / SKIPPED)
+        return LoadedRun(config, method, splits, views)
     channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
     reading = reading or ReadingConfig()
     side = config.reading.image_size or (height if height == width else None)
@@ -90,7 +98,10 @@ def load_method(
 
 
 def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> None:
-    """Write ``data.json``: what was read, so that the network can be rebuilt without it."""
+    """Write ``data.json``: what was read, so that the network can be rebuilt without it.
+
+    Unreadable images are found up to the last step where images are decoded on demand; write it again then.
+    """
     folder.write_json(
         DATA,
         {
@@ -101,8 +112,16 @@ def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> N
             "test": None if splits.test is None else splits.test.name,
             "num_test": 0 if splits.test is None else len(splits.test),
             "image_shape": splits.train.image_shape,
+            "num_skipped": count_skipped(splits.skipped),
         },
     )
+
+
+def log_skipped(splits: Splits) -> None:
+    """Say once how many images could not be read, when all have been."""
+    sentence = skipped_sentence(splits.skipped)
+    if sentence:
+        logger.warning("%s", sentence)
 
 
 def read_data_record(folder: RunFolder) -> dict[str, Any]:

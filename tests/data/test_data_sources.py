@@ -1,6 +1,7 @@
 """Sources: what is read, how it is labelled, and what is refused."""
 
 import logging
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +154,21 @@ class TestUnreadable:
         root = self.write(write_folder, broken=2)
         with pytest.raises(InputError, match=r"too many unreadable.*broken.*max_unreadable"):
             load_splits(f"folder:{root}")
+
+    @pytest.mark.parametrize(
+        ("good", "broken", "limit", "message"),
+        [
+            (20, 1, 0.01, r"none, for 1 % of 21 images is less than one; .*max_unreadable 0\.1\."),
+            (3, 1, 0.01, r"none, for 1 % of 4 images is less than one; .*max_unreadable 0\.25\."),
+            (20, 3, 0.1, r"at most 2; .*max_unreadable 0\.14\."),
+        ],
+    )
+    def test_what_would_be_allowed_is_said(self, write_folder, good, broken, limit, message):
+        root = self.write(write_folder, broken, good)
+        with pytest.raises(InputError, match=message):
+            load_splits(f"folder:{root}", max_unreadable=limit)
+        allowed = float(re.search(r"max_unreadable (0\.\d+)", message.replace("\\", ""))[1])
+        assert len(load_splits(f"folder:{root}", max_unreadable=allowed).train) == good
 
     def test_labels_follow_the_images_that_are_left(self, write_folder, png):
         files = {f"{'ab'[i % 2]}/{i:02}.png": i for i in range(10)} | {"a/00.png": b"broken"}

@@ -7,6 +7,7 @@ from falcon_ssl.data.loader import ResidentLoader, StreamingLoader, build_loader
 from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.reading import ReadOptions, open_records
+from falcon_ssl.data.skipped import count_skipped, skipped_sentence
 from falcon_ssl.data.source import (
     Source,
     Splits,
@@ -32,9 +33,11 @@ __all__ = [
     "TensorSource",
     "as_uint8",
     "build_loader",
+    "count_skipped",
     "data_rows",
     "hold_out",
     "load_splits",
     "open_records",
     "read_images",
+    "skipped_sentence",
 ]

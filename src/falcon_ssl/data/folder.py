@@ -119,7 +119,8 @@ def folder_splits(root: Path, *, labelled: bool, options: ReadOptions) -> Splits
         )
     test = opened[1].source if test_root is not None else None
     split = f"folders train and {test_root.name}" if test_root else "all images; no test part"
-    return Splits(opened[0].source, test, f"{root.name}: {split}; {opened[0].encoding} files")
+    note = f"{root.name}: {split}; {opened[0].encoding} files"
+    return Splits(opened[0].source, test, note, tuple(one.skipped for one in opened))
 
 
 def labels_of(classes: list[str], names: list[str]) -> Tensor:

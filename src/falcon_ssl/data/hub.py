@@ -143,7 +143,8 @@ def _splits(name: str, parts: list[_Part], note: str, options: ReadOptions) -> S
             )
         )
     test = opened[1].source if len(opened) > 1 else None
-    return Splits(opened[0].source, test, f"{name}: {note}; {opened[0].encoding} files")
+    note = f"{name}: {note}; {opened[0].encoding} files"
+    return Splits(opened[0].source, test, note, tuple(one.skipped for one in opened))
 
 
 def _guessed_splits(name: str, tables: dict[str, Table], options: ReadOptions) -> Splits:

@@ -82,10 +82,11 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Opened:
-    """A source, and what its files are: "JPEG q75"."""
+    """A source, what its files are ("JPEG q75"), and which of them cannot be read."""
 
     source: Source
     encoding: str
+    skipped: Skipped
 
 
 def open_records(
@@ -108,7 +109,7 @@ def open_records(
         like: Another part of the same data, whose image shape this one has to share.
 
     Returns:
-        The source, and what its files are.
+        The source, what its files are, and which of them cannot be read.
 
     Raises:
         InputError: No images, images of several sizes without ``image_size``, or too many
@@ -146,7 +147,7 @@ def open_records(
         "decoded once and kept" if in_memory else "decoded on demand",
     )
     encoding = _most_common(one.encoding for one in looks)
-    return Opened(decode_all(source) if in_memory else source, encoding)
+    return Opened(decode_all(source) if in_memory else source, encoding, skipped)
 
 
 def _looks(records: Records, skipped: Skipped) -> list[Look]:

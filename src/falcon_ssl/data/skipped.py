@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -21,17 +23,18 @@ class Skipped:
         name: Of the data, for people.
         num_images: N.
         max_unreadable: Largest share of unreadable images that is tolerated.
-        path: File that lists them, one line each; None writes none.
+        path: File that lists them, one line each; None writes none. What it holds already is kept.
     """
 
     def __init__(
         self, name: str, num_images: int, *, max_unreadable: float, path: Path | None
     ) -> None:
         self.indices: set[int] = set()
+        self.places: set[str] = set()
+        self.num_images = num_images
+        self.path = path
         self._name = name
-        self._limit = max_unreadable * num_images
-        self._num_images = num_images
-        self._path = path
+        self._share = max_unreadable
         self._lock = Lock()
 
     def add(self, index: int, *, place: str, reason: Exception) -> None:
@@ -44,17 +47,56 @@ class Skipped:
             if index in self.indices:
                 return
             self.indices.add(index)
+            self.places.add(place)
             text = _STREAM.sub("", str(reason)) or type(reason).__name__
             logger.warning("%s: skipped %s (%s)", self._name, place, text)
-            if self._path is not None:
-                _append_once(self._path, place, text)
-        if len(self.indices) > self._limit:
-            raise InputError(
-                f"too many unreadable images in {self._name}",
-                received=f"{len(self.indices)} of {self._num_images}, the last one {place}",
-                expected=f"at most {int(self._limit)}",
-                fix="repair or delete them, or allow more with --reading.max_unreadable 0.1",
-            )
+            if self.path is not None:
+                _append_once(self.path, place, text)
+        if len(self.indices) > self._share * self.num_images:
+            raise self._too_many(place)
+
+    def _too_many(self, place: str) -> InputError:
+        found, allowed = len(self.indices), int(self._share * self.num_images)
+        share = f"{100 * self._share:g} % of {self.num_images} images"
+        enough = max(0.1, math.ceil(100 * found / self.num_images) / 100)
+        return InputError(
+            f"too many unreadable images in {self._name}",
+            received=f"{found} of {self.num_images}, the last one {place}",
+            expected=f"at most {allowed}" if allowed else f"none, for {share} is less than one",
+            fix=f"repair or delete them, or allow more with --reading.max_unreadable {enough:g}",
+        )
+
+
+def count_skipped(parts: Sequence[Skipped]) -> int:
+    """Unreadable images of all parts, and those that their list has of earlier sessions and other ranks."""
+    places = {place for part in parts for place in part.places}
+    for path in {part.path for part in parts if part.path is not None}:
+        places |= _listed(path)
+    return len(places)
+
+
+def skipped_sentence(parts: Sequence[Skipped]) -> str:
+    """How many images were left out, for people; empty where there were none.
+
+    Example:
+        >>> skipped = Skipped("photos", 300, max_unreadable=0.01, path=None)
+        >>> skipped.add(7, place="7.png", reason=OSError("truncated"))
+        >>> skipped_sentence([skipped])
+        'skipped 1 of 300 images (0.3 %)'
+    """
+    count, total = count_skipped(parts), sum(part.num_images for part in parts)
+    if count == 0:
+        return ""
+    lists = sorted({str(part.path) for part in parts if part.path is not None})
+    see = f", see {' and '.join(lists)}" if lists else ""
+    return f"skipped {count} of {total} images ({100 * count / total:.1f} %){see}"
+
+
+def _listed(path: Path) -> set[str]:
+    """Places of the images in a list."""
+    if not path.is_file():
+        return set()
+    return {line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines()}
 
 
 def _append_once(path: Path, place: str, reason: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.checks import InputError, check_finite
+from falcon_ssl.data.skipped import Skipped
 
 
 class Source(Protocol):
@@ -92,11 +93,13 @@ class Splits:
         train: What pretraining sees.
         test: What figures are reported on; None when the data has no such part.
         note: One line for reports: which split, and how faithful the pixels are.
+        skipped: The unreadable images of either part; read on demand, they are found while they are read.
     """
 
     train: Source
     test: Source | None
     note: str
+    skipped: tuple[Skipped, ...] = ()
 
 
 class TensorSource:

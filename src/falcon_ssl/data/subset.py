@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -71,7 +73,8 @@ def hold_out(splits: Splits, share: float) -> Splits:
         )
     order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
     test, train = order[:count].sort().values, order[count:].sort().values
-    return Splits(
+    return replace(
+        splits,
         train=_part(source, train, name=f"{source.name}, {len(train)} to train on"),
         test=_part(source, test, name=f"{source.name}, {count} held out"),
         note=f"{splits.note}; test part: {share:.0%} held out at random, always the same",
