@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a run that failed, 2 bad usage or input (one line on stder
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -27,7 +28,7 @@ _Number = TypeVar("_Number", int, float)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("falcon_ssl").setLevel(logging.INFO)
+    logging.getLogger("falcon_ssl").setLevel(logging.INFO if _speaks() else logging.WARNING)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = build_parser()
@@ -54,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _speaks() -> bool:
+    """Whether this process tells what all of them do: the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 # The commands import what they need when they run: a report is written without torch.
 
 
@@ -75,7 +81,8 @@ def _pretrain(options: Namespace) -> None:
     run = commands.pretrain(
         _run_config(options), out=options.out, overwrite=options.overwrite, resume=options.resume
     )
-    print(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
+    if _speaks():
+        print(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
 
 
 def _evaluate(options: Namespace) -> None:

@@ -22,7 +22,7 @@ from falcon_ssl import distributed, engine
 from falcon_ssl.checks import InputError, check_at_least
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.data import Splits, build_loader, data_rows
-from falcon_ssl.devices import best_device
+from falcon_ssl.devices import best_device, named_device
 from falcon_ssl.diagnosing import diagnose
 from falcon_ssl.dictionary_complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
@@ -316,7 +316,8 @@ def _accelerator(config: RunConfig, out: str | Path) -> Accelerator:
     # Accelerate keeps device and precision for the whole process, but the next run may want others.
     AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
     accelerator = Accelerator(
-        cpu=config.engine.device == "cpu",
+        # Said outright: left to find a CPU by itself, Accelerate does not join the ranks that torchrun started.
+        cpu=named_device(config.engine.device).type == "cpu",
         mixed_precision=config.engine.precision,
         log_with=list(config.engine.trackers) or None,
         project_dir=str(out),
