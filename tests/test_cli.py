@@ -109,6 +109,13 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
         ),
         (["pretrain", "--out", "OUT", "--epochs", "3.5"], "received 3.5, expected a whole number"),
         (["pretrain", "--out", "OUT", "--engine.trackers", "[wandb]"], "pip install wandb"),
+        (
+            [
+                *("pretrain", "--out", "OUT", "--data", "digits"),
+                *("--engine.precision", "fp16", "--engine.device", "cpu"),
+            ],
+            "received engine.precision=fp16, expected auto, bf16 or no",
+        ),
         (["pretrain", "--out", "OUT", "--batch_size", "5000"], "batches of 5000 from 1437 images"),
         (
             ["pretrain", "--out", "OUT", "--views.preset", "greyscale", "--views.scale", "[2,0.1]"],
@@ -288,7 +295,7 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [["precision", "bf16"], ["precision", "fp16"], ["channels_last", "false"]]
+    "option", [["precision", "bf16"], ["precision", "no"], ["channels_last", "false"]]
 )
 def test_execution_options(option: list[str], tmp_path: Path) -> None:
     name, value = option

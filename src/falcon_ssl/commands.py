@@ -313,11 +313,19 @@ def _accelerator(config: RunConfig, out: str | Path) -> Accelerator:
             expected="its package",
             fix=f"pip install {' '.join(missing)}, or leave it out of engine.trackers",
         )
+    on_cpu = named_device(config.engine.device).type == "cpu"
+    if on_cpu and config.engine.precision == "fp16":
+        raise InputError(  # Accelerate would run float32 and call it fp16
+            "a CPU has no fp16 autocast",
+            received="engine.precision=fp16",
+            expected="auto, bf16 or no",
+            fix="leave it out",
+        )
     # Accelerate keeps device and precision for the whole process, but the next run may want others.
     AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
     accelerator = Accelerator(
         # Said outright: left to find a CPU by itself, Accelerate does not join the ranks that torchrun started.
-        cpu=named_device(config.engine.device).type == "cpu",
+        cpu=on_cpu,
         mixed_precision=config.engine.precision,
         log_with=list(config.engine.trackers) or None,
         project_dir=str(out),
