@@ -125,6 +125,10 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
             ["pretrain", "--out", "OUT", "--views.preset", "greyscale", "--views.small_views", "2"],
             "the method falcon takes two views",
         ),
+        (
+            ["pretrain", "--out", "OUT", "--data", "digits", "--views.preset", "cifar"],
+            "colour operations need colour images",
+        ),
         (["views", "--out", "OUT", "--data", "digits"], "a name that ends in .png"),
         (["views", "--out", "OUT.png", "--num_images", "0"], "num_images is too small"),
         (["sweep", "--out", "OUT", "--seeds", "a"], "not a list of whole numbers"),
