@@ -2,10 +2,11 @@
 
 import threading
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from falcon_ssl.checks import InputError
@@ -85,6 +86,69 @@ def test_blocks_are_shuffled_in_windows_and_nothing_is_lost(blocks, seed):
     assert drawn(0) == drawn(0)
     if sum(blocks) > 10:
         assert drawn(0) != drawn(1)
+
+
+def plan_of(blocks: tuple[int, ...], batch_size: int, **options: int) -> BatchPlan:
+    return BatchPlan(
+        num_images=sum(blocks), batch_size=batch_size, seed=0, blocks=blocks, **options
+    )
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    blocks=st.lists(st.integers(0, 40), min_size=1, max_size=40).filter(any).map(tuple),
+    batch_size=st.integers(4, 70),
+    world_size=st.integers(1, 4),
+    epoch=st.integers(0, 3),
+    drop_last=st.booleans(),
+    data=st.data(),
+)
+def test_blocks_dealt_to_ranks_are_the_batches_of_one_process(
+    blocks, batch_size, world_size, epoch, drop_last, data
+):
+    short = sum(blocks) % batch_size
+    assume(sum(blocks) >= batch_size if drop_last else short == 0 or short >= world_size)
+    with mock.patch.object(order, "_WINDOW_ROWS", 200):
+        alone = list(plan_of(blocks, batch_size, drop_last=drop_last).epoch_indices(epoch))
+        plans = [
+            plan_of(blocks, batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        shares = [list(plan.epoch_indices(epoch)) for plan in plans]
+        start = data.draw(st.integers(0, len(alone)))
+        resumed = [list(plan.epoch_indices(epoch, start)) for plan in plans]
+    assert [torch.cat(parts).tolist() for parts in zip(*shares, strict=True)] == [
+        rows.tolist() for rows in alone
+    ]
+    assert [len(rows) for rows in alone[:-1]] == [batch_size] * (len(alone) - 1)
+    seen = torch.cat(alone)
+    assert len(seen) == sum(blocks) - drop_last * short
+    assert len(seen.unique()) == len(seen)
+    assert [[rows.tolist() for rows in share[start:]] for share in shares] == [
+        [rows.tolist() for rows in share] for share in resumed
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [64, 100, 1001])  # 8 lanes divide the first alone
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
+def test_a_rank_reads_its_own_blocks(world_size, batch_size):
+    blocks = tuple(50 + 7 * (index % 13) for index in range(200))  # 50 to 134 rows
+    edges = torch.tensor([0, *blocks]).cumsum(0)
+    touched = []
+    for rank in range(world_size):
+        plan = plan_of(blocks, batch_size, rank=rank, world_size=world_size)
+        rows = torch.cat(list(plan.epoch_indices(0)))
+        touched.append(set(torch.bucketize(rows, edges, right=True).tolist()))
+    # 8 lanes meet in 7 blocks, and 3 ranks in 2 of the lanes; each rank would read all 200 otherwise.
+    shared_lanes = 0 if 8 % world_size == 0 else world_size - 1
+    assert sum(map(len, touched)) <= 200 + 7 + shared_lanes * (200 // 8 + 1)
+
+
+def test_large_blocks_are_not_read_side_by_side():
+    """Every lane holds a block in memory: blocks of a window's size leave one lane."""
+    plan = plan_of((5000,) * 6, 64)
+    for rows in plan.epoch_indices(0):
+        assert len((rows // 5000).unique()) <= 2
 
 
 def test_streamed_row_groups_are_read_about_once_an_epoch(write_parquet, monkeypatch):

@@ -13,6 +13,9 @@ from torch import Tensor
 from falcon_ssl.checks import InputError, check_at_least
 
 _WINDOW_ROWS = 4096  # rows that are shuffled together when they can only be read in blocks
+_LANES = (8, 4, 2, 1)  # that many processes can read blocks of their own
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,10 @@ class BatchPlan:
     The order of epoch e depends on (seed, e) alone, and rank r takes rows [B r / R, B (r + 1) / R)
     of every global batch of B rows: any number of ranks sees the same batches, in rank order.
 
-    Images that can only be read block by block are not permuted freely: the blocks are, and then
-    the rows within a window of blocks.
+    Images that can only be read block by block are not permuted freely. The rows of the shuffled
+    blocks are cut into L lanes, shuffled within windows of blocks there, and every batch takes its
+    rows [B l / L, B (l + 1) / L) from lane l. Where R divides L a rank's rows are whole lanes: it
+    reads its own blocks, and those at the ends of its lanes. L is a function of the blocks alone.
 
     Args:
         num_images: N, size of the source.
@@ -95,17 +100,41 @@ class BatchPlan:
             last = len(rows) * (self.rank + 1) // self.world_size
             yield torch.from_numpy(rows[first:last])
 
-    def _order(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _order(self, epoch: int) -> Rows:
         random = np.random.default_rng((self.seed, epoch))
         if self.blocks is None:
             return random.permutation(self.num_images)
-        edges = np.cumsum([0, *self.blocks])
-        order, window = random.permutation(len(self.blocks)), blocks_per_window(self.blocks)
-        parts = []
-        for first in range(0, len(order), window):
-            rows = [np.arange(edges[b], edges[b + 1]) for b in order[first : first + window]]
-            parts.append(random.permutation(np.concatenate(rows)))
-        return np.concatenate(parts)
+        edges, shuffled = np.cumsum([0, *self.blocks]), random.permutation(len(self.blocks))
+        rows = np.concatenate([np.arange(edges[b], edges[b + 1]) for b in shuffled])
+        block = np.repeat(np.arange(len(shuffled)), np.diff(edges)[shuffled])  # of every row
+        # Rows go to the places of lane 0 one after the other, then to those of lane 1, ...
+        lanes = num_lanes(self.blocks)
+        lane_of_place = self._lane_of_place(lanes)
+        place = np.argsort(lane_of_place, kind="stable")
+        lane = lane_of_place[place]
+        first_block = block[np.searchsorted(lane, lane)]
+        window = (block - first_block) // max(1, blocks_per_window(self.blocks) // lanes)
+        order = np.empty_like(rows)
+        order[place] = rows[np.lexsort((random.random(len(rows)), window, lane))]
+        return order
+
+    def _lane_of_place(self, lanes: int) -> Rows:
+        """Lanes that fill the places of an epoch: l for places [B l / L, B (l + 1) / L) of each batch."""
+        place, left = np.arange(self.num_images), self.num_images % self.batch_size
+        full, cuts = self.num_images - left, np.arange(1, lanes)
+        in_batch = np.searchsorted(
+            self.batch_size * cuts // lanes, place[:full] % self.batch_size, side="right"
+        )
+        in_short = np.searchsorted(left * cuts // lanes, place[:left], side="right")
+        return np.concatenate([in_batch, in_short])
+
+
+def num_lanes(blocks: tuple[int, ...]) -> int:
+    """Parts of an epoch that are read side by side, each with a block of its own in memory.
+
+    As many as there are blocks in a window at most, so that lanes take no more memory than shuffling does.
+    """
+    return next(lanes for lanes in _LANES if lanes <= min(len(blocks), blocks_per_window(blocks)))
 
 
 def blocks_per_window(blocks: tuple[int, ...]) -> int:
