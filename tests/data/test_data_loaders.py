@@ -266,6 +266,23 @@ def test_memory_estimate_is_told(write_folder, caplog):
     assert "decoded once and kept" in caplog.text
 
 
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("holdout", [0.0, 0.5])
+def test_memory_estimate_is_told_once(write_folder, caplog, in_memory, holdout):
+    root = write_folder({f"{i}.png": i for i in range(4)})
+    with caplog.at_level("INFO"):
+        source = load_splits(f"folder:{root}", in_memory=in_memory, holdout=holdout).train
+        build_loader(source, batch_size=2, seed=0, device="cpu")
+    assert len([line for line in caplog.messages if " MiB" in line]) == 1
+
+
+def test_memory_estimate_of_tensors_is_told_by_the_loader(caplog):
+    with caplog.at_level("INFO"):
+        build_loader(numbered(100), batch_size=8, seed=0, device="cpu")
+    assert "numbers: 0.0 MiB of" in caplog.text
+    assert "resident on cpu" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

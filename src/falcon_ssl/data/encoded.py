@@ -51,6 +51,7 @@ class EncodedSource:
         labels: int64 [N], or None.
         class_names: Name of every label, or None.
         skipped: Counts the unreadable ones.
+        told: Whether their size in memory has been told to people already.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class EncodedSource:
         labels: Tensor | None,
         class_names: list[str] | None,
         skipped: Skipped,
+        told: bool = False,
     ) -> None:
         self.name = name
         self.labels = labels
         self.class_names = class_names
         self.skipped = skipped
+        self.told = told
         self._records = records
         self._shape = shape
 
@@ -121,7 +124,12 @@ def decode_all(source: EncodedSource) -> TensorSource:
         images = images[rows]
         labels = None if labels is None else labels[rows]
     return TensorSource(
-        images, name=source.name, labels=labels, class_names=source.class_names, rows=rows
+        images,
+        name=source.name,
+        labels=labels,
+        class_names=source.class_names,
+        rows=rows,
+        told=source.told,
     )
 
 

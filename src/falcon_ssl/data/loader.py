@@ -171,15 +171,18 @@ def build_loader(
     channels, height, width = source.image_shape
     needed = len(source) * channels * height * width
     device = torch.device(device)
+    available, on_cpu = available_memory(device), device.type == "cpu"
     resident = isinstance(source, TensorSource) and (
-        device.type == "cpu" or needed <= _RESIDENT_SHARE * available_memory(device)
+        on_cpu or needed <= _RESIDENT_SHARE * available
     )
-    if device.type != "cpu" or not resident:
+    if not (on_cpu and getattr(source, "told", False)):
         logger.info(
-            "%s: %s, %s",
+            "%s: %s of %s free memory, %s %s",
             source.name,
             bytes_text(needed),
-            f"resident on {device}" if resident else f"streamed to {device}",
+            bytes_text(available),
+            "resident on" if resident else "streamed to",
+            device,
         )
     make = ResidentLoader if resident else StreamingLoader
     return make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)

@@ -134,6 +134,7 @@ def open_records(
         labels=labels,
         class_names=class_names,
         skipped=skipped,
+        told=True,  # a few lines below
     )
     needed = len(records) * shape.channels * shape.height * shape.width
     available = available_memory()

@@ -111,6 +111,7 @@ class TensorSource:
         name: For people.
         class_names: Name of every label, or None.
         rows: Which rows of the data these images are, int64 [N]; None when they are all of it.
+        told: Whether their size in memory has been told to people already.
 
     Raises:
         InputError: Wrong shape, no images, NaN or values outside [0, 1], labels of another length.
@@ -129,6 +130,7 @@ class TensorSource:
         labels: Tensor | None = None,
         class_names: list[str] | None = None,
         rows: Tensor | None = None,
+        told: bool = False,
     ) -> None:
         if images.dim() != 4 or len(images) == 0:
             raise InputError(
@@ -148,6 +150,7 @@ class TensorSource:
         self.labels = None if labels is None else labels.long()
         self.class_names = class_names
         self.rows = rows
+        self.told = told
         self._images = as_uint8(images, name=name)
 
     @property

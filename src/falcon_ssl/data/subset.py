@@ -28,6 +28,7 @@ class Subset:
         self.labels = None if source.labels is None else source.labels[rows]
         self.class_names = source.class_names
         self.rows = data_rows(source, rows)
+        self.told: bool = getattr(source, "told", False)
         self._source = source
         self._rows = rows
 
@@ -92,4 +93,5 @@ def _part(source: Source, rows: Tensor, *, name: str) -> Source:
         labels=labels,
         class_names=source.class_names,
         rows=data_rows(source, rows),
+        told=source.told,
     )
