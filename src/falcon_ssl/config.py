@@ -87,6 +87,7 @@ class EncoderConfig:
             choice into config.yaml.
         width: Channels of the first stage; null is the encoder's own default.
         stem: cifar (keeps the resolution), half or imagenet (a quarter), for resnet10, resnet18 and resnet50.
+        stages: How many of their four stages to build, for small images on a CPU; null is all.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
     """
@@ -94,6 +95,7 @@ class EncoderConfig:
     name: str = "auto"
     width: int | None = None
     stem: Literal["cifar", "half", "imagenet"] | None = None
+    stages: int | None = None
     patch_size: int | None = None
     drop_path: float | None = None
 

@@ -65,6 +65,7 @@ def test_resnet_equals_timm_with_the_same_weights(name):
         ("resnet18", {"stem": "cifar", "width": 16}, (3, 32, 32), 128),
         ("resnet10", {"stem": "half", "width": 8}, (3, 32, 32), 64),
         ("resnet18", {"stem": "imagenet", "width": 8}, (1, 64, 64), 64),
+        ("resnet10", {"stem": "half", "width": 8, "stages": 3}, (3, 24, 24), 32),
         ("resnet50", {"stem": "cifar", "width": 4}, (3, 32, 32), 128),
     ],
 )
@@ -77,6 +78,12 @@ def test_width_is_found_and_gradients_reach_every_parameter(name, options, shape
     for label, parameter in encoder.named_parameters():
         assert parameter.grad is not None, label
         assert parameter.grad.abs().sum() > 0, label
+
+
+@pytest.mark.parametrize("stages", [0, 5])
+def test_stages_that_there_are_not(stages):
+    with pytest.raises(InputError, match=f"stages={stages}"):
+        build_encoder("resnet10", in_channels=3, stages=stages)
 
 
 @pytest.mark.parametrize("name", ["resnet10", "resnet50"])

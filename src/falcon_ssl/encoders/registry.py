@@ -19,13 +19,15 @@ _RESNET10 = partial(ResNet, block="basic", depths=(1, 1, 1, 1), stem="imagenet")
 _RESNET18 = partial(ResNet, block="basic", depths=(2, 2, 2, 2), stem="imagenet")
 _RESNET50 = partial(ResNet, block="bottleneck", depths=(3, 4, 6, 3), stem="imagenet")
 
+_RESNET_OPTIONS = frozenset({"width", "stem", "stages"})
+
 # name -> what builds it, and the options it takes
 _ENCODERS: dict[str, tuple[Callable[..., nn.Module], frozenset[str]]] = {
     "digits_cnn": (DigitsCNN, frozenset({"width"})),
     "resnet8": (ResNet8, frozenset({"width"})),
-    "resnet10": (_RESNET10, frozenset({"width", "stem"})),
-    "resnet18": (_RESNET18, frozenset({"width", "stem"})),
-    "resnet50": (_RESNET50, frozenset({"width", "stem"})),
+    "resnet10": (_RESNET10, _RESNET_OPTIONS),
+    "resnet18": (_RESNET18, _RESNET_OPTIONS),
+    "resnet50": (_RESNET50, _RESNET_OPTIONS),
 }
 _TIMM_OPTIONS = frozenset({"patch_size", "drop_path"})
 
@@ -42,6 +44,7 @@ def build_encoder(
     image_size: int | None = None,
     width: int | None = None,
     stem: str | None = None,
+    stages: int | None = None,
     patch_size: int | None = None,
     drop_path: float | None = None,
 ) -> nn.Module:
@@ -52,7 +55,8 @@ def build_encoder(
         in_channels: Channels of the images.
         image_size: Side of the images; only models with position embeddings are built for one.
         width: Channels of the first stage.
-        stem: "cifar", "half" or "imagenet" (the default), for the last three.
+        stem: "cifar", "half" or "imagenet" (the default), for resnet10, resnet18 and resnet50.
+        stages: How many of their four stages to build; each that is left out halves D.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
 
@@ -67,7 +71,13 @@ def build_encoder(
         >>> representation_width(encoder, (3, 32, 32))
         128
     """
-    options = {"width": width, "stem": stem, "patch_size": patch_size, "drop_path": drop_path}
+    options = {
+        "width": width,
+        "stem": stem,
+        "stages": stages,
+        "patch_size": patch_size,
+        "drop_path": drop_path,
+    }
     given = {option: value for option, value in options.items() if value is not None}
     if name.startswith(_TIMM):
         _check_options(name, given, _TIMM_OPTIONS)

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from falcon_ssl.batchnorm import GlobalBatchNorm
-from falcon_ssl.checks import check_choice
+from falcon_ssl.checks import InputError, check_choice
 
 Stem = Literal["cifar", "half", "imagenet"]
 
 
 class ResNet(nn.Module):
-    """Four stages of residual blocks, each half the resolution and twice the channels of the last.
+    """Stages of residual blocks, each half the resolution and twice the channels of the last.
 
     Args:
         in_channels: Channels of the images.
@@ -25,13 +25,14 @@ class ResNet(nn.Module):
             channels). Blocks begin as their shortcuts: the last norm of a branch has weight 0
             (Goyal et al. 2017), which gave kNN .354 and not .327 after one epoch of CIFAR-10.
         depths: Blocks of each stage.
+        stages: How many of the stages to build; None for all. Each that is left out halves D.
         stem: "cifar" keeps the resolution (one 3x3 convolution); "half" halves it (the same with
             stride 2: a quarter of the cost, for processors); "imagenet" divides it by four (a 7x7
             convolution of stride 2, then max pooling).
         width: Channels of the first stage; D = 8 width, or 32 width with bottlenecks.
 
     Raises:
-        InputError: An unknown block or stem.
+        InputError: An unknown block or stem, or a number of stages that there is not.
     """
 
     def __init__(
@@ -39,13 +40,22 @@ class ResNet(nn.Module):
         in_channels: int,
         *,
         block: Literal["basic", "bottleneck"],
-        depths: tuple[int, int, int, int],
+        depths: tuple[int, ...],
         stem: Stem,
         width: int = 64,
+        stages: int | None = None,
     ) -> None:
         super().__init__()
         check_choice("block", block, ("basic", "bottleneck"))
         check_choice("stem", stem, ("cifar", "half", "imagenet"))
+        depths = depths[:stages] if stages and 1 <= stages <= len(depths) else depths
+        if stages not in (None, len(depths)):
+            raise InputError(
+                "the encoder does not have so many stages",
+                received=f"stages={stages}",
+                expected=f"1 to {len(depths)}",
+                fix="leave it out for all",
+            )
         make = _Basic if block == "basic" else _Bottleneck
         if stem != "imagenet":
             stride = 2 if stem == "half" else 1
@@ -64,7 +74,9 @@ class ResNet(nn.Module):
             blocks += [make(later, inner, stride=1) for _ in range(depths[index] - 1)]
             return nn.Sequential(*blocks)
 
-        self.layer1, self.layer2, self.layer3, self.layer4 = map(stage, range(4))
+        self.num_stages = len(depths)
+        for index in range(self.num_stages):
+            self.add_module(f"layer{index + 1}", stage(index))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -76,7 +88,8 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> z_ND."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for index in range(self.num_stages):
+            x = self.get_submodule(f"layer{index + 1}")(x)
         z_ND: Tensor = x.mean(dim=(2, 3))
         return z_ND
 

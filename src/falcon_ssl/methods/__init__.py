@@ -60,6 +60,7 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
         image_size=image_shape[1],
         width=config.encoder.width,
         stem=config.encoder.stem,
+        stages=config.encoder.stages,
         patch_size=config.encoder.patch_size,
         drop_path=config.encoder.drop_path,
     )
