@@ -355,3 +355,25 @@ def test_every_recipe_is_valid(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert command is not None
     words = command[1].replace("SEED", "0").split()
     cli_parser.build_parser().parse_args(cli_parser.with_config(words))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["pretrain", "--epochs", "1", "--config", "digits-dino", "--out", "x"],
+        ["pretrain", "--config=digits-dino", "--epochs", "1", "--out", "x"],
+        ["pretrain", "--out", "x", "--epochs=1", "--config=digits-dino"],
+        ["sweep", "--epochs", "1", "--out", "x", "--config", "digits-dino"],
+    ],
+)
+def test_options_win_over_the_recipe_wherever_they_stand(argv: list[str]) -> None:
+    """`--epochs 1 --config digits-dino` once ran the recipe's 30 epochs."""
+    options = cli_parser.build_parser().parse_args(cli_parser.with_config(argv))[argv[0]]
+    assert options.epochs == 1
+    assert options.method == "dino"
+
+
+def test_of_two_recipes_the_later_one_wins() -> None:
+    argv = ["pretrain", "--out", "x", "--config", "digits-dino", "--config", "digits-vicreg"]
+    options = cli_parser.build_parser().parse_args(cli_parser.with_config(argv)).pretrain
+    assert options.method == "vicreg"

@@ -219,17 +219,25 @@ def recipe_path(name: str) -> str:
 def with_config(arguments: list[str]) -> list[str]:
     """Let --config name a recipe, and let --resume start from the options of the run.
 
+    Both come before all other options: the parser lets what comes later win, and a recipe never wins over an option
+    that was typed, wherever it stands.
+
     Raises:
         InputError: No such file or recipe.
     """
-    done = list(arguments)
-    if not done or done[0] not in CONFIGURED:
-        return done
-    for i, argument in enumerate(done):
-        if argument == "--config" and i + 1 < len(done):
-            done[i + 1] = recipe_path(done[i + 1])
-        elif argument.startswith("--config="):
-            done[i] = "--config=" + recipe_path(argument.removeprefix("--config="))
+    if not arguments or arguments[0] not in CONFIGURED:
+        return list(arguments)
+    configs: list[str] = []
+    others: list[str] = []
+    words = iter(arguments[1:])
+    for word in words:
+        if word == "--config" and (name := next(words, None)) is not None:
+            configs += [word, recipe_path(name)]
+        elif word.startswith("--config="):
+            configs.append("--config=" + recipe_path(word.removeprefix("--config=")))
+        else:
+            others.append(word)
+    done = [arguments[0], *configs, *others]
     if done[0] == "pretrain" and "--resume" in done:
         given = [b for a, b in pairwise(done) if a == "--out"]
         given += [a.removeprefix("--out=") for a in done if a.startswith("--out=")]
