@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,7 +220,7 @@ def test_finished_cells_are_kept_and_other_options_refused(
         reproduce(tiny, out=tmp_path / "out")
     (tmp_path / "other").mkdir()
     os.rename(tmp_path / "out" / "digits", tmp_path / "other" / "digits")
-    monkeypatch.setattr(module, "run_all", lambda work, places, logs: iter(()))
+    monkeypatch.setattr(module, "run_all", lambda work, places, logs: (run for _, run in ()))
     with pytest.raises(FailedRunsError, match="falcon"):
         reproduce(tiny, out=tmp_path / "other", choice=Choice(rows=["falcon"], epochs=2))
     record = json.loads((tmp_path / "other" / "table.json").read_text())
@@ -290,3 +292,61 @@ def test_an_interrupt_ends_the_processes(
         list(run_all(work, [{}, {}], logs=tmp_path / "logs"))
     assert len(started) == 2
     assert all(process.poll() is not None for process in started)
+
+
+def children_of(pid: int) -> set[int]:
+    """Processes that it started; empty where it is gone."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return set(map(int, path.read_text().split())) if path.is_file() else set()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended: one that nobody has waited for still has a number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_cells_end_with_the_command(number: signal.Signals, tiny: Path, tmp_path: Path) -> None:
+    """Stopped by a batch system, or killed: no cell trains on without anybody."""
+    out, run = tmp_path / "out", tmp_path / "out" / "digits" / "vicreg-seed0"
+    options = ["--out", str(out), "--rows", "vicreg", "--epochs", "100000"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "falcon_ssl", "reproduce", str(tiny), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    cell: set[int] = set()
+    try:
+        wait_until((run / "metrics.jsonl").is_file, 120)
+        cell = children_of(command.pid)
+        assert cell
+        command.send_signal(number)
+        said = command.communicate(timeout=60)[1]
+        if number == signal.SIGTERM:
+            assert command.returncode == 130
+            assert "reproduce, sweep and tune with the same command" in said
+            assert not any(map(is_running, cell)), "waited for"
+        wait_until(lambda: not any(map(is_running, cell)), 30)
+    finally:
+        command.kill()
+        for pid in filter(is_running, cell):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_the_handler_of_sigterm_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), cells.interrupted_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

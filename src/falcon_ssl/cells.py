@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +95,7 @@ def run_all(
     environments: Sequence[Mapping[str, str]],
     *,
     logs: Path | None,
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """Run cells in processes of their own, as many at a time as there are environments.
 
     Args:
@@ -103,6 +105,8 @@ def run_all(
 
     Yields:
         The folder of every cell when its process has ended, well or not (see `standing`).
+
+    When the iteration is left early, by an exception or by closing it, all processes are terminated and waited for.
     """
     places = [Place(environment) for environment in environments]
     waiting = list(work)
@@ -111,6 +115,7 @@ def run_all(
             for place in places:
                 if place.process and place.process.poll() is not None:
                     assert place.run is not None
+                    _let_go(place.process)
                     _note_sudden_end(place.run, place.process.returncode)
                     place.process = None
                     yield place.run
@@ -119,9 +124,33 @@ def run_all(
                     place.process = _start(config, place.run, place.environment, logs)
             sleep(_POLL)
     finally:
-        for process in [place.process for place in places if place.process]:
+        left = [place.process for place in places if place.process]
+        for process in left:
             process.terminate()
+        for process in left:
             process.wait()
+            _let_go(process)
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM (kill, a batch system at its time limit) as Ctrl-C: KeyboardInterrupt, so that cells end with us.
+
+    Without it the process would be gone before any ``finally``, and its cells would train on. Python handles signals in
+    the main thread alone: in another one nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _start(
@@ -138,9 +167,17 @@ def _start(
             text=True,
         )
     assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin as told:  # it may be gone already
-        told.write(json.dumps({"run": str(run), "config": to_mapping(config)}))
-    return process
+    with suppress(BrokenPipeError):  # it may be gone already
+        process.stdin.write(json.dumps({"run": str(run), "config": to_mapping(config)}) + "\n")
+        process.stdin.flush()
+    return process  # its input stays open: see _end_with_parent
+
+
+def _let_go(process: subprocess.Popen[str]) -> None:
+    """Close the input of a process that has ended."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):  # what it did not read is still waiting to be written
+        process.stdin.close()
 
 
 @contextmanager
@@ -167,11 +204,24 @@ def _step(run: Path) -> int:
     return int(read_state(path)["step"]) if (path / "state.json").is_file() else 0
 
 
+def _end_with_parent() -> None:
+    """End this process as soon as its input ends, which is when the parent closes it or is gone, killed even."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Not through sys.stdin, whose lock the thread would still hold when the interpreter shuts down.
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def main() -> int:
     """The process of one cell: reads what to do from its input, leaves a failure in the cell's folder."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("falcon_ssl").setLevel(logging.INFO)
-    told = json.load(sys.stdin)
+    told = json.loads(sys.stdin.readline())
+    _end_with_parent()
     run = Path(told["run"])
     try:
         run_cell(from_mapping(told["config"]), run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 
 from falcon_ssl.calibration import Estimate, estimate
-from falcon_ssl.cells import Standing, run_all, standing
+from falcon_ssl.cells import Standing, interrupted_by_sigterm, run_all, standing
 from falcon_ssl.config import RunConfig, from_mapping
 from falcon_ssl.devices import best_device
 from falcon_ssl.engine import RunFolder
@@ -68,10 +69,11 @@ def reproduce(
         places,
         logs=out / "logs" if len(places) > 1 else None,
     )
-    for number, run in enumerate(ended, start=1):
-        now = standing(run)
-        logger.info("%d/%d %s: %s %s", number, len(waiting), run, now.state, now.failure)
-        page = write_tables(table_record(grid, shown, out), out)
+    with interrupted_by_sigterm(), closing(ended):
+        for number, run in enumerate(ended, start=1):
+            now = standing(run)
+            logger.info("%d/%d %s: %s %s", number, len(waiting), run, now.state, now.failure)
+            page = write_tables(table_record(grid, shown, out), out)
     failed = [cell.name for cell in cells if standing(out / cell.name).state != "done"]
     if failed:
         raise FailedRunsError(
