@@ -97,6 +97,7 @@ def seconds_per_step(
         with torch.autocast(device.type, dtype=half, enabled=precision != "no"):
             out = method(seen)
         out.loss.backward()
+        method.after_backward(step, 1 + steps)
         optimizer.step()
         optimizer.zero_grad()
         method.after_step(step, 1 + steps)

@@ -71,6 +71,7 @@ def state_after_training(name: str, rows: slice, *, parallel: bool) -> dict[str,
         optimizer.zero_grad()
         out = model([view[rows] for view in views])
         out.loss.backward()
+        method.after_backward(step, STEPS)
         optimizer.step()
         method.after_step(step, STEPS)
     return {**method.state_dict(), "loss": out.terms["total"]}

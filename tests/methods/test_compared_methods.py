@@ -31,7 +31,7 @@ from falcon_ssl.engine.records import read_config
 from falcon_ssl.errors import InputError
 from falcon_ssl.evaluation import AlarmMonitor, extract
 from falcon_ssl.evaluation.clustering import kmeans_clusters
-from falcon_ssl.methods import Method, build_method
+from falcon_ssl.methods import DINO, Method, build_method
 from falcon_ssl.monitor import Moment, Observation
 from falcon_ssl.report import build_report
 from falcon_ssl.runs import load_run, untrained
@@ -203,6 +203,34 @@ class Plug:
 
     def load_state_dict(self, state: object) -> None:
         pass
+
+
+class Prototypes(Plug):
+    """A monitor that keeps the prototypes of every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, moment: Moment) -> Observation:
+        assert isinstance(moment.method, DINO)
+        self.seen.append(moment.method.prototypes.weight.detach().clone())
+        return Observation()
+
+
+def test_a_run_leaves_resting_prototypes_where_they_are(tmp_path: Path) -> None:
+    """No step and no decay: the loop takes their gradient away."""
+    watch = Prototypes()
+    config = replace(
+        config_of("dino", prototypes_frozen=0.5),
+        epochs=2,
+        batch_size=512,
+        optim=OptimConfig(lr=0.1),
+    )
+    commands.pretrain(config, out=tmp_path / "run", monitors=[watch])
+    first, second, third, fourth = watch.seen
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)
+    assert not torch.equal(third, fourth)
 
 
 def tensors_of(run: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from falcon_ssl.config_methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
 from falcon_ssl.errors import InputError
 from falcon_ssl.evaluation.codes import nearest_codes
-from falcon_ssl.methods import DINO, GEDI, LeJEPA, Parts, SwAV
+from falcon_ssl.methods import DINO, GEDI, LeJEPA, Method, Parts, SwAV
 
 
 def parts() -> Parts:
@@ -102,12 +102,28 @@ def test_prototypes_rest_at_the_start(name: str) -> None:
         if name == "dino"
         else SwAV.from_config(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.2))
     )
-    start = method.prototypes.weight.detach().clone()
+    # Adam counts steps, and decays, wherever there is a gradient, be it zero.
+    trained = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0.1)
+    weight = method.prototypes.weight
+    start = weight.detach().clone()
     for at in (0, 1):
-        step(method, at, at=at)
-        torch.testing.assert_close(method.prototypes.weight.detach(), start)
-    step(method, 2, at=2)
-    assert not torch.allclose(method.prototypes.weight, start)
+        adam_step(method, optimizer, at)
+        torch.testing.assert_close(weight.detach(), start)
+        assert weight not in optimizer.state
+    adam_step(method, optimizer, 2)
+    assert not torch.allclose(weight, start)
+    assert float(optimizer.state[weight]["step"]) == 1
+
+
+def adam_step(method: Method, optimizer: torch.optim.Optimizer, at: int) -> None:
+    """One step as the training loop takes it."""
+    method.before_step(at, 10)
+    method(views(at)).loss.backward()
+    method.after_backward(at, 10)
+    optimizer.step()
+    optimizer.zero_grad()
+    method.after_step(at, 10)
 
 
 def test_prototypes_of_swav_have_length_one_after_every_step() -> None:

@@ -169,6 +169,7 @@ def pretrain(
                 terms = _finite(
                     out.terms, grad_norm, position.step + 1, scaled=accelerator.scaler is not None
                 )
+                method.after_backward(position.step, num_steps)
                 prepared.step()
                 prepared.zero_grad()
                 method.after_step(position.step, num_steps)

@@ -97,6 +97,9 @@ class Method(nn.Module, ABC):
     def before_step(self, step: int, num_steps: int) -> None:
         """Hook before a batch: whatever depends on the position in the run; steps are counted from 0."""
 
+    def after_backward(self, step: int, num_steps: int) -> None:
+        """Hook before the optimizer moves: a parameter that is to rest loses its gradient."""
+
     def after_step(self, step: int, num_steps: int) -> None:
         """Hook after the optimizer has moved: EMA, prototype norms."""
 

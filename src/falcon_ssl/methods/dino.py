@@ -120,6 +120,10 @@ class DINO(Projected):
         """Prototypes rest at the start of a run."""
         self.prototypes.frozen = step < self.prototypes_frozen * num_steps
 
+    def after_backward(self, step: int, num_steps: int) -> None:
+        """Resting prototypes are neither moved nor decayed."""
+        self.prototypes.rest()
+
     @torch.no_grad()
     def after_step(self, step: int, num_steps: int) -> None:
         """teacher = m teacher + (1 - m) student, m from its start to 1 along a cosine."""

@@ -53,7 +53,7 @@ class Prototypes(nn.Module):
         width: F.
 
     Attributes:
-        frozen: While true, the prototypes get a gradient of zero.
+        frozen: While true, the prototypes get a gradient of zero, which `rest` takes away.
     """
 
     def __init__(self, num_prototypes: int, width: int) -> None:
@@ -67,6 +67,11 @@ class Prototypes(nn.Module):
         if self.frozen:  # zero, not none: DDP waits for a gradient of every parameter
             unit_CF = unit_CF.detach() + 0 * unit_CF
         return linear(u_NF, unit_CF.to(u_NF.dtype))
+
+    def rest(self) -> None:
+        """While frozen, leave nothing to the optimizer: with a gradient of zero it counts steps and decays weights."""
+        if self.frozen:
+            self.weight.grad = None
 
     @torch.no_grad()
     def normalise(self) -> None:

@@ -102,6 +102,10 @@ class SwAV(Projected):
         """Prototypes rest at the start of a run."""
         self.prototypes.frozen = step < self.prototypes_frozen * num_steps
 
+    def after_backward(self, step: int, num_steps: int) -> None:
+        """Resting prototypes are neither moved nor decayed."""
+        self.prototypes.rest()
+
     def after_step(self, step: int, num_steps: int) -> None:
         """Prototypes have length 1 after every step."""
         self.prototypes.normalise()
