@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl.config_methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
+from falcon_ssl.encoders import build_encoder
 from falcon_ssl.errors import InputError
 from falcon_ssl.evaluation.codes import nearest_codes
 from falcon_ssl.methods import DINO, GEDI, LeJEPA, Method, Parts, SwAV
@@ -58,6 +59,23 @@ def test_the_teacher_starts_as_the_student_and_is_not_trained() -> None:
         assert torch.equal(parameter, dict(method.named_parameters())[name])
         assert not parameter.requires_grad
     assert method.evaluated_encoder is method.teacher["encoder"]
+
+
+def test_the_teacher_leaves_nothing_to_chance() -> None:
+    """The student drops paths and units at random; its teacher, as the authors', is built without."""
+    encoder = build_encoder(
+        "timm:vit_tiny_patch16_224", in_channels=1, image_size=16, patch_size=8, drop_path=0.5
+    )
+    encoder = nn.Sequential(encoder, nn.Dropout(0.3))
+    method = DINO.from_config(Parts(encoder, 192, (1, 16, 16)), DINOConfig(32, 16, 20))
+    images = torch.randn(8, 1, 16, 16)
+    student, teacher = method.encoder, method.teacher["encoder"]
+    assert student.training
+    assert teacher.training
+    assert torch.equal(teacher(images), teacher(images))
+    torch.testing.assert_close(teacher(images), student.eval()(images))
+    student.train()
+    assert not torch.equal(student(images), student(images))
 
 
 def test_the_teacher_is_judged_not_the_student() -> None:

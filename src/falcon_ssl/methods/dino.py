@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from falcon_ssl.config_methods import DINOConfig
 from falcon_ssl.dictionary_prototypes import PrototypeDictionary
@@ -20,7 +21,8 @@ NUM_LARGE = 2  # views that the teacher sees
 class DINO(Projected):
     """Caron et al., 2021 (arXiv 2104.14294); takes small views after the two large ones.
 
-    The teacher is what is judged and exported, as in the paper.
+    The teacher is what is judged and exported, as in the paper. As with its authors it drops nothing: it is the student
+    without dropout and stochastic depth.
 
     Args:
         encoder: Images [N, C, H, W] to z_ND.
@@ -57,7 +59,7 @@ class DINO(Projected):
         self.prototypes = prototypes
         self.teacher = nn.ModuleDict(
             {
-                name: copy.deepcopy(module).requires_grad_(False)
+                name: _without_chance(copy.deepcopy(module)).requires_grad_(False)
                 for name, module in self._student().items()
             }
         )
@@ -140,3 +142,15 @@ class DINO(Projected):
 
     def _student(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "head": self.head, "prototypes": self.prototypes}
+
+
+def _without_chance(module: nn.Module) -> nn.Module:
+    """Dropout and stochastic depth switched off, in training mode too; batch statistics stay those of the batch."""
+    for child in module.modules():
+        if isinstance(child, _DropoutNd):
+            child.p = 0.0
+        if isinstance(child, nn.MultiheadAttention):
+            child.dropout = 0.0
+        if isinstance(getattr(child, "drop_prob", None), (int, float)):  # timm's DropPath
+            child.drop_prob = 0.0  # type: ignore[assignment]
+    return module
