@@ -1,5 +1,6 @@
 """Sources: what is read, how it is labelled, and what is refused."""
 
+import io
 import logging
 import re
 from dataclasses import replace
@@ -106,8 +107,70 @@ class TestFolder:
     def test_missing_and_empty_folders_are_refused(self, tmp_path):
         with pytest.raises(InputError, match="no such image folder"):
             load_splits(f"folder:{tmp_path / 'nowhere'}")
-        with pytest.raises(InputError, match="is empty"):
+        with pytest.raises(InputError, match=r"has no images: received no files.*\.jpeg"):
             load_splits(f"folder:{tmp_path}")
+        for name in ("a.heic", "b.txt", "c/d.txt", ".e.png"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        with pytest.raises(InputError, match=r"received 3 files of other kinds: \.txt, \.heic,"):
+            load_splits(f"folder:{tmp_path}")
+
+    def test_a_class_called_train_is_no_split(self, write_folder, caplog):
+        root = write_folder({"train/1.png": 1, "cat/2.png": 2, "dog/3.png": 3})
+        with caplog.at_level("INFO"):
+            splits = load_splits(f"folder:{root}", folder_labels=True)
+        assert splits.test is None
+        assert splits.train.class_names == ["cat", "dog", "train"]
+        assert "train is read like cat, dog beside it" in caplog.text
+
+    @pytest.mark.parametrize("beside", ["notes/1.txt", ".cache/1.png", "test/.2.png"])
+    def test_folders_without_images_do_not_matter(self, write_folder, beside):
+        root = write_folder({"train/1.png": 1, "val/2.png": 2, beside: 3})
+        splits = load_splits(f"folder:{root}")
+        assert (len(splits.train), len(splits.test)) == (1, 1)
+
+    def test_images_that_are_in_no_part_are_told(self, write_folder, caplog):
+        root = write_folder({"train/1.png": 1, "test/2.png": 2, "unlabelled/3.png": 3})
+        splits = load_splits(f"folder:{root}")
+        assert (len(splits.train), len(splits.test)) == (1, 1), "the test part is never trained on"
+        assert "left out, for there is a folder train: unlabelled" in caplog.text
+
+    def test_an_empty_train_folder_is_refused(self, write_folder):
+        root = write_folder({"val/2.png": 2})
+        (root / "train").mkdir()
+        with pytest.raises(InputError, match="train has no images"):
+            load_splits(f"folder:{root}")
+
+    def test_dot_files_are_no_images(self, write_folder):
+        root = write_folder({"a/1.png": 1, "a/._1.png": b"macOS", ".thumbnails/1.png": 2})
+        assert len(load_splits(f"folder:{root}", max_unreadable=0).train) == 1
+
+    def test_links_are_followed_once(self, write_folder, tmp_path):
+        root = write_folder({"a/1.png": 1, "b/2.png": 2})
+        (root / "a" / "again").symlink_to(root)
+        (root / "a" / "itself").symlink_to(root / "a")
+        elsewhere = tmp_path / "elsewhere"
+        (root / "b").rename(elsewhere)
+        (root / "b").symlink_to(elsewhere)
+        (root / "a_first").symlink_to(elsewhere)
+        (root / "z").mkdir()
+        (root / "z" / "3.png").write_bytes((root / "a" / "1.png").read_bytes())
+        (root / "a_last").symlink_to(root / "z")
+        splits = load_splits(f"folder:{root}", folder_labels=True)
+        assert splits.train.class_names == ["a", "a_first", "z"]
+        assert splits.train.labels.tolist() == [0, 1, 2]
+
+    def test_avif_is_read_where_pillow_reads_it(self, write_folder, png, monkeypatch):
+        from PIL import features
+
+        if not features.check("avif"):
+            pytest.skip("this Pillow does not read AVIF")
+        picture = io.BytesIO()
+        Image.open(io.BytesIO(png(1))).save(picture, "AVIF")
+        root = write_folder({"1.avif": picture.getvalue(), "2.png": 2})
+        assert len(load_splits(f"folder:{root}").train) == 2
+        monkeypatch.setattr(features, "check", lambda name: False)
+        assert len(load_splits(f"folder:{root}").train) == 1
 
     def test_several_sizes_need_image_size(self, write_folder, png):
         root = write_folder({"1.png": 1, "2.png": png(2, size=(20, 30))})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,13 +27,13 @@ class FolderRecords:
     """All image files below a folder, in the order of their paths.
 
     Args:
-        root: The folder; links are followed.
+        root: The folder; links are followed, but no folder is read twice. Names that begin with a dot are left out.
 
     Attributes:
         root: The folder.
 
     Raises:
-        InputError: There is no such folder.
+        InputError: There is no such folder, or no image in it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -44,10 +45,20 @@ class FolderRecords:
                 fix="check the path after folder:",
             )
         self.root = root
-        paths = sorted(_files(root))
-        self._paths = [path for path in paths if path.suffix.lower() in SUFFIXES]
-        if len(self._paths) < len(paths):
-            logger.info("%s: files that are no images: %d", root, len(paths) - len(self._paths))
+        paths, suffixes = sorted(_files(root)), known_suffixes()
+        self._paths = [path for path in paths if path.suffix.lower() in suffixes]
+        others = len(paths) - len(self._paths)
+        if not self._paths:
+            kinds = Counter(path.suffix for path in paths)
+            named = ", ".join(suffix or "no ending" for suffix, _ in kinds.most_common(5))
+            raise InputError(
+                f"{root} has no images",
+                received=f"{others} files of other kinds: {named}" if others else "no files",
+                expected=f"files {', '.join(sorted(suffixes))} at any depth",
+                fix="check the path after folder:",
+            )
+        if others:
+            logger.info("%s: files that are no images: %d", root, others)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -87,16 +98,15 @@ def folder_splits(root: Path, *, labelled: bool, options: ReadOptions) -> Splits
 
     Args:
         root: Holds images at any depth. With a folder ``train`` in it, that one is the training
-            part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part.
+            part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part; but
+            ``train`` is a class like others when it lies beside other folders of images alone.
         labelled: Whether the folders directly below a part name classes.
         options: How to read the images.
 
     Raises:
         InputError: No such folder, no images in it, or images without class folder.
     """
-    train_root = root / "train" if (root / "train").is_dir() else root
-    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    test_root = tests[0] if tests and train_root != root else None
+    train_root, test_root = _part_roots(root)
     parts = [FolderRecords(part) for part in (train_root, test_root) if part is not None]
     classes = [records.classes() if labelled else None for records in parts]
     names = None if classes[0] is None else sorted(set(classes[0]))
@@ -148,7 +158,53 @@ def labels_of(classes: list[str], names: list[str]) -> Tensor:
     return torch.tensor([number[name] for name in classes], dtype=torch.int64)
 
 
+def known_suffixes() -> frozenset[str]:
+    """Endings of the image files that this Pillow reads."""
+    from PIL import features
+
+    return SUFFIXES | {".avif"} if features.check("avif") else SUFFIXES
+
+
+def _part_roots(root: Path) -> tuple[Path, Path | None]:
+    """Folders of the training and test part: the root alone when its folder ``train`` is no part."""
+    train = root / "train"
+    if not train.is_dir():
+        return root, None
+    folders = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    beside = [name for name in folders if name != "train" and _holds_images(root / name)]
+    tests = [name for name in TEST_FOLDERS if name in beside]
+    others = ", ".join(name for name in beside if name not in TEST_FOLDERS)
+    if others and not tests:
+        logger.info("%s: train is read like %s beside it", root, others)
+        return root, None
+    if others:
+        logger.warning("%s: left out, for there is a folder train: %s", root, others)
+    return train, root / tests[0] if tests else None
+
+
+def _holds_images(folder: Path) -> bool:
+    suffixes = known_suffixes()
+    return not _hidden(folder.name) and any(
+        path.suffix.lower() in suffixes for path in _files(folder)
+    )
+
+
 def _files(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root, followlinks=True):
+    """Files below a folder, relative to it; no folder is read twice, however many links lead to it."""
+    seen = {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        links_last = sorted((os.path.islink(Path(folder) / name), name) for name in folders)
+        folders.clear()
+        for _, name in links_last:
+            real = os.path.realpath(Path(folder) / name)
+            if not _hidden(name) and real not in seen:
+                seen.add(real)
+                folders.append(name)
         for name in names:
-            yield (Path(folder) / name).relative_to(root)
+            if not _hidden(name):
+                yield (Path(folder) / name).relative_to(root)
+
+
+def _hidden(name: str) -> bool:
+    """Whether a name is for programs alone: macOS writes ._1.jpg beside 1.jpg."""
+    return name.startswith(".")
