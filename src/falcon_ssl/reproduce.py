@@ -17,6 +17,7 @@ from falcon_ssl.cells import Standing, interrupted_by_sigterm, run_all, standing
 from falcon_ssl.config import RunConfig, from_mapping
 from falcon_ssl.devices import best_device
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.engine.lock import Lock
 from falcon_ssl.engine.records import CONFIG, environment, read_config
 from falcon_ssl.errors import FailedRunsError, InputError
 from falcon_ssl.grid import EVERYTHING, Cell, Choice, Grid, make_cells, read_grid
@@ -52,7 +53,8 @@ def reproduce(
         ``table.md``.
 
     Raises:
-        InputError: As `falcon_ssl.grid.make_cells`, or ``out`` holds runs with other options.
+        InputError: As `falcon_ssl.grid.make_cells`; ``out`` holds runs with other options, or another process is at
+            work there.
         FailedRunsError: Some cells failed; all others are done and in the table.
     """
     out = Path(out)
@@ -61,19 +63,21 @@ def reproduce(
     places = _places(processes, choice.device)
     check_cells(grid, cells, out)
     shown = make_cells(grid, replace(choice, rows=None, datasets=None))
-    waiting = [cell for cell in cells if standing(out / cell.name).state != "done"]
-    logger.info("%s: %d of %d cells to do", grid.name, len(waiting), len(cells))
-    page = write_tables(table_record(grid, shown, out), out)
-    ended = run_all(
-        [(cell.config, out / cell.name) for cell in waiting],
-        places,
-        logs=out / "logs" if len(places) > 1 else None,
-    )
-    with interrupted_by_sigterm(), closing(ended):
-        for number, run in enumerate(ended, start=1):
-            now = standing(run)
-            logger.info("%d/%d %s: %s %s", number, len(waiting), run, now.state, now.failure)
-            page = write_tables(table_record(grid, shown, out), out)
+    out.mkdir(parents=True, exist_ok=True)
+    with Lock(out), interrupted_by_sigterm():
+        waiting = [cell for cell in cells if standing(out / cell.name).state != "done"]
+        logger.info("%s: %d of %d cells to do", grid.name, len(waiting), len(cells))
+        page = write_tables(table_record(grid, shown, out), out)
+        ended = run_all(
+            [(cell.config, out / cell.name) for cell in waiting],
+            places,
+            logs=out / "logs" if len(places) > 1 else None,
+        )
+        with closing(ended):
+            for number, run in enumerate(ended, start=1):
+                now = standing(run)
+                logger.info("%d/%d %s: %s %s", number, len(waiting), run, now.state, now.failure)
+                page = write_tables(table_record(grid, shown, out), out)
     failed = [cell.name for cell in cells if standing(out / cell.name).state != "done"]
     if failed:
         raise FailedRunsError(

@@ -16,6 +16,7 @@ import yaml
 
 from falcon_ssl._version import __version__
 from falcon_ssl.config import RunConfig, to_mapping
+from falcon_ssl.engine.lock import LOCK, Lock, check_unlocked
 from falcon_ssl.errors import InputError
 
 # What a run folder may hold; `--overwrite` deletes a folder only when it looks like one.
@@ -25,22 +26,28 @@ CONFIG, METRICS, CHECKPOINT, SKIPPED = "config.yaml", "metrics.jsonl", "checkpoi
 class RunFolder:
     """One run's folder: configuration, metrics, checkpoint, evaluation, report.
 
+    Who starts a run in it (`create`) or goes on with one (`drop_metrics_after`) is the only process to do so until this
+    object or the process ends; reading is free.
+
     Args:
         path: The folder; need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._lock: Lock | None = None
 
     def check_free(self, *, overwrite: bool) -> None:
         """Refuse to write where something lies, before any work is done.
 
         Raises:
-            InputError: The folder exists and ``overwrite`` is False, or is not a run folder and so never deleted.
+            InputError: The folder exists and ``overwrite`` is False, or is not a run folder and so never deleted; or
+                another process writes to it.
         """
         if not self.path.exists():
             return
-        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= {SKIPPED}:
+        check_unlocked(self.path)
+        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= {SKIPPED, LOCK}:
             return
         if not overwrite:
             raise InputError(
@@ -69,6 +76,7 @@ class RunFolder:
         if (self.path / CONFIG).is_file():
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(self.path)
         if text is not None:
             write_text(skipped, text)
         write_text(self.path / CONFIG, yaml.safe_dump(to_mapping(config), sort_keys=False))
@@ -110,7 +118,12 @@ class RunFolder:
         return sorted({line["alarm"]["name"] for line in self.metrics() if "alarm" in line})
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget lines of steps that a resumed run will take again."""
+        """Forget lines of steps that a resumed run will take again, and lock the folder for it.
+
+        Raises:
+            InputError: Another process writes to the folder.
+        """
+        self._lock = self._lock or Lock(self.path)
         path = self.path / METRICS
         if not path.is_file():
             return
