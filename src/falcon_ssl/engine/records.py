@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,7 @@ class RunFolder:
             shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path)
+        _own_commit()  # of the start: while it runs, somebody may commit
         if text is not None:
             write_text(skipped, text)
         write_text(self.path / CONFIG, yaml.safe_dump(to_mapping(config), sort_keys=False))
@@ -124,6 +127,7 @@ class RunFolder:
             InputError: Another process writes to the folder.
         """
         self._lock = self._lock or Lock(self.path)
+        _own_commit()
         path = self.path / METRICS
         if not path.is_file():
             return
@@ -187,11 +191,60 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "falcon_ssl": __version__,
+        **_own_commit(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "platform": platform.platform(),
         "device": f"{name} ({torch.get_num_threads()} threads)" if device.type == "cpu" else name,
     }
+
+
+@cache
+def _own_commit() -> Mapping[str, Any]:
+    """`find_commit` of this package, asked once: git takes some hundredths of a second."""
+    return find_commit(Path(__file__).parents[1])
+
+
+def find_commit(package: Path) -> dict[str, Any]:
+    """The commit that a package runs from, where it lies in ``src`` of a git checkout; no path of the machine.
+
+    Returns:
+        commit: Its hash, or None without a checkout, without git, or when git does not answer.
+        uncommitted_changes: Whether ``src`` differs from it, by files that git does not know too.
+    """
+    found: dict[str, Any] = {"commit": None, "uncommitted_changes": None}
+    root = package.parents[1]
+    if not (
+        root / ".git"
+    ).exists():  # as of an installed package, though somebody's repository may be further up
+        return found
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "status",
+        "--porcelain=v2",
+        "--branch",
+        "--untracked-files=all",
+    ]
+    try:
+        said = subprocess.run(
+            [*command, "--", "src"],
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # somebody may be committing
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return found
+    words = [line.split() for line in said]
+    commits = [word[2] for word in words if word[:2] == ["#", "branch.oid"]]
+    if commits and commits[0] != "(initial)":
+        found["commit"] = commits[0]
+        found["uncommitted_changes"] = any(not line.startswith("#") for line in said)
+    return found
 
 
 def _cpu_name() -> str:
