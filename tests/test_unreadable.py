@@ -13,7 +13,8 @@ from PIL import Image
 
 from falcon_ssl import commands
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping
-from falcon_ssl.data import TensorSource, load_splits
+from falcon_ssl.data import TensorSource, load_splits, reading
+from falcon_ssl.data.folder import FolderRecords
 from falcon_ssl.runs import resolve, untrained
 from falcon_ssl.views import build_views
 
@@ -126,6 +127,27 @@ def test_a_resumed_run_goes_on_with_its_list(photos: Path, tmp_path: Path) -> No
     assert json.loads((run / "data.json").read_text())["num_skipped"] == 3
     commands.pretrain(config, out=run, overwrite=True)
     assert "earlier.png" not in listing.read_text()
+
+
+def test_a_contact_sheet_decodes_what_it_shows(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    one = FolderRecords.read
+    monkeypatch.setattr(
+        FolderRecords, "read", lambda self, i: (read.append(self.place(i)), one(self, i))[1]
+    )
+    monkeypatch.setattr(reading, "_LOOKS", 1)
+    config = configuration(photos, in_memory=True)
+    commands.views_sheet(config, out=tmp_path / "few.png", num_images=3)
+    assert len(read) < 10
+    commands.views_sheet(config, out=tmp_path / "all.png", num_images=28)
+    heights = []
+    for name in ("few.png", "all.png"):
+        with Image.open(tmp_path / name) as sheet:
+            heights.append(sheet.height)
+    assert heights[1] == heights[0] + 25 * 100
+    assert {str(photos / name) for name in BROKEN} & set(read), "left out, another one instead"
 
 
 def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:

@@ -21,7 +21,7 @@ from accelerate.state import AcceleratorState
 from falcon_ssl import distributed, engine
 from falcon_ssl.checks import InputError, check_at_least
 from falcon_ssl.config import ReadingConfig, RunConfig, from_mapping, to_mapping
-from falcon_ssl.data import Splits, build_loader, data_rows
+from falcon_ssl.data import Splits, build_loader, data_rows, read_images
 from falcon_ssl.devices import best_device, named_device
 from falcon_ssl.diagnosing import diagnose
 from falcon_ssl.dictionary_complete import CompleteDictionary
@@ -259,11 +259,16 @@ def views_sheet(
     """
     check_at_least("num_images", num_images, 1, fix="draw at least one")
     out = _new_file(out, suffixes=(".png", ".jpg", ".webp"), overwrite=overwrite)
-    splits = open_data(config)
-    config = resolve(config, splits.train)
-    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(config.seed))
-    images = splits.train.images(order[:num_images])
-    contact_sheet(images, make_views(config), seed=config.seed).save(out)
+    # A few images are shown: the others need not be decoded.
+    source = open_data(replace(config, reading=replace(config.reading, in_memory=False))).train
+    config = resolve(config, source)
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
+    images = torch.empty(0, *source.image_shape, dtype=torch.uint8)
+    for indices in torch.split(order, num_images):  # more than once where some cannot be read
+        images = torch.cat([images, read_images(source, indices)[1]])
+        if len(images) >= num_images:
+            break
+    contact_sheet(images[:num_images], make_views(config), seed=config.seed).save(out)
     return out
 
 

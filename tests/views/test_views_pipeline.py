@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,6 +174,19 @@ def test_device_and_cpu_draw_the_same_views():
         strict=True,
     ):
         torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 40), (40, 10), (300, 100), (1, 200)])
+def test_contact_sheet_keeps_proportions(height, width):
+    black = torch.zeros(1, 3, height, width, dtype=torch.uint8)
+    sheet = np.asarray(contact_sheet(black, build_views("cifar", size=8), cell=64))
+    first = sheet[20:84, 4:68]  # below the caption, beside the margin
+    rows, columns = np.nonzero((first == 0).all(-1))
+    shown = (np.ptp(rows) + 1, np.ptp(columns) + 1)
+    longest = max(height, width)
+    assert shown == (max(1, round(64 * height / longest)), max(1, round(64 * width / longest)))
+    assert abs(rows.min() - (63 - rows.max())) <= 1, "in the middle of its cell"
+    assert abs(columns.min() - (63 - columns.max())) <= 1
 
 
 def test_contact_sheet_shows_images_beside_views():

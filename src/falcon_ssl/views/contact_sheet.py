@@ -23,7 +23,7 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
         images: uint8 [N, C, H, W], C = 1 or 3.
         views: What to draw.
         seed: Seed of the views.
-        cell: Side of a picture on the sheet, in pixels; small images are enlarged without
+        cell: Longer side of a picture on the sheet, in pixels; small images are enlarged without
             smoothing, so that every pixel can be seen.
 
     Returns:
@@ -51,10 +51,21 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
         draw.text((left, _MARGIN // 2), caption, fill="black")
         for row, picture in enumerate(pictures.cpu()):
             image = pil.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-            smooth = pil.Resampling.NEAREST if image.width <= cell else pil.Resampling.BILINEAR
-            place = (left, _CAPTION + _MARGIN + row * pitch)
-            sheet.paste(image.resize((cell, cell), smooth), place)
+            shown = _fitted(image, cell)
+            top = _CAPTION + _MARGIN + row * pitch
+            middle = (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2)
+            sheet.paste(shown, middle)
     return sheet
+
+
+def _fitted(image: Image, cell: int) -> Image:
+    """An image whose longer side fills a cell."""
+    from PIL import Image as pil
+
+    longest = max(image.size)
+    smooth = pil.Resampling.NEAREST if longest <= cell else pil.Resampling.BILINEAR
+    width, height = (max(1, round(cell * side / longest)) for side in image.size)
+    return image.resize((width, height), smooth)
 
 
 def _as_pixels(view: Tensor, normalisation: Normalisation) -> Tensor:
