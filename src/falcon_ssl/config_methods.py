@@ -249,11 +249,13 @@ class GEDIConfig:
         beta: Weight of the invariance.
         generative: Add the energy term, with samples drawn from the model.
         energy_weight: Weight of the energy term.
+        energy_temperature: T of the energy, which JEM has at 1.
+        data_noise: Standard deviation of the noise on the images of the energy term, as in JEM.
         sgld_steps: Steps of Langevin dynamics a batch.
         sgld_step_size: Length of a step along the gradient of the energy.
         sgld_noise: Standard deviation of the noise of a step.
         buffer_size: Samples that are kept and continued.
-        restart: Share of the samples that start from noise instead.
+        restart: Share of the samples that start anew instead.
     """
 
     hidden_dim: int = 2048
@@ -261,7 +263,9 @@ class GEDIConfig:
     temperature: float = 0.1
     beta: float = 0.1
     generative: bool = False
-    energy_weight: float = 1.0
+    energy_weight: float = 0.01
+    energy_temperature: float = 1.0
+    data_noise: float = 0.03
     sgld_steps: int = 20
     sgld_step_size: float = 1.0
     sgld_noise: float = 0.01
@@ -272,13 +276,14 @@ class GEDIConfig:
         at_least("gedi.hidden_dim", self.hidden_dim, 1)
         at_least("gedi.num_prototypes", self.num_prototypes, 2)
         positive("gedi.temperature", self.temperature)
-        for name in ("beta", "energy_weight", "sgld_step_size", "sgld_noise"):
+        positive("gedi.energy_temperature", self.energy_temperature)
+        for name in ("beta", "energy_weight", "data_noise", "sgld_step_size", "sgld_noise"):
             at_least(f"gedi.{name}", getattr(self, name), 0)
         at_least("gedi.sgld_steps", self.sgld_steps, 1)
         at_least("gedi.buffer_size", self.buffer_size, 1)
         share("gedi.restart", self.restart)
         if not self.generative:
-            energy = ("energy_weight", "buffer_size", "restart")
+            energy = ("energy_weight", "energy_temperature", "data_noise", "buffer_size", "restart")
             sgld = ("sgld_steps", "sgld_step_size", "sgld_noise")
             at_defaults(self, "gedi", (*energy, *sgld), unless="gedi.generative=true")
 

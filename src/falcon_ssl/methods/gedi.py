@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from falcon_ssl.checks import InputError
 from falcon_ssl.config_methods import GEDIConfig
 from falcon_ssl.dictionary_prototypes import OneHotDictionary
-from falcon_ssl.distributed import all_gather_rows, rank, row_counts
+from falcon_ssl.distributed import all_gather_rows, all_reduce_max, rank, row_counts
 from falcon_ssl.losses.gedi import energy, energy_loss, gedi_loss
 from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
@@ -21,7 +21,10 @@ from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 class Langevin(nn.Module):
     """Samples of an energy model by Langevin dynamics, continued from batch to batch (as in JEM, arXiv 1912.03263).
 
-        x <- x - step_size dE/dx + noise * standard normal
+        x <- clamp(x - step_size dE/dx + noise * standard normal, low, high)
+
+    A chain starts uniform in [low, high], for every channel the smallest and largest value of the images of the batch.
+    JEM does not clamp; without, the energy of a network of ReLUs falls without end far away from all images.
 
     Args:
         image_shape: Of a sample.
@@ -29,10 +32,11 @@ class Langevin(nn.Module):
         step_size: Along the gradient.
         noise: Standard deviation of the noise.
         buffer_size: Samples that are kept and continued.
-        restart: Share of the samples that start from noise instead.
+        restart: Share of the samples that start anew instead.
     """
 
     samples: Tensor
+    started: Tensor
 
     def __init__(
         self,
@@ -45,7 +49,8 @@ class Langevin(nn.Module):
         restart: float,
     ) -> None:
         super().__init__()
-        self.register_buffer("samples", torch.randn(buffer_size, *image_shape))
+        self.register_buffer("samples", torch.zeros(buffer_size, *image_shape))
+        self.register_buffer("started", torch.zeros(buffer_size, dtype=torch.bool))
         self.steps = steps
         self.step_size = step_size
         self.noise = noise
@@ -65,6 +70,8 @@ class GEDI(Projected):
         beta: Weight of the invariance.
         langevin: Draws the samples of the energy term; None leaves the term out.
         energy_weight: Weight of the energy term.
+        energy_temperature: T of the energy.
+        data_noise: Standard deviation of the noise on the images of the energy term.
 
     Numerics:
         Energies, and the samples that lower them, see the network in evaluation mode: batch statistics of samples
@@ -88,7 +95,9 @@ class GEDI(Projected):
         temperature: float,
         beta: float,
         langevin: Langevin | None = None,
-        energy_weight: float = 1.0,
+        energy_weight: float = 0.01,
+        energy_temperature: float = 1.0,
+        data_noise: float = 0.03,
     ) -> None:
         super().__init__(encoder, head)
         self.num_classes: int = head[-1].out_features  # type: ignore[assignment]
@@ -97,6 +106,8 @@ class GEDI(Projected):
         self.beta = beta
         self.langevin = langevin
         self.energy_weight = energy_weight
+        self.energy_temperature = energy_temperature
+        self.data_noise = data_noise
         self.step = 0
 
     @classmethod
@@ -117,6 +128,8 @@ class GEDI(Projected):
             beta=config.beta,
             langevin=langevin if config.generative else None,
             energy_weight=config.energy_weight,
+            energy_temperature=config.energy_temperature,
+            data_noise=config.data_noise,
         )
 
     def forward(self, views: list[Tensor]) -> StepOutput:
@@ -126,10 +139,12 @@ class GEDI(Projected):
         out = StepOutput.of(terms, unit_rows(s1_NC))
         if self.langevin is None or not self.training:
             return out
+        images = views[0]
         with _as_evaluated(self):
-            drawn = self.draw(len(views[0]))
+            drawn = self.draw(images)
+            noisy = images + self.data_noise * self._normal(images)
             # One pass for both: of images and samples alike.
-            data, samples = self.energies(torch.cat([views[0], drawn])).chunk(2)
+            data, samples = self.energies(torch.cat([noisy, drawn])).chunk(2)
         difference = energy_loss(data, samples)
         total = terms.total + self.energy_weight * difference
         more = {"energy": difference.detach(), "total": total.detach()}
@@ -137,10 +152,13 @@ class GEDI(Projected):
 
     def energies(self, images: Tensor) -> Tensor:
         """E(x) of normalised images [N, C, H, W]: [N]."""
-        return energy(self.head(self.encoder(images)), temperature=self.temperature)
+        return energy(self.head(self.encoder(images)), temperature=self.energy_temperature)
 
-    def draw(self, num_rows: int) -> Tensor:
-        """This rank's ``num_rows`` samples of the model, after some more steps; they are kept for the next time.
+    def draw(self, images: Tensor) -> Tensor:
+        """As many samples of the model as ``images``, after some more steps; they are kept for the next time.
+
+        Args:
+            images: This rank's normalised images [N, C, H, W]; only their number and range matter.
 
         Raises:
             InputError: No energy term, or a buffer that is smaller than the batch of all ranks.
@@ -153,32 +171,32 @@ class GEDI(Projected):
                 fix="use gedi.generative=true",
             )
         chain, kept = self.langevin, self.langevin.samples
-        counts = row_counts(num_rows, kept.device)
-        total = sum(counts)
-        if total > len(kept):
+        draws = _Draws(len(images), kept, seed=2 * self.step)
+        if draws.total > len(kept):
             raise InputError(
                 "the buffer of samples is smaller than the batch",
-                received=f"{len(kept)} samples, {total} images",
+                received=f"{len(kept)} samples, {draws.total} images",
                 expected="buffer_size >= batch_size",
                 fix="raise gedi.buffer_size",
             )
-        generator = torch.Generator().manual_seed(self.step)
-        mine = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
-
-        def normal() -> Tensor:
-            """Of all ranks' rows, this rank's: the same numbers on any number of ranks."""
-            return torch.randn(total, *kept.shape[1:], generator=generator)[mine].to(kept)
-
-        places = torch.randperm(len(kept), generator=generator)[:total].to(kept.device)
-        fresh = (torch.rand(total, generator=generator) < chain.restart)[mine].to(kept.device)
-        x = torch.where(fresh[:, None, None, None], normal(), kept[places[mine]])
+        low, high = _range(images)
+        places = draws.places(len(kept))
+        mine = places[draws.mine]
+        fresh = (draws.uniform()[:, 0, 0, 0] < chain.restart) | ~chain.started[mine]
+        start = low + (high - low) * draws.uniform()
+        x = torch.where(fresh[:, None, None, None], start, kept[mine])
         for _ in range(chain.steps):
             with torch.enable_grad():
                 x.requires_grad_()
                 slope = torch.autograd.grad(self.energies(x).sum(), x)[0]
-            x = x.detach() - chain.step_size * slope + chain.noise * normal()
+            x = x.detach() - chain.step_size * slope + chain.noise * draws.normal()
+            x = x.clamp(low, high)
         kept[places] = all_gather_rows(x.detach())
+        chain.started[places] = True
         return x.detach()
+
+    def _normal(self, images: Tensor) -> Tensor:
+        return _Draws(len(images), images, seed=2 * self.step + 1).normal()
 
     def before_step(self, step: int, num_steps: int) -> None:
         """New random numbers."""
@@ -188,6 +206,42 @@ class GEDI(Projected):
         """log C when every assignment is uniform."""
         value = math.log(self.num_classes)
         return (StuckValue("invariance", value, "every assignment is uniform (log C)"),)
+
+
+class _Draws:
+    """Random numbers of a step for this rank's rows: the same numbers on any number of ranks.
+
+    Args:
+        num_rows: Of this rank.
+        like: Numbers have its dtype, device and trailing shape.
+        seed: Of the step.
+    """
+
+    def __init__(self, num_rows: int, like: Tensor, *, seed: int) -> None:
+        counts = row_counts(num_rows, like.device)
+        self.total = sum(counts)
+        self.mine = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
+        self._like = like
+        self._shape = (self.total, *like.shape[1:])
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def normal(self) -> Tensor:
+        return torch.randn(self._shape, generator=self._generator)[self.mine].to(self._like)
+
+    def uniform(self) -> Tensor:
+        return torch.rand(self._shape, generator=self._generator)[self.mine].to(self._like)
+
+    def places(self, num: int) -> Tensor:
+        """Different places for the rows of all ranks, among ``num``."""
+        order = torch.randperm(num, generator=self._generator)
+        return order[: self.total].to(self._like.device)
+
+
+def _range(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of every channel over the images of all ranks, [C, 1, 1] each."""
+    extremes = torch.stack([-images.amin(dim=(0, 2, 3)), images.amax(dim=(0, 2, 3))])
+    low, high = all_reduce_max(extremes)[:, :, None, None]
+    return -low, high
 
 
 @contextmanager
