@@ -179,7 +179,7 @@ def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
     assert method.dictionary is not None
     u_NF = torch.nn.functional.normalize(torch.ones(200, method.dictionary.width), dim=1)
     for step in (0, 1000):
-        terms = dict.fromkeys(("total", "invariance"), 0.0)
+        terms = dict.fromkeys(("total", "entropy"), 0.0)
         seen = monitor(Moment(step, 0.0, terms, u_NF, method, is_epoch_end=False))
     text = seen.alarms["few_codes"]
     assert text.endswith(f"1 of 60 codes used by 200 images: {method.few_codes_hint}")
@@ -294,6 +294,18 @@ def test_a_few_epochs_on_digits_teach_it_the_classes(
     assert agreement(loaded.method, digits, loaded.views) > 0.05 + agreement(
         start.eval(), digits, loaded.views
     )
+
+
+def test_a_healthy_cross_entropy_of_gedi_is_not_stuck() -> None:
+    """Views that disagree early in a run: sure assignments whose cross-entropy passes log C on its way down."""
+    method = built("gedi")
+    monitor = AlarmMonitor(
+        method.dictionary, stuck_values=method.stuck_values(12), batch_size=12, patience=0
+    )
+    terms = {"invariance": math.log(60), "entropy": 1.0, "prior_matching": 4.2, "total": 8.3}
+    u_NF = torch.nn.functional.normalize(torch.randn(12, 60), dim=1)
+    seen = monitor(Moment(1, 0.0, terms, u_NF, method, is_epoch_end=False))
+    assert "stuck_loss" not in seen.alarms
 
 
 def test_only_the_options_of_the_method_may_be_changed() -> None:

@@ -203,9 +203,9 @@ class GEDI(Projected):
         self.step = step
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
-        """log C when every assignment is uniform."""
+        """H(p_i) = log C when every assignment is uniform; a cross-entropy passes there when views disagree, too."""
         value = math.log(self.num_classes)
-        return (StuckValue("invariance", value, "every assignment is uniform (log C)"),)
+        return (StuckValue("entropy", value, "every assignment is uniform (log C)"),)
 
 
 class _Draws:
