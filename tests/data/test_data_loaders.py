@@ -276,6 +276,19 @@ def test_memory_estimate_is_told_once(write_folder, caplog, in_memory, holdout):
     assert len([line for line in caplog.messages if " MiB" in line]) == 1
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "drop_last", "told"),
+    [(64, True, True), (64, False, False), (100, True, False), (300, True, False)],
+)
+def test_images_of_the_short_batch_are_told(batch_size, drop_last, told, caplog):
+    options = {"batch_size": batch_size, "drop_last": drop_last, "seed": 0, "device": "cpu"}
+    with caplog.at_level("INFO"):
+        batches = build_loader(numbered(300), **options)
+    left = 300 - len(torch.cat([indices for indices, _ in batches.epoch_batches(0)]))
+    assert left == (44 if told else 0)
+    assert ("44 of 300 images wait for a later epoch" in caplog.text) == told
+
+
 def test_memory_estimate_of_tensors_is_told_by_the_loader(caplog):
     with caplog.at_level("INFO"):
         build_loader(numbered(100), batch_size=8, seed=0, device="cpu")

@@ -185,7 +185,16 @@ def build_loader(
             device,
         )
     make = ResidentLoader if resident else StreamingLoader
-    return make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)
+    loader = make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)
+    left = len(source) % batch_size
+    if drop_last and left:
+        logger.info(
+            "%d of %d images wait for a later epoch: batches have %d",
+            left,
+            len(source),
+            batch_size,
+        )
+    return loader
 
 
 def plan_for(source: Source, *, batch_size: int, seed: int, drop_last: bool) -> BatchPlan:
