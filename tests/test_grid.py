@@ -128,6 +128,14 @@ def test_a_choice_replaces_options(tmp_path: Path) -> None:
         (changed("datasets.one.image_shape", [32, 32]), "data set one has no size"),
         (changed("seeds", 3), "seeds has the wrong type"),
         (changed("rows", ["falcon"]), "rows has the wrong type"),
+        (changed("columns", ["nosuch_column"]), "unknown column: received nosuch_column, expected one of top1_linear"),
+        (changed("columns", ["top1_linaer"]), "write top1_linear"),
+        (changed("columns", ["nmi"]), "unknown column: received nmi"),
+        (changed("columns", [{"a": 1}]), "unknown column"),
+        (
+            changed("paper", {"source": "x", "setting": "y", "rows": {"a": {"one": {"top1": 0.5}}}}),
+            "unknown number of the paper: received top1",
+        ),
     ],
 )  # fmt: skip
 def test_mistakes_are_told(values: Any, text: str, tmp_path: Path) -> None:
@@ -162,3 +170,12 @@ def test_options_that_cannot_be_built_are_told_before_any_work(tmp_path: Path) -
     with pytest.raises(InputError, match="falcon on one cannot be built"):
         reproduce(path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_number_of_a_real_evaluation_that_reports_describe_may_be_a_column(
+    tmp_path: Path,
+) -> None:
+    found = ["top1_linear", "ami_kmeans_u", "chance_nmi_codes", "within_variance_kmeans_z"]
+    found += ["codes_used_share", "identity_gap_u", "effective_rank_share_z"]
+    grid = read_grid(written(tmp_path / "g.yaml", changed("columns", found)))
+    assert list(grid.columns) == found

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,7 @@ def read_grid(name: str | Path) -> Grid:
         rows={key: _row(key, value) for key, value in _mapping(found["rows"], "rows").items()},
         paper=_paper(found.get("paper")),
     )
+    _check_numbers("column", grid.columns)
     for row in grid.rows.values():
         if row.paper is not None and (grid.paper is None or row.paper not in grid.paper.rows):
             raise InputError(
@@ -321,7 +323,28 @@ def _paper(value: Any) -> Paper | None:
     if isinstance(value, str):
         return read_grid(value).paper
     found = _parts(value, "paper", ("source", "setting", "rows"), ())
-    return Paper(str(found["source"]), str(found["setting"]), _mapping(found["rows"], "paper.rows"))
+    rows = _mapping(found["rows"], "paper.rows")
+    for row, stated in rows.items():
+        for numbers in _mapping(stated, f"paper.rows.{row}").values():
+            _check_numbers("number of the paper", _mapping(numbers, f"paper.rows.{row}"))
+    return Paper(str(found["source"]), str(found["setting"]), rows)
+
+
+def _check_numbers(what: str, names: Iterable[str]) -> None:
+    """Only what an evaluation can hold: another name would show as dashes after days of training."""
+    from falcon_ssl.report.metrics import ACCURACY, CODES, METRICS, PLACES
+
+    alone = [key for key, metric in METRICS.items() if metric.group in (ACCURACY, CODES)]
+    placed = [key + place for key in METRICS if key not in alone for place in PLACES]
+    for name in names:
+        if name not in alone and name not in placed:
+            near = get_close_matches(name, [*alone, *placed], n=1)
+            raise InputError(
+                f"unknown {what}",
+                received=name,
+                expected=f"one of {_names(alone + placed)}",
+                fix=f"write {near[0]}" if near else "correct its name",
+            )
 
 
 def _parts(
