@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from falcon_ssl.cells import Standing, run_all, run_cell, standing
 from falcon_ssl.config import RunConfig
 from falcon_ssl.errors import CollapseError, FailedRunsError, InputError
 from falcon_ssl.grid import Choice, make_cells, read_grid
+from falcon_ssl.methods import build_method
 from falcon_ssl.reproduce import plan, reproduce
 
 SMALL_VICREG = {"method": "vicreg", "vicreg": {"hidden_dim": 16, "embed_dim": 16}}
@@ -260,6 +262,34 @@ def test_a_calibrated_step_takes_time_and_grows_with_the_batch() -> None:
     small = calibration.seconds_per_step(replace(config, batch_size=8), (1, 8, 8))
     large = calibration.seconds_per_step(replace(config, batch_size=512), (1, 8, 8))
     assert 0 < small < large
+
+
+def test_large_images_are_timed_in_small_batches(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """256 images of 224 pixels and a ViT need more memory than most machines without a GPU have."""
+    views = replace(RunConfig().views, preset="digits")
+    encoder = replace(RunConfig().encoder, name="digits_cnn")
+    config = RunConfig(encoder=encoder, views=views, batch_size=64)
+    seen = []
+
+    def built(*args: Any, **options: Any) -> Any:
+        method = build_method(*args, **options)
+        method.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0][0])))
+        return method
+
+    ticks = iter([0.0, 6.0, 0.0, 6.0])
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(calibration, "build_method", built)
+    caplog.set_level("INFO")
+    assert calibration.seconds_per_step(config, (1, 8, 8)) == 2.0
+    assert set(seen) == {64}
+    assert "scaled" not in caplog.text
+    seen.clear()
+    monkeypatch.setattr(calibration, "LARGEST", 16 * 8 * 8)
+    assert calibration.seconds_per_step(config, (1, 8, 8)) == 8.0
+    assert set(seen) == {16}
+    assert "timed with 16 images a step instead of 64 and scaled" in caplog.text
 
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,12 @@ from falcon_ssl.grid import Cell, Grid
 from falcon_ssl.methods import build_method
 from falcon_ssl.runs import chosen_precision, make_views, seen_shape
 
+logger = logging.getLogger(__name__)
+
 STEPS = 3  # that are timed, after one that is not
+LARGEST = (
+    32 * 224**2
+)  # pixels of a batch that is timed without a GPU: a few GB with a ViT, where 256 images took 23
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ def seconds_per_step(
 ) -> float:
     """Seconds of one training step: views, encoder, loss, backward and optimizer, on random images.
 
+    Without a GPU a step of large images is timed with fewer of them and scaled, a little too long by what does not grow
+    with the batch (the optimizer): a plan must not need the memory of the run. A GPU is timed as it would run, for its
+    steps do not take time in proportion.
+
     Args:
         config: A run that leaves nothing open to the data.
         image_shape: (channels, height, width) of the images.
@@ -79,9 +89,10 @@ def seconds_per_step(
     method = build_method(config, image_shape=seen_shape(image_shape, views))
     memory_format = speed_up(method, config.engine, device=device)
     optimizer = build_optimizer(method, config.optim)
-    images = torch.randint(
-        256, (config.batch_size, *image_shape), dtype=torch.uint8, generator=generator
-    ).to(device)
+    size = _timed_batch(config, seen_shape(image_shape, views), device)
+    images = torch.randint(256, (size, *image_shape), dtype=torch.uint8, generator=generator).to(
+        device
+    )
     half = torch.float16 if precision == "fp16" else torch.bfloat16
     for step in range(1 + steps):
         if step == 1:
@@ -102,7 +113,21 @@ def seconds_per_step(
         optimizer.zero_grad()
         method.after_step(step, 1 + steps)
     _wait(device)
-    return (time.perf_counter() - started) / steps
+    return (time.perf_counter() - started) / steps * (config.batch_size / size)
+
+
+def _timed_batch(config: RunConfig, shape: tuple[int, int, int], device: torch.device) -> int:
+    """Images of a step that is timed."""
+    if device.type != "cpu":
+        return config.batch_size
+    size = min(config.batch_size, max(2, LARGEST // (shape[1] * shape[2])))
+    if size < config.batch_size:
+        logger.info(
+            "large images: timed with %d images a step instead of %d and scaled",
+            size,
+            config.batch_size,
+        )
+    return size
 
 
 def _wait(device: torch.device) -> None:
