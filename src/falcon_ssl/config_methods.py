@@ -186,6 +186,8 @@ class DINOConfig:
         num_prototypes: C; 65536 on ImageNet.
         student_temperature: T_s.
         teacher_temperature: T_t.
+        teacher_temperature_start: T_t at the start of a run, from which it moves in a line; null is T_t itself.
+        teacher_temperature_warmup: Share of the run in which it does so.
         teacher_momentum: Share of the past in the teacher's weights at the start; rises to 1 along a cosine.
         centre_momentum: Share of the past in the centre.
         prototypes_frozen: Share of the run at whose start the prototypes are not trained.
@@ -196,6 +198,8 @@ class DINOConfig:
     num_prototypes: int = 4096
     student_temperature: float = 0.1
     teacher_temperature: float = 0.04
+    teacher_temperature_start: float | None = None
+    teacher_temperature_warmup: float = 0.0
     teacher_momentum: float = 0.996
     centre_momentum: float = 0.9
     prototypes_frozen: float = 0.01
@@ -206,6 +210,16 @@ class DINOConfig:
         at_least("dino.num_prototypes", self.num_prototypes, 2)
         positive("dino.student_temperature", self.student_temperature)
         positive("dino.teacher_temperature", self.teacher_temperature)
+        share("dino.teacher_temperature_warmup", self.teacher_temperature_warmup)
+        if self.teacher_temperature_start is None:
+            warmup = ("teacher_temperature_warmup",)
+            at_defaults(self, "dino", warmup, unless="dino.teacher_temperature_start")
+        else:
+            positive("dino.teacher_temperature_start", self.teacher_temperature_start)
+            positive(
+                "dino.teacher_temperature_warmup, which dino.teacher_temperature_start needs,",
+                self.teacher_temperature_warmup,
+            )
         share("dino.teacher_momentum", self.teacher_momentum)
         share("dino.centre_momentum", self.centre_momentum, below_one=True)
         share("dino.prototypes_frozen", self.prototypes_frozen)

@@ -338,6 +338,8 @@ def test_the_configuration_names_its_own_options_alone(name: str) -> None:
         ("swav", "prototypes_frozen", 1.5, "swav.prototypes_frozen is out of range"),
         ("swav", "queue_length", -1, "swav.queue_length is too small"),
         ("dino", "teacher_temperature", 0.0, "dino.teacher_temperature is not positive"),
+        ("dino", "teacher_temperature_warmup", 0.1, "does nothing without dino.teacher_temp"),
+        ("dino", "teacher_temperature_start", 0.02, "which dino.teacher_temperature_start needs"),
         ("dino", "teacher_momentum", 1.1, "dino.teacher_momentum is out of range"),
         ("dino", "centre_momentum", 1.0, "dino.centre_momentum is out of range"),
         ("self_classifier", "num_prototypes", [], "self_classifier.num_prototypes"),

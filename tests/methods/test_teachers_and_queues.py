@@ -86,6 +86,25 @@ def test_the_teacher_is_judged_not_the_student() -> None:
     assert not torch.equal(method.embed(views()[0])[0], before)
 
 
+def test_the_temperature_of_the_teacher_warms_up() -> None:
+    options = {"teacher_temperature_start": 0.02, "teacher_temperature_warmup": 0.4}
+    method = dino(teacher_temperature=0.06, **options)
+    seen = []
+    for at in (0, 10, 20, 39, 40, 100):
+        method.before_step(at, 100)
+        seen.append(method.teacher_temperature)
+    assert seen == pytest.approx([0.02, 0.03, 0.04, 0.059, 0.06, 0.06])
+    # ... and it is that of the loss.
+    cold, warm = dino(teacher_temperature=0.03), dino(teacher_temperature=0.06, **options)
+    for at, alike in ((10, True), (11, False)):
+        cold.before_step(at, 100)
+        warm.before_step(at, 100)
+        cold.centre.zero_()
+        warm.centre.zero_()
+        totals = [float(m(views()).terms["entropy"]) for m in (cold, warm)]
+        assert (totals[0] == pytest.approx(totals[1], rel=1e-6)) is alike
+
+
 def test_the_centre_follows_the_teacher() -> None:
     method = dino(centre_momentum=0.0)
     method.teacher.eval()

@@ -30,6 +30,8 @@ class DINO(Projected):
         prototypes: u_NF to scores.
         student_temperature: T_s.
         teacher_temperature: T_t.
+        teacher_temperature_start: T_t at the start of a run, from which it moves in a line; None is T_t itself.
+        teacher_temperature_warmup: Share of the run in which it does so.
         teacher_momentum: Share of the past in the teacher at the start of a run; rises to 1.
         centre_momentum: Share of the past in the centre.
         prototypes_frozen: Share of the run at whose start the prototypes are not trained.
@@ -54,6 +56,8 @@ class DINO(Projected):
         teacher_momentum: float,
         centre_momentum: float,
         prototypes_frozen: float = 0.0,
+        teacher_temperature_start: float | None = None,
+        teacher_temperature_warmup: float = 0.0,
     ) -> None:
         super().__init__(encoder, head)
         self.prototypes = prototypes
@@ -70,7 +74,12 @@ class DINO(Projected):
         self.centre = nn.Parameter(torch.zeros(len(prototypes.weight)), requires_grad=False)
         self.dictionary = PrototypeDictionary(teacher_prototypes.weight, centre_C=self.centre)
         self.student_temperature = student_temperature
-        self.teacher_temperature = teacher_temperature
+        self.teacher_temperature = teacher_temperature  # of the step
+        self.teacher_temperature_end = teacher_temperature
+        self.teacher_temperature_start = (
+            teacher_temperature if teacher_temperature_start is None else teacher_temperature_start
+        )
+        self.teacher_temperature_warmup = teacher_temperature_warmup
         self.teacher_momentum = teacher_momentum
         self.centre_momentum = centre_momentum
         self.prototypes_frozen = prototypes_frozen
@@ -88,6 +97,8 @@ class DINO(Projected):
             teacher_momentum=config.teacher_momentum,
             centre_momentum=config.centre_momentum,
             prototypes_frozen=config.prototypes_frozen,
+            teacher_temperature_start=config.teacher_temperature_start,
+            teacher_temperature_warmup=config.teacher_temperature_warmup,
         )
 
     @property
@@ -119,8 +130,15 @@ class DINO(Projected):
         return z_ND, unit_rows(self.teacher["head"](z_ND))
 
     def before_step(self, step: int, num_steps: int) -> None:
-        """Prototypes rest at the start of a run."""
+        """Prototypes rest at the start of a run, and the teacher's temperature moves.
+
+        T_t = start + (end - start) min(1, step / (warmup num_steps))
+        """
         self.prototypes.frozen = step < self.prototypes_frozen * num_steps
+        warmup_steps = self.teacher_temperature_warmup * num_steps
+        done = min(1.0, step / warmup_steps) if warmup_steps else 1.0
+        start, end = self.teacher_temperature_start, self.teacher_temperature_end
+        self.teacher_temperature = start + (end - start) * done
 
     def after_backward(self, step: int, num_steps: int) -> None:
         """Resting prototypes are neither moved nor decayed."""
