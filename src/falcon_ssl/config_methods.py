@@ -153,6 +153,7 @@ class SwAVConfig:
         sinkhorn_steps: Steps of the Sinkhorn-Knopp algorithm.
         queue_length: Earlier embeddings that help to balance the assignments of a small batch, once there are so
             many; 0 keeps none.
+        queue_starts: Share of the run after which embeddings are kept.
         prototypes_frozen: Share of the run at whose start the prototypes are not trained.
     """
 
@@ -163,6 +164,7 @@ class SwAVConfig:
     sinkhorn_eps: float = 0.05
     sinkhorn_steps: int = 3
     queue_length: int = 0
+    queue_starts: float = 0.0
     prototypes_frozen: float = 0.01
 
     def __post_init__(self) -> None:
@@ -173,6 +175,9 @@ class SwAVConfig:
         positive("swav.sinkhorn_eps", self.sinkhorn_eps)
         at_least("swav.sinkhorn_steps", self.sinkhorn_steps, 1)
         at_least("swav.queue_length", self.queue_length, 0)
+        share("swav.queue_starts", self.queue_starts)
+        if not self.queue_length:
+            at_defaults(self, "swav", ("queue_starts",), unless="swav.queue_length")
         share("swav.prototypes_frozen", self.prototypes_frozen)
 
 

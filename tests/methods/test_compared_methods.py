@@ -336,6 +336,7 @@ def test_the_configuration_names_its_own_options_alone(name: str) -> None:
         ("vicreg", "variance_weight", -1.0, "vicreg.variance_weight is too small"),
         ("swav", "num_prototypes", 1, "swav.num_prototypes is too small"),
         ("swav", "prototypes_frozen", 1.5, "swav.prototypes_frozen is out of range"),
+        ("swav", "queue_starts", 0.1, "does nothing without swav.queue_length"),
         ("swav", "queue_length", -1, "swav.queue_length is too small"),
         ("dino", "teacher_temperature", 0.0, "dino.teacher_temperature is not positive"),
         ("dino", "teacher_temperature_warmup", 0.1, "does nothing without dino.teacher_temp"),

@@ -182,6 +182,21 @@ def test_the_queue_holds_the_newest_embeddings_and_is_used_once_full() -> None:
     assert not torch.equal(method(views(3)).terms["total"], plain(views(3)).terms["total"])
 
 
+def test_the_queue_may_wait_for_a_share_of_the_run() -> None:
+    """Until then nothing is kept, as in the authors' code; from then on it fills."""
+    method = SwAV.from_config(parts(), SwAVConfig(32, 16, 20, queue_length=8, queue_starts=0.2))
+    plain = SwAV.from_config(parts(), SwAVConfig(32, 16, 20))
+    plain.load_state_dict(method.state_dict(), strict=False)
+    kept, used = [], []
+    for at in range(4):
+        method.before_step(at, 10)
+        alike = torch.equal(method(views(at)).terms["total"], plain(views(at)).terms["total"])
+        kept.append(int(method.queue_rows))
+        used.append(not alike)
+    assert kept == [0, 0, 8, 16]
+    assert used == [False, False, False, True]
+
+
 def test_directions_of_lejepa_change_with_the_step() -> None:
     method = LeJEPA.from_config(parts(), LeJEPAConfig(32, 16, num_directions=4))
     totals = []

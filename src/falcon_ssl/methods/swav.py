@@ -31,6 +31,7 @@ class SwAV(Projected):
         sinkhorn_steps: Steps of Sinkhorn-Knopp.
         queue_length: Earlier embeddings of each large view; 0 keeps none.
         prototypes_frozen: Share of the run at whose start the prototypes are not trained.
+        queue_starts: Share of the run after which embeddings are kept.
 
     Example:
         >>> method = SwAV.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), SwAVConfig(32, 16, 20))
@@ -55,6 +56,7 @@ class SwAV(Projected):
         sinkhorn_steps: int,
         queue_length: int = 0,
         prototypes_frozen: float = 0.0,
+        queue_starts: float = 0.0,
     ) -> None:
         super().__init__(encoder, head)
         self.prototypes = prototypes
@@ -64,6 +66,8 @@ class SwAV(Projected):
         self.sinkhorn_steps = sinkhorn_steps
         self.queue_length = queue_length
         self.prototypes_frozen = prototypes_frozen
+        self.queue_starts = queue_starts
+        self.queue_waits = False
         if queue_length:
             width = prototypes.weight.shape[1]
             self.register_buffer("queue", torch.zeros(NUM_ASSIGNED, queue_length, width))
@@ -81,6 +85,7 @@ class SwAV(Projected):
             sinkhorn_steps=config.sinkhorn_steps,
             queue_length=config.queue_length,
             prototypes_frozen=config.prototypes_frozen,
+            queue_starts=config.queue_starts,
         )
 
     def forward(self, views: list[Tensor]) -> StepOutput:
@@ -94,13 +99,14 @@ class SwAV(Projected):
             sinkhorn_steps=self.sinkhorn_steps,
             num_assigned=NUM_ASSIGNED,
         )
-        if self.queue_length and self.training:
+        if self.queue_length and self.training and not self.queue_waits:
             self._enqueue(u_VNF[:NUM_ASSIGNED])
         return StepOutput.of(terms, u_VNF[0])
 
     def before_step(self, step: int, num_steps: int) -> None:
-        """Prototypes rest at the start of a run."""
+        """At the start of a run prototypes rest and the queue waits."""
         self.prototypes.frozen = step < self.prototypes_frozen * num_steps
+        self.queue_waits = step < self.queue_starts * num_steps
 
     def after_backward(self, step: int, num_steps: int) -> None:
         """Resting prototypes are neither moved nor decayed."""
