@@ -187,11 +187,19 @@ def test_any_folder_of_images(
     assert run("report", str(folder_run)) == 0
     assert run("diagnose", str(folder_run)) == 0
 
+    assert run("evaluate", str(folder_run), "--reading.folder_labels", "true") == 0
+    assert "pretraining saw it too" in " ".join(capsys.readouterr().out.split())
+    own = json.loads((folder_run / "evaluation.json").read_text())
+    assert own["about"]["class_names"] == ["cats", "dogs"]
+    assert run("evaluate", str(folder_run), "--reading.holdout", "0.5") == 2
+    assert "what the run held out" in capsys.readouterr().err
+
     labelled = ["--reading.folder_labels", "true", "--reading.max_unreadable", "0.05"]
     assert run("evaluate", str(folder_run), "--data", f"folder:{photos}", *labelled) == 0
     found = json.loads((folder_run / "evaluation.json").read_text())
     assert found["about"]["class_names"] == ["cats", "dogs"]
     assert 0 <= found["top1_knn"] <= 1
+    assert own["top1_knn"] == found["top1_knn"], "its own images, read as the run read them"
 
 
 def test_what_to_add_for_images_of_several_sizes(
@@ -223,8 +231,6 @@ def test_embed_other_images(
     with np.load(other) as arrays:
         assert arrays["z"].shape == (3, 8)
     assert run("embed", str(folder_run), "--out", str(other), "--split", "test") == 2
-    assert run("evaluate", str(folder_run), "--reading.folder_labels", "true") == 2
-    assert "add --data" in capsys.readouterr().err
 
 
 def test_export_needs_no_images(folder_run: Path, tmp_path: Path) -> None:

@@ -269,4 +269,6 @@ def _add_other_images(parser: Parser) -> None:
         default=None,
         help="Other images than the run's own: folder:PATH, ...",
     )
-    parser.add_class_arguments(ReadingConfig, "reading", help="How the images of --data are read")
+    parser.add_class_arguments(
+        ReadingConfig, "reading", help="How the images are read, the run's own or those of --data"
+    )

@@ -55,29 +55,37 @@ def load_run(
         run: The run folder.
         device: Where the method goes.
         data: Images to open instead of the run's own; brought to the size and channels that the run was trained on.
-        reading: How to read them; None for the defaults.
+        reading: How to read them; None for the defaults. Without ``data``, what it changes of the run's own.
 
     Raises:
-        InputError: No run folder, no checkpoint, data that cannot be read, or ``reading`` without ``data``.
+        InputError: No run folder, no checkpoint, data that cannot be read, or another part held out of the run's own.
     """
-    if reading is not None and data is None:
-        raise InputError(
-            "reading options without data",
-            received=reading,
-            expected="the name of the data that they are for",
-            fix="add --data, for example the run's own",
-        )
     config, method, views = load_method(run, device=device)
-    if data is None:
-        splits = open_data(config, skipped_path=Path(run) / SKIPPED)
-        return LoadedRun(config, method, splits, views)
     channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
+    if data is None:
+        config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
+        splits = open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
+        return LoadedRun(config, method, splits, views)
     reading = reading or ReadingConfig()
     side = config.reading.image_size or (height if height == width else None)
     config = replace(
         config, data=data, reading=replace(reading, image_size=reading.image_size or side)
     )
     return LoadedRun(config, method, open_data(config, channels=channels), views)
+
+
+def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
+    """How a run read its images, with the options that somebody set to something else than their defaults."""
+    usual = ReadingConfig()
+    if wanted.holdout not in (usual.holdout, own.holdout):
+        raise InputError(
+            "what the run held out is settled: it has trained on the rest",
+            received=f"--reading.holdout {wanted.holdout:g}",
+            expected=f"{own.holdout:g}",
+            fix="leave it out",
+        )
+    changes = {name: value for name, value in vars(wanted).items() if value != vars(usual)[name]}
+    return replace(own, **changes)
 
 
 def load_method(

@@ -304,6 +304,15 @@ class TestTables:
         with pytest.raises(InputError, match="stream"):
             load_splits(f"parquet:{folder}", stream=True, **options)
 
+    def test_a_path_that_is_no_folder_is_refused(self, write_parquet, tmp_path):
+        folder = write_parquet("set/train.parquet", 2)
+        with pytest.raises(InputError, match=rf"takes a folder.*: parquet:{folder}\b"):
+            load_splits(f"parquet:{folder / 'train.parquet'}")
+        with pytest.raises(
+            InputError, match=r"no such folder of parquet files: received .*nowhere"
+        ):
+            load_splits(f"parquet:{tmp_path / 'nowhere'}")
+
     def test_no_parquet_is_refused(self, tmp_path):
         with pytest.raises(InputError, match="no parquet files"):
             load_splits(f"parquet:{tmp_path}")

@@ -99,8 +99,22 @@ def parquet_splits(folder: Path, *, options: ReadOptions) -> Splits:
         options: How to read the images.
 
     Raises:
-        InputError: No training file, or a table without images.
+        InputError: No such folder, no training file, or a table without images.
     """
+    if not folder.is_dir():
+        if folder.is_file():
+            raise InputError(
+                "parquet: takes a folder, whose files name its parts",
+                received=f"the file {folder}",
+                expected="a folder with train*.parquet, and test*.parquet where there are test images",
+                fix=f"name the folder: parquet:{folder.parent}",
+            )
+        raise InputError(
+            "there is no such folder of parquet files",
+            received=folder,
+            expected="a folder with train*.parquet in it",
+            fix="check the path after parquet:",
+        )
     files = {
         split: sorted(str(path) for path in folder.rglob(f"{split}*.parquet"))
         for split in ("train", *TEST_SPLITS)
