@@ -12,6 +12,8 @@ from torch.nn.functional import normalize
 from falcon_ssl.losses import (
     barlow_twins_loss,
     dino_loss,
+    energy,
+    energy_loss,
     gedi_loss,
     lejepa_loss,
     random_directions,
@@ -20,7 +22,6 @@ from falcon_ssl.losses import (
     updated_centre,
     vicreg_loss,
 )
-from falcon_ssl.losses.gedi import energy, energy_loss
 
 ROWS, WIDTH = 9, 6
 Loss = Callable[[list[Tensor]], Any]

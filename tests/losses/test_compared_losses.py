@@ -15,6 +15,7 @@ from falcon_ssl.errors import InputError
 from falcon_ssl.losses import (
     barlow_twins_loss,
     dino_loss,
+    energy,
     gedi_loss,
     lejepa_loss,
     random_directions,
@@ -204,6 +205,10 @@ BAD = {
         lambda: lejepa_loss([a], random_directions(2, WIDTH, seed=0)),
     ),
     "the queue does not fit": (lambda: swav_loss([a, b], queued_scores=[a]),),
+    "the queue has the wrong width": (
+        lambda: swav_loss([a, b], queued_scores=[a, b[:, :3]]),
+        lambda: swav_loss([a, b], queued_scores=[a[0], b[0]]),
+    ),
     "the centre has the wrong shape": (
         lambda: dino_loss([a, b], [a, b], torch.zeros(3)),
         lambda: updated_centre(torch.zeros(3), [a]),
@@ -214,6 +219,18 @@ BAD = {
         lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=-1),
         lambda: self_classifier_loss(a, b, row_temperature=math.nan),
         lambda: gedi_loss(a, b, temperature=0),
+    ),
+    "not finite": (
+        lambda: barlow_twins_loss(a, b, eps=math.inf),
+        lambda: vicreg_loss(a, b, eps=math.inf),
+        lambda: vicreg_loss(a, b, target_std=math.inf),
+        lambda: swav_loss([a, b], temperature=math.inf),
+        lambda: sinkhorn(a, eps=math.inf),
+        lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=math.inf),
+        lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), student_temperature=math.inf),
+        lambda: self_classifier_loss(a, b, column_temperature=math.inf),
+        lambda: gedi_loss(a, b, temperature=math.inf),
+        lambda: energy(a, temperature=math.inf),
     ),
     "eps is not positive": (
         lambda: barlow_twins_loss(a, b, eps=0),

@@ -10,8 +10,7 @@ import torch
 from compared import views
 from tolerances import EXACT, relative_error
 
-from falcon_ssl.losses import gedi_loss
-from falcon_ssl.losses.gedi import energy, energy_loss
+from falcon_ssl.losses import energy, energy_loss, gedi_loss
 
 
 def by_loops(a: np.ndarray, b: np.ndarray, T: float, beta: float) -> list[float]:

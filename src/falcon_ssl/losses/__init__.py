@@ -3,7 +3,7 @@
 from falcon_ssl.losses.barlow_twins import BarlowTwinsTerms, barlow_twins_loss
 from falcon_ssl.losses.dino import DINOTerms, dino_loss, updated_centre
 from falcon_ssl.losses.falcon import FalconLoss, falcon_loss
-from falcon_ssl.losses.gedi import GEDITerms, gedi_loss
+from falcon_ssl.losses.gedi import GEDITerms, energy, energy_loss, gedi_loss
 from falcon_ssl.losses.lejepa import LeJEPATerms, lejepa_loss, random_directions, sigreg_loss
 from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
 from falcon_ssl.losses.swav import SwAVTerms, sinkhorn, swav_loss
@@ -22,6 +22,8 @@ __all__ = [
     "VICRegTerms",
     "barlow_twins_loss",
     "dino_loss",
+    "energy",
+    "energy_loss",
     "falcon_loss",
     "gedi_loss",
     "lejepa_loss",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.checks import InputError, check_finite
 from falcon_ssl.distributed import all_reduce_sum
 from falcon_ssl.losses.rows import check_positive, check_views, global_count, mean_rows, wide
 
@@ -54,7 +54,7 @@ def dino_loss(
 
     Raises:
         InputError: Views that do not fit each other, fewer than one pair of different views, a centre of another
-            width, a temperature that is not positive, or ranks that disagree.
+            width, a temperature that is not positive and finite, or ranks that disagree.
 
     Distributed:
         The mean runs over the rows of all ranks; shards may differ in size.
@@ -79,6 +79,8 @@ def dino_loss(
     _check_centre(centre, student[0].shape[1])
     check_positive("student_temperature", student_temperature, fix="the paper's is 0.1")
     check_positive("teacher_temperature", teacher_temperature, fix="the paper's is 0.04")
+    temperatures = torch.tensor([student_temperature, teacher_temperature])
+    check_finite("a temperature", temperatures, fix="the paper's are 0.1 and 0.04")
     num_rows = global_count(
         student[0],
         f"dino_loss, {len(student)} and {len(teacher)} views, C={student[0].shape[1]}, "

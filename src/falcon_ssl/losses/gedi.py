@@ -3,7 +3,7 @@
 p_i         = softmax_j(s_ij / T)
 invariance  = -(1/N) sum_ij p_ij log p'_ij
 prior       = -(1/C) sum_j log m_j,   m_j = (1/N) sum_i p_ij      cross-entropy of the uniform prior and the marginal
-energy      = mean E(x) - mean E(x~),   E(x) = -log sum_j exp(s_j(x) / T)     x~ drawn from the model by SGLD
+energy      = mean E(x) - mean E(x~),   E(x) = -log sum_j exp(s_j(x) / T_e)   x~ drawn from the model by SGLD
 loss        = beta * invariance + prior [+ energy_weight * energy]
 
 The authors' code for their later paper (arXiv 2410.04959) takes one order of the views, the sum over j in place of the
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import check_at_least, check_matrix
+from falcon_ssl.checks import check_at_least, check_finite, check_matrix
 from falcon_ssl.losses.rows import (
     check_positive,
     check_views,
@@ -78,6 +78,7 @@ def gedi_loss(
     check_views(("scores1", "scores2"), (scores1, scores2))
     check_positive("temperature", temperature, fix="0.1 is usual")
     check_at_least("beta", beta, 0, fix="use a non-negative weight")
+    check_finite("temperature", torch.tensor(temperature), fix="0.1 is usual")
     num_rows = global_count(
         scores1, f"gedi_loss, C={scores1.shape[1]}, temperature={temperature}, beta={beta}"
     )
@@ -102,25 +103,26 @@ def gedi_loss(
     )
 
 
-def energy(scores: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """E(x) = -log sum_j exp(s_j(x) / T) of every sample: low where the model expects images.
+def energy(scores: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """E(x) = -log sum_j exp(s_j(x) / T_e) of every sample: low where the model expects images.
 
     Args:
         scores: [N, C].
-        temperature: T.
+        temperature: T_e; a classifier's, and JEM's, is 1.
 
     Returns:
         [N], float32, float64 for float64.
 
     Raises:
-        InputError: Scores that are not a floating matrix, or T <= 0.
+        InputError: Scores that are not a floating matrix, or T that is not positive and finite.
 
     Example:
         >>> energy(torch.zeros(2, 4), temperature=1.0)
         tensor([-1.3863, -1.3863])
     """
     check_matrix("scores", scores)
-    check_positive("temperature", temperature, fix="0.1 is usual")
+    check_positive("temperature", temperature, fix="JEM's is 1")
+    check_finite("temperature", torch.tensor(temperature), fix="JEM's is 1")
     return -(wide(scores) / temperature).logsumexp(dim=1)
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from falcon_ssl.checks import check_finite
 from falcon_ssl.losses.rows import (
     check_positive,
     check_views,
@@ -59,7 +60,8 @@ def self_classifier_loss(
         SelfClassifierTerms.
 
     Raises:
-        InputError: Views that do not fit each other, a temperature that is not positive, or ranks that disagree.
+        InputError: Views that do not fit each other, a temperature that is not positive and finite, or ranks that
+            disagree.
 
     Distributed:
         Both normalisations over samples run over the rows of all ranks, with gradient; shards may differ in size.
@@ -75,6 +77,8 @@ def self_classifier_loss(
     check_views(("scores1", "scores2"), (scores1, scores2))
     check_positive("row_temperature", row_temperature, fix="the paper's is 0.1")
     check_positive("column_temperature", column_temperature, fix="the paper's is 0.05")
+    temperatures = torch.tensor([row_temperature, column_temperature])
+    check_finite("a temperature", temperatures, fix="the paper's are 0.1 and 0.05")
     num_rows = global_count(
         scores1,
         f"self_classifier_loss, C={scores1.shape[1]}, row_temperature={row_temperature}, "

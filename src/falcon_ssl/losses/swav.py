@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.checks import InputError, check_at_least, check_finite
 from falcon_ssl.losses.rows import (
     check_positive,
     check_views,
@@ -62,8 +62,8 @@ def swav_loss(
         SwAVTerms.
 
     Raises:
-        InputError: Views that do not fit each other, fewer than two, a queue for another number of views, an option
-            out of range, or ranks that disagree.
+        InputError: Views that do not fit each other, fewer than two, a queue for another number of views or of another
+            width, an option out of range, or ranks that disagree.
 
     Distributed:
         Assignments are balanced over the rows (and queues) of all ranks; shards may differ in size.
@@ -91,7 +91,16 @@ def swav_loss(
             expected=f"num_assigned = {num_assigned}",
             fix="keep one queue for every assigned view",
         )
+    for queue in queued_scores or ():
+        if queue.dim() != 2 or queue.shape[1] != scores[0].shape[1]:
+            raise InputError(
+                "the queue has the wrong width",
+                received=f"shape {tuple(queue.shape)}",
+                expected=f"[M, {scores[0].shape[1]}], as wide as the scores",
+                fix="score the queued embeddings with the same prototypes",
+            )
     check_positive("temperature", temperature, fix="the paper's is 0.1")
+    check_finite("temperature", torch.tensor(temperature), fix="the paper's is 0.1")
     num_rows = global_count(
         scores[0],
         f"swav_loss, {len(scores)} views, C={scores[0].shape[1]}, temperature={temperature}, "
@@ -130,7 +139,7 @@ def sinkhorn(scores_NC: Tensor, *, eps: float = 0.05, steps: int = 3) -> Tensor:
         q [N, C]: rows sum to 1; columns sum to N/C the better, the more steps.
 
     Raises:
-        InputError: eps <= 0 or no step.
+        InputError: eps <= 0 or infinite, or no step.
 
     Example:
         >>> sinkhorn(torch.tensor([[9.0, 0.0], [9.0, 0.0]]))  # equal rows share all prototypes
@@ -138,6 +147,7 @@ def sinkhorn(scores_NC: Tensor, *, eps: float = 0.05, steps: int = 3) -> Tensor:
                 [0.5000, 0.5000]])
     """
     check_positive("sinkhorn_eps", eps, fix="the paper's is 0.05")
+    check_finite("sinkhorn_eps", torch.tensor(eps), fix="the paper's is 0.05")
     check_at_least("sinkhorn_steps", steps, 1, fix="the paper takes 3")
     log_q_NC = scores_NC / eps
     for _ in range(steps):
