@@ -330,6 +330,7 @@ class RunConfig:
             self.method,
             {group: getattr(self, group) for group in METHODS},
             small_views=self.views.small_views,
+            batch_size=self.batch_size,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -16,13 +17,16 @@ METHODS: tuple[str, ...] = get_args(MethodName)  # each has a group of options o
 TAKE_SMALL_VIEWS = ("swav", "dino", "lejepa")
 
 
-def check_method(method: str, groups: Mapping[str, Any], *, small_views: int) -> None:
+def check_method(
+    method: str, groups: Mapping[str, Any], *, small_views: int, batch_size: int
+) -> None:
     """Raise InputError for an unknown method, and for options that it does not take.
 
     Args:
         method: What is trained.
         groups: For every method, its options.
         small_views: Number of small crops.
+        batch_size: Images of a step, over all devices.
     """
     if method not in METHODS:
         raise InputError(
@@ -48,6 +52,14 @@ def check_method(method: str, groups: Mapping[str, Any], *, small_views: int) ->
             expected=f"small views with {', '.join(TAKE_SMALL_VIEWS)} alone",
             fix="leave them out",
         )
+    gedi = groups["gedi"]
+    if gedi.generative and gedi.buffer_size < batch_size:
+        raise InputError(
+            "gedi.buffer_size is smaller than the batch",
+            received=gedi.buffer_size,
+            expected=f"at least batch_size={batch_size}",
+            fix="raise it",
+        )
 
 
 def at_least(name: str, value: float, least: float) -> None:
@@ -66,9 +78,11 @@ def at_least(name: str, value: float, least: float) -> None:
 
 
 def positive(name: str, value: float) -> None:
-    """Raise InputError unless ``value > 0``; NaN never passes."""
-    if not value > 0:
-        raise InputError(f"{name} is not positive", received=value, expected="> 0", fix="raise it")
+    """Raise InputError unless ``value`` is positive and finite; NaN never passes."""
+    if not 0 < value < math.inf:
+        wrong = "not finite" if value == math.inf else "not positive"
+        expected = "a number > 0, not infinite"
+        raise InputError(f"{name} is {wrong}", received=value, expected=expected, fix="change it")
 
 
 def share(name: str, value: float, *, below_one: bool = False) -> None:
@@ -268,7 +282,7 @@ class GEDIConfig:
         beta: Weight of the invariance.
         generative: Add the energy term, with samples drawn from the model.
         energy_weight: Weight of the energy term.
-        energy_temperature: T of the energy, which JEM has at 1.
+        energy_temperature: T_e of the energy, which JEM has at 1.
         data_noise: Standard deviation of the noise on the images of the energy term, as in JEM.
         sgld_steps: Steps of Langevin dynamics a batch.
         sgld_step_size: Length of a step along the gradient of the energy.

@@ -31,7 +31,7 @@ from falcon_ssl.engine.records import read_config
 from falcon_ssl.errors import InputError
 from falcon_ssl.evaluation import AlarmMonitor, extract
 from falcon_ssl.evaluation.clustering import kmeans_clusters
-from falcon_ssl.methods import DINO, Method, build_method
+from falcon_ssl.methods import Method, build_method
 from falcon_ssl.monitor import Moment, Observation
 from falcon_ssl.report import build_report
 from falcon_ssl.runs import load_run, untrained
@@ -111,6 +111,17 @@ def test_evaluation_changes_no_state(name: str) -> None:
     method(views(2))
     method.embed(views(1)[0])
     assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in TAKES_CROPS])
+@pytest.mark.parametrize("num", [1, 3])
+def test_methods_of_two_views_say_so(name: str, num: int) -> None:
+    for method in (
+        built(name),
+        build_method(RunConfig(encoder=EncoderConfig("digits_cnn")), image_shape=SHAPE),
+    ):
+        with pytest.raises(InputError, match=f"takes two views: received {num}"):
+            method(views(num))
 
 
 @pytest.mark.parametrize("name", TAKES_CROPS)
@@ -205,34 +216,6 @@ class Plug:
         pass
 
 
-class Prototypes(Plug):
-    """A monitor that keeps the prototypes of every step."""
-
-    def __init__(self) -> None:
-        self.seen: list[Tensor] = []
-
-    def __call__(self, moment: Moment) -> Observation:
-        assert isinstance(moment.method, DINO)
-        self.seen.append(moment.method.prototypes.weight.detach().clone())
-        return Observation()
-
-
-def test_a_run_leaves_resting_prototypes_where_they_are(tmp_path: Path) -> None:
-    """No step and no decay: the loop takes their gradient away."""
-    watch = Prototypes()
-    config = replace(
-        config_of("dino", prototypes_frozen=0.5),
-        epochs=2,
-        batch_size=512,
-        optim=OptimConfig(lr=0.1),
-    )
-    commands.pretrain(config, out=tmp_path / "run", monitors=[watch])
-    first, second, third, fourth = watch.seen
-    assert torch.equal(first, second)
-    assert not torch.equal(second, third)
-    assert not torch.equal(third, fourth)
-
-
 def tensors_of(run: Path) -> dict[str, Tensor]:
     return load_file(run / "checkpoint" / "model.safetensors") | load_file(
         run / "checkpoint" / "training.safetensors"
@@ -319,6 +302,10 @@ def test_only_the_options_of_the_method_may_be_changed() -> None:
         InputError, match=r"gedi\.sgld_steps does nothing without gedi\.generative=true"
     ):
         from_mapping({"method": "gedi", "gedi": {"sgld_steps": 3}})
+    small = {"generative": True, "buffer_size": 100}
+    with pytest.raises(InputError, match=r"gedi\.buffer_size is smaller than the batch"):
+        from_mapping({"method": "gedi", "gedi": small, "batch_size": 101})
+    assert from_mapping({"method": "gedi", "gedi": small, "batch_size": 100}).gedi.generative
     assert from_mapping({"swav": {"temperature": 0.1}}) == RunConfig()
 
 

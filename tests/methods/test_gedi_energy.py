@@ -139,6 +139,8 @@ def test_a_buffer_smaller_than_the_batch_is_refused() -> None:
         gedi().draw(images(rows=41))
     with pytest.raises(InputError, match="no samples"):
         GEDI.from_config(parts(), GEDIConfig(32, 20)).draw(images())
+    with pytest.raises(InputError, match="another size than the samples"):
+        gedi().draw(images()[:, :, :4])
 
 
 def agreement(method: Method, run: LoadedRun) -> float:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from falcon_ssl import commands
+from falcon_ssl.config import from_mapping
 from falcon_ssl.config_methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
 from falcon_ssl.encoders import build_encoder
 from falcon_ssl.evaluation.codes import nearest_codes
 from falcon_ssl.methods import DINO, GEDI, LeJEPA, Method, Parts, SwAV
+from falcon_ssl.monitor import Moment, Observation
 
 
 def parts() -> Parts:
@@ -158,6 +164,44 @@ def adam_step(method: Method, optimizer: torch.optim.Optimizer, at: int) -> None
     optimizer.step()
     optimizer.zero_grad()
     method.after_step(at, 10)
+
+
+class Watch:
+    """A monitor that keeps the prototypes of every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def __call__(self, moment: Moment) -> Observation:
+        assert isinstance(moment.method, DINO)
+        self.seen.append(moment.method.prototypes.weight.detach().clone())
+        return Observation()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: object) -> None:
+        pass
+
+
+def test_a_run_leaves_resting_prototypes_where_they_are(tmp_path: Path) -> None:
+    """No step and no decay: the loop takes their gradient away."""
+    watch = Watch()
+    config = from_mapping(
+        {
+            "method": "dino",
+            "dino": {"hidden_dim": 32, "num_prototypes": 20, "prototypes_frozen": 0.5},
+            "epochs": 2,
+            "batch_size": 512,
+            "optim": {"lr": 0.1, "weight_decay": 0.1},
+            "engine": {"device": "cpu", "log_every": 1},
+        }
+    )
+    commands.pretrain(config, out=tmp_path / "run", monitors=[watch])
+    first, second, third, fourth = watch.seen
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)
+    assert not torch.equal(third, fourth)
 
 
 def test_prototypes_of_swav_have_length_one_after_every_step() -> None:

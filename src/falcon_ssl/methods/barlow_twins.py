@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from falcon_ssl.config_methods import BarlowTwinsConfig
 from falcon_ssl.losses.barlow_twins import barlow_twins_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 
@@ -37,6 +37,7 @@ class BarlowTwins(Projected):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
+        check_two_views("barlow_twins", views)
         y1_NF, y2_NF = self.project(views)
         terms = barlow_twins_loss(y1_NF, y2_NF, redundancy_weight=self.redundancy_weight)
         return StepOutput.of(terms, unit_rows(y1_NF))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from falcon_ssl.checks import InputError
 from falcon_ssl.dictionary import Dictionary
 from falcon_ssl.losses.rows import Terms
 
@@ -102,6 +104,17 @@ class Method(nn.Module, ABC):
 
     def after_step(self, step: int, num_steps: int) -> None:
         """Hook after the optimizer has moved: EMA, prototype norms."""
+
+
+def check_two_views(method: str, views: Sequence[Tensor]) -> None:
+    """Raise InputError unless there are two views."""
+    if len(views) != 2:
+        raise InputError(
+            f"{method} takes two views",
+            received=len(views),
+            expected="2",
+            fix="train swav, dino or lejepa with small views",
+        )
 
 
 def represent(encoder: nn.Module, views: list[Tensor]) -> Tensor:

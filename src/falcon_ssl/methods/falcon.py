@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl.losses import FalconLoss
-from falcon_ssl.methods.base import Method, StepOutput
+from falcon_ssl.methods.base import Method, StepOutput, check_two_views
 from falcon_ssl.projector import FalconProjector
 
 
@@ -44,6 +44,7 @@ class Falcon(Method):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views, which pass the encoder as one batch."""
+        check_two_views("falcon", views)
         _, u_NF = self.embed(torch.cat(views))
         u1_NF, u2_NF = u_NF.chunk(2)
         terms = self.loss(u1_NF, u2_NF)

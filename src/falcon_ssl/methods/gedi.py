@@ -13,8 +13,8 @@ from falcon_ssl.checks import InputError
 from falcon_ssl.config_methods import GEDIConfig
 from falcon_ssl.dictionary_prototypes import OneHotDictionary
 from falcon_ssl.distributed import all_gather_rows, all_reduce_max, rank, row_counts
-from falcon_ssl.losses.gedi import energy, energy_loss, gedi_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.losses import energy, energy_loss, gedi_loss
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 
@@ -70,7 +70,7 @@ class GEDI(Projected):
         beta: Weight of the invariance.
         langevin: Draws the samples of the energy term; None leaves the term out.
         energy_weight: Weight of the energy term.
-        energy_temperature: T of the energy.
+        energy_temperature: T_e of the energy.
         data_noise: Standard deviation of the noise on the images of the energy term.
 
     Numerics:
@@ -134,6 +134,7 @@ class GEDI(Projected):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
+        check_two_views("gedi", views)
         s1_NC, s2_NC = self.project(views)
         terms = gedi_loss(s1_NC, s2_NC, temperature=self.temperature, beta=self.beta)
         out = StepOutput.of(terms, unit_rows(s1_NC))
@@ -161,7 +162,7 @@ class GEDI(Projected):
             images: This rank's normalised images [N, C, H, W]; only their number and range matter.
 
         Raises:
-            InputError: No energy term, or a buffer that is smaller than the batch of all ranks.
+            InputError: No energy term, a buffer that is smaller than the batch of all ranks, or images of another size.
         """
         if self.langevin is None:
             raise InputError(
@@ -178,6 +179,13 @@ class GEDI(Projected):
                 received=f"{len(kept)} samples, {draws.total} images",
                 expected="buffer_size >= batch_size",
                 fix="raise gedi.buffer_size",
+            )
+        if images.shape[1:] != kept.shape[1:]:
+            raise InputError(
+                "the images have another size than the samples",
+                received=tuple(images.shape[1:]),
+                expected=tuple(kept.shape[1:]),
+                fix="leave out views.start_size",
             )
         low, high = _range(images)
         places = draws.places(len(kept))

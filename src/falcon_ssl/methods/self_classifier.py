@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from falcon_ssl.config_methods import SelfClassifierConfig
 from falcon_ssl.dictionary_prototypes import PrototypeDictionary
 from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
 
 
@@ -64,6 +64,7 @@ class SelfClassifier(Projected):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
+        check_two_views("self_classifier", views)
         u1_NF, u2_NF = (unit_rows(y_NF) for y_NF in self.project(views))
         of_each = [
             self_classifier_loss(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from falcon_ssl.config_methods import VICRegConfig
 from falcon_ssl.losses.vicreg import vicreg_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 TARGET_STD, EPS = 1.0, 1e-4  # gamma and epsilon of the paper
@@ -59,6 +59,7 @@ class VICReg(Projected):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
+        check_two_views("vicreg", views)
         y1_NF, y2_NF = self.project(views)
         terms = vicreg_loss(
             y1_NF,
