@@ -43,13 +43,10 @@ def dino_with_centre(views: list[Tensor]) -> Any:
 
 
 def gedi_with_energy(views: list[Tensor]) -> Any:
-    """The energy term joins the total."""
+    """The energy term joins the total; a share of the second view stands for the samples."""
     terms = gedi_loss(*views, temperature=0.5, beta=0.7)
-    drawn = [view[:1] * 0.3 for view in views]
-    return terms._replace(
-        total=terms.total
-        + energy_loss(energy(views[0], temperature=0.5), energy(drawn[1], temperature=0.5))
-    )
+    data, drawn = energy(views[0], temperature=0.5), energy(views[1] * 0.3, temperature=0.5)
+    return terms._replace(total=terms.total + energy_loss(data, drawn))
 
 
 # Name -> (how many views, the loss).

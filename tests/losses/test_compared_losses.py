@@ -27,8 +27,8 @@ from falcon_ssl.losses import (
 )
 
 every_loss = pytest.mark.parametrize("name", list(LOSSES))
-# The energy test draws the first sample of each view, and a queue belongs to one view.
-DRAWS_ROWS, ORDERS_VIEWS = {"gedi with energy"}, {"gedi with energy", "swav with queue"}
+# One view stands for the samples of the model, and a queue belongs to one view.
+ORDERS_VIEWS = {"gedi with energy", "swav with queue"}
 
 
 def value_and_gradients(name: str, inputs: list[Tensor]) -> tuple[Any, Tensor]:
@@ -84,7 +84,7 @@ def test_only_the_total_carries_a_gradient(name: str) -> None:
     assert all(term.shape == () for term in terms)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name not in DRAWS_ROWS])
+@every_loss
 def test_the_order_of_samples_does_not_matter(name: str) -> None:
     num, loss = LOSSES[name]
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
@@ -113,6 +113,58 @@ def test_a_shift_of_all_samples_does_not_matter(name: str) -> None:
     _, loss = LOSSES[name]
     shifted = [x + 3 for x in views(2)]
     assert relative_error(torch.stack(loss(shifted)), torch.stack(loss(views(2)))) < 1e-10
+
+
+ROTATION = torch.linalg.qr(
+    torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+)[0]
+SIGNS = torch.tensor([1, -1, 1, -1, -1, 1], dtype=torch.float64)
+SHIFTS = torch.linspace(-1, 3, 9, dtype=torch.float64)[:, None]  # of every row its own
+
+
+def change(name: str, *changed: Any) -> float:
+    """How much the terms differ when the views are changed, each by its own function."""
+    num, loss = LOSSES[name]
+    plain = torch.stack(loss(views(num)))
+    other = [one(x) for one, x in zip(changed, views(num), strict=True)]
+    return relative_error(torch.stack(loss(other)), plain)
+
+
+def same(x: Tensor) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
+def test_names_and_signs_of_features_do_not_matter(name: str) -> None:
+    order = torch.randperm(WIDTH, generator=torch.Generator().manual_seed(1))
+    assert change(name, *[lambda x: x[:, order]] * 2) < EXACT
+    assert change(name, *[lambda x: x * SIGNS] * 2) < EXACT
+    # ... if they are those of both views.
+    assert change(name, lambda x: x[:, order], same) > 0.01
+    assert change(name, lambda x: x * SIGNS, same) > 0.01
+
+
+def test_a_rotation_does_not_matter_to_lejepa() -> None:
+    directions = random_directions(5, WIDTH, seed=3).double()
+    inputs = views(2)
+    turned = [x @ ROTATION for x in inputs]
+    plain = torch.stack(lejepa_loss(inputs, directions))
+    assert relative_error(torch.stack(lejepa_loss(turned, directions @ ROTATION)), plain) < EXACT
+    # ... if the directions are rotated with the embeddings.
+    assert relative_error(torch.stack(lejepa_loss(turned, directions)), plain) > 1e-3
+
+
+def test_a_shift_of_all_scores_of_a_sample_does_not_matter() -> None:
+    s1, s2 = views(2)
+    t1, t2 = views(2, seed=1)
+    centre = torch.linspace(-1, 1, WIDTH).double()
+    plain = torch.stack(dino_loss([s1, s2], [t1, t2], centre))
+    shifted = dino_loss([s1 + SHIFTS, s2 - SHIFTS], [t1 + 2 * SHIFTS, t2], centre)
+    assert relative_error(torch.stack(shifted), plain) < 1e-10
+    assert change("gedi", lambda s: s + SHIFTS, lambda s: s - SHIFTS) < 1e-10
+    # An energy is not the same for shifted scores, nor is what is normalised over samples.
+    for name in ("gedi with energy", "swav", "self_classifier"):
+        assert change(name, lambda s: s + SHIFTS, lambda s: s - SHIFTS) > 1e-3, name
 
 
 @every_loss
