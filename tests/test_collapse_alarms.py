@@ -68,7 +68,8 @@ def test_a_broken_configuration_gives_its_alarm(
 ) -> None:
     found = alarms(config, tmp_path / "run")
     assert words in found[name]
-    assert found.keys() == {name}, "no alarm that misleads beside it"
+    beside = {"no_progress"} if config.optim.lr < 1e-9 else set()
+    assert found.keys() == {name} | beside, "no alarm that misleads beside it"
 
 
 def break_encoder(monkeypatch: pytest.MonkeyPatch, how: Callable[[nn.Module], object]) -> None:

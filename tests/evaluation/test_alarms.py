@@ -166,6 +166,9 @@ def test_frozen_encoder():
         with torch.no_grad():
             network["encoder"].weight[0, 0] += 1e-6  # as little as the end of a schedule moves it
 
+    assert look(-5) == {}
+    with torch.no_grad():
+        network["encoder"].weight += 0.1  # what was learned before
     for step in range(0, 60, 5):
         move()
         assert look(step) == {}
@@ -313,3 +316,57 @@ def test_a_real_run_with_huge_beta_and_no_normalisation_collapses_and_says_so():
 
 def test_a_real_run_with_epsilon_almost_one_over_c_says_so():
     assert train(epsilon=0.999 / C).keys() == {"uniform_assignment"}
+
+
+def follow(totals, grad_norms):
+    """Alarms of a run of such totals and gradient norms, one every five steps."""
+    watching = AlarmMonitor(patience=30)
+    seen = []
+    for look, (total, grad_norm) in enumerate(zip(totals, grad_norms, strict=True)):
+        terms = {"total": total, "grad_norm": grad_norm}
+        moment = Moment(5 * look, 0.0, terms, noise(N, F, seed=look), NETWORK, False)
+        seen.append((5 * look, watching(moment)))
+    return alarms(seen)
+
+
+# Recorded on the digits: GEDI with its energy term and a learning rate that is too large, every fifteenth look.
+EXPLODING_TOTAL = [6.8, 6.9, 7.2, 6.3, 6.6, 12.0, 40.0, -230.0, 900.0, -1500.0, 2600.0, -4500.0]
+EXPLODING_NORM = [5.6, 5.2, 6.0, 4.9, 5.9, 60.0, 400.0, 2e3, 9e3, 2e4, 4e4, 7e4]
+
+
+def test_a_diverging_run_says_so():
+    quiet = [2.0] * len(EXPLODING_TOTAL)
+    by_norm = follow(quiet + quiet, EXPLODING_NORM + [7e4] * 12)
+    assert (
+        "gradient norm 7e+04 where it was 5.6 at first: training diverges" in by_norm["diverging"]
+    )
+    by_total = follow(EXPLODING_TOTAL + [4e3, -4500.0] * 6, quiet + quiet)
+    assert "where it was 6.8 at first" in by_total["diverging"]
+
+
+def test_growth_that_learning_runs_have_is_no_divergence():
+    steps = range(80)
+    healthy = [5 + 0.3 * math.sin(step) for step in steps]
+    assert "diverging" not in follow(healthy, [0.5 + 0.05 * step for step in steps])  # ninefold
+    outliers = [0.5 if step % 20 else 5e4 for step in range(1, 81)]
+    assert "diverging" not in follow(healthy, outliers)
+    overflowing = [
+        math.inf if step % 9 == 0 else 0.5 for step in steps
+    ]  # float16 looks for its scale
+    assert "diverging" not in follow(healthy, overflowing)
+    assert "diverging" not in follow([0.01 * math.sin(step) for step in steps], [0.5] * 80)
+
+
+@pytest.mark.parametrize(("change", "expected"), [(1e-9, {"no_progress"}), (1e-3, set())])
+def test_weights_that_hardly_move_learn_nothing(change, expected):
+    encoder = nn.Linear(16, 16).double()
+    network = nn.ModuleDict({"encoder": encoder})
+    watching = AlarmMonitor(patience=30, every=5)
+    seen = []
+    for step in range(0, 100, 5):
+        with torch.no_grad():
+            encoder.weight += change
+        seen.append((step, watching(Moment(step, 0.0, {}, noise(N, F, seed=step), network, False))))
+    found = alarms(seen)
+    assert found.keys() == expected
+    assert all("is the learning rate too small?" in text for text in found.values())

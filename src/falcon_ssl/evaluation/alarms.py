@@ -1,15 +1,16 @@
 """Alarms: a run that has collapsed says so in plain words while it trains, not 200 epochs later.
 
 Two kinds of evidence. The loss terms, which are there anyway: mutual information between samples and codes, entropy,
-consistency. And now and then a look at some rows of the batch, for the directions and codes that embeddings use, and
-at the weights of the encoder. An alarm is given when its sign has been there for `PATIENCE` steps on end; once, and
-again if it returns.
+consistency, and whether total or gradient explode. And now and then a look at some rows of the batch, for the
+directions and codes that embeddings use, and at the weights of the encoder. An alarm is given when its sign has been
+there for `PATIENCE` steps on end; once, and again if it returns.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -34,6 +35,9 @@ FEW = 0.05  # few codes, few directions: at most 5 % of those there could be
 PROGRESS = 0.1  # two views must come at least this share nearer to each other than they were
 SMOOTHING = 0.2  # weight of the newest step in what is smoothed
 TINY = 1e-6  # nats
+MOVED = 1e-4  # of the encoder's norm; the recipes for the digits move their sum by .18 and more in ten steps
+EARLY = 5  # looks that say how large total and gradient are at first
+GROWN = 30.0  # times as large as at first; learning runs were seen at 1.7 and less, exploding ones at 46 and more
 
 
 Signs = dict[str, str | None]  # every sign that was looked for, in words if it is there
@@ -56,6 +60,11 @@ class AlarmMonitor:
         few_directions       99 % of the variance of u in at most 5 % of the directions there could be
         few_codes            at most 5 % of the codes that the rows could use
         frozen_encoder       no weight of the encoder differs from what it was at the last look
+        no_progress          the sum of the encoder's weights is within 1e-4 of their norm of where it was at the first
+                             look. Moved at random, weights change their sum by about what they move in norm. The loss
+                             does not tell it: that of a slow start is flat too, and DINO's drifts with its centre
+        diverging            total or gradient norm is 30 times what it was at first: the smoothed logarithm of its size
+                             over the median of the first 5 looks. One outlier does not move it much
 
     The first of the first three that applies is given. They need the terms of a FALCON loss; other methods state the
     values at which they are stuck themselves.
@@ -117,6 +126,9 @@ class AlarmMonitor:
         self._told: set[str] = set()  # signs that are there now and have been told
         self._looked: int | None = None  # step of the last look at the embeddings
         self._weights: float | None = None  # sum of the encoder's weights at that look
+        self._first_weights: float | None = None  # the same at the first look
+        self._early: dict[str, list[float]] = {}  # sizes of total and gradient norm at first
+        self._growth: dict[str, float] = {}  # log of how many times as large they are, smoothed
         self._difference: float | None = (
             None  # of two views: consistency / mutual information, smoothed
         )
@@ -130,6 +142,7 @@ class AlarmMonitor:
             metrics, signs = self._read(moment.terms, self._dictionary, self._logit_scale)
         if self._stuck_values:
             signs["stuck_loss"] = self._stuck(moment.terms)
+        signs["diverging"] = self._grown(moment.terms)
         if self._looked is None or moment.step - self._looked >= self._every:
             self._looked = moment.step
             seen, more = _look(moment.u_NF, self._dictionary, self._few_codes_hint)
@@ -144,6 +157,9 @@ class AlarmMonitor:
             "told": sorted(self._told),
             "looked": self._looked,
             "weights": self._weights,
+            "first_weights": self._first_weights,
+            "early": {name: list(sizes) for name, sizes in self._early.items()},
+            "growth": dict(self._growth),
             "difference": self._difference,
             "most_difference": self._most_difference,
         }
@@ -154,6 +170,10 @@ class AlarmMonitor:
         self._told = set(state["told"])
         self._looked = state["looked"]
         self._weights = state["weights"]
+        # Checkpoints of before these signs lack them: they begin at the next look.
+        self._first_weights = state.get("first_weights")
+        self._early = {name: list(sizes) for name, sizes in state.get("early", {}).items()}
+        self._growth = dict(state.get("growth", {}))
         self._difference = state["difference"]
         self._most_difference = state["most_difference"]
 
@@ -214,14 +234,48 @@ class AlarmMonitor:
                 return f"{term} {terms[term]:.3g} within 1 % of {value:.3g}: {words}"
         return None
 
+    def _grown(self, terms: Mapping[str, float]) -> str | None:
+        """Whether total or gradient norm has exploded; relative to themselves, for losses have no common scale."""
+        words = None
+        for name, called in (("grad_norm", "gradient norm"), ("total", "loss")):
+            size = abs(terms.get(name, math.nan))
+            if not math.isfinite(size):  # not there, or a gradient that float16 has overflowed
+                continue
+            early = self._early.setdefault(name, [])
+            if len(early) < EARLY:
+                early.append(size)
+                continue
+            first = max(median(early), TINY)
+            # A size that passes through zero says little: no less than a thousandth.
+            grown, before = math.log(max(size / first, 1e-3)), self._growth.get(name, 0.0)
+            self._growth[name] = before + SMOOTHING * (grown - before)
+            if self._growth[name] >= math.log(GROWN):
+                words = (
+                    f"{called} {size:.3g} where it was {first:.3g} at first: training diverges, "
+                    "is the learning rate too large?"
+                )
+        return words
+
     def _compare_weights(self, method: Method) -> Signs:
-        """Whether the encoder has moved since the last look; nothing about an encoder without weights."""
-        before, self._weights = self._weights, _sum_of_weights(method.encoder)
-        if self._weights is None:
+        """Whether the encoder has moved; nothing about an encoder without weights."""
+        found = _sum_and_norm_of_weights(method.encoder)
+        if found is None:
             return {}
-        is_still = self._weights == before
-        words = "the weights of the encoder do not change: is it frozen?"
-        return {"frozen_encoder": words if is_still else None}
+        now, norm = found
+        before, self._weights = self._weights, now
+        if self._first_weights is None:
+            self._first_weights = now
+            return {}
+        moved = abs(now - self._first_weights) / max(norm, TINY)
+        frozen = "the weights of the encoder do not change: is it frozen?"
+        still = (
+            f"the weights of the encoder have moved by {moved:.1g} of their size since the first look: "
+            "nothing is learned, is the learning rate too small?"
+        )
+        return {
+            "frozen_encoder": frozen if now == before else None,
+            "no_progress": still if 0 < moved < MOVED else None,  # 0 is frozen
+        }
 
     def _ring(self, step: int, signs: Signs) -> dict[str, str]:
         """Alarms of the signs that have been there long enough and were not told yet."""
@@ -266,10 +320,15 @@ def _look(
 
 
 @torch.no_grad()
-def _sum_of_weights(encoder: nn.Module) -> float | None:
+def _sum_and_norm_of_weights(encoder: nn.Module) -> tuple[float, float] | None:
     """A fingerprint: weights that an optimizer moves do not keep their sum. None without weights."""
-    sums = [weight.sum(dtype=torch.float64) for weight in encoder.parameters()]
-    return float(torch.stack(sums).sum()) if sums else None
+    weights = list(encoder.parameters())
+    if not weights:
+        return None
+    sums = torch.stack([weight.sum(dtype=torch.float64) for weight in weights])
+    norms = torch.stack([weight.norm().double() for weight in weights])
+    total, norm = torch.stack([sums.sum(), norms.norm()]).tolist()
+    return total, norm
 
 
 def _is_few(used: int, most: int) -> bool:
