@@ -10,8 +10,12 @@ import pytest
 import yaml
 
 from falcon_ssl import cli
+from falcon_ssl.cli_parser import recipe_path
+from falcon_ssl.config import from_mapping
+from falcon_ssl.engine.records import read_config
 from falcon_ssl.errors import InputError
 from falcon_ssl.grid import Choice, grid_names, make_cells, read_grid
+from falcon_ssl.reproduce import _setting
 
 GRID: dict[str, Any] = {
     "title": "Two methods",
@@ -179,3 +183,22 @@ def test_every_number_of_a_real_evaluation_that_reports_describe_may_be_a_column
     found += ["codes_used_share", "identity_gap_u", "effective_rank_share_z"]
     grid = read_grid(written(tmp_path / "g.yaml", changed("columns", found)))
     assert list(grid.columns) == found
+
+
+def test_dino_of_table_2_is_trained_as_its_recipe() -> None:
+    """The rows once lacked the rising weight decay and the rate at the end."""
+    recipe = from_mapping(read_config(Path(recipe_path("imagenet100-dino"))))
+    cells = [cell for cell in make_cells(read_grid("table2")) if cell.row.startswith("dino-")]
+    assert len(cells) == 10
+    assert all(cell.config.optim == recipe.optim for cell in cells)
+    assert all(cell.config.views == recipe.views for cell in cells)
+
+
+def test_the_setting_of_a_table_names_what_differs() -> None:
+    cells = make_cells(read_grid("table2"), Choice(rows=["dino-100", "falcon-100"]))
+    setting = _setting([cell.config for cell in cells], [])
+    assert setting["weight decay"] == ["0.04 rising to 0.4", "0.04"]
+    assert setting["small views"] == [8, 0]
+    assert setting["rate at the end"] == ["1e-06", "0"]
+    alike = _setting([cell.config for cell in cells[1:]], [])
+    assert alike.keys() == {"encoder", "epochs", "batch size", "precision"}

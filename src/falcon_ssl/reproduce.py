@@ -14,7 +14,7 @@ import torch
 
 from falcon_ssl.calibration import Estimate, estimate
 from falcon_ssl.cells import Standing, interrupted_by_sigterm, run_all, standing
-from falcon_ssl.config import RunConfig, from_mapping
+from falcon_ssl.config import OptimConfig, RunConfig, from_mapping
 from falcon_ssl.devices import best_device
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.engine.lock import Lock
@@ -217,7 +217,7 @@ def _same_options(run: Path, config: RunConfig) -> bool:
 def _setting(
     configs: Sequence[RunConfig], done: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
-    """What the runs of a data set share, and where rows differ all their values.
+    """What the runs of a data set share, and where rows differ all their values; the last ones only where they differ.
 
     The precision is the one that the finished runs chose: the grid may leave it to their machine.
     """
@@ -228,7 +228,21 @@ def _setting(
         "precision": [one["precision"] for one in done]
         or [config.engine.precision for config in configs],
     }
-    return {name: list(dict.fromkeys(values)) for name, values in names.items()}
+    told = {name: list(dict.fromkeys(values)) for name, values in names.items()}
+    optims = [config.optim for config in configs]
+    may_differ: dict[str, list[Any]] = {
+        "small views": [config.views.small_views for config in configs],
+        "rate at the end": [f"{optim.lr * optim.final_lr:g}" for optim in optims],
+        "weight decay": [_decay(optim) for optim in optims],
+    }
+    differing = {name: list(dict.fromkeys(values)) for name, values in may_differ.items()}
+    return told | {name: values for name, values in differing.items() if len(values) > 1}
+
+
+def _decay(optim: OptimConfig) -> str:
+    """A weight decay in words: "0.04", or "0.04 rising to 0.4"."""
+    end = optim.weight_decay_end
+    return f"{optim.weight_decay:g}" + ("" if end is None else f" rising to {end:g}")
 
 
 def _encoder(config: RunConfig) -> str:
