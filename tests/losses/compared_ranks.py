@@ -35,11 +35,7 @@ def result_of(name: str, rows: slice, *, parallel: bool) -> dict[str, Tensor]:
 
 
 def results_of(rows: slice, *, parallel: bool) -> dict[str, Any]:
-    results: dict[str, Any] = {
-        name: result_of(name, rows, parallel=parallel)
-        for name in LOSSES
-        if name != "gedi with energy" or not parallel
-    }
+    results: dict[str, Any] = {name: result_of(name, rows, parallel=parallel) for name in LOSSES}
     scores = inputs(1)[0]
     results["sinkhorn"] = sinkhorn(scores[rows], eps=0.2)
     results["centre"] = updated_centre(torch.ones(WIDTH).double(), [scores[rows]])

@@ -11,8 +11,6 @@ from tolerances import RANKS, relative_error
 
 from rank_processes import on_ranks
 
-NAMES = [name for name in LOSSES if name != "gedi with energy"]  # its samples are not rows
-
 
 @pytest.fixture(scope="module", params=[2, 3])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
@@ -25,7 +23,7 @@ def one_process() -> Any:
 
 
 @pytest.mark.parametrize("split", ["equal", "unequal"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", list(LOSSES))
 def test_ranks_equal_one_process(results: Any, one_process: Any, split: str, name: str) -> None:
     for result in results:
         for what in ("values", "gradients"):

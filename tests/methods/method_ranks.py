@@ -41,6 +41,12 @@ def methods() -> dict[str, Any]:
         "barlow_twins": lambda parts: BarlowTwins.from_config(parts, BarlowTwinsConfig(12, 8)),
         "vicreg": lambda parts: VICReg.from_config(parts, VICRegConfig(12, 8)),
         "swav": lambda parts: SwAV.from_config(parts, SwAVConfig(12, 6, 10, queue_length=19)),
+        "swav with crops": lambda parts: SwAV.from_config(
+            parts, SwAVConfig(12, 6, 10, queue_length=19, prototypes_frozen=0.5)
+        ),
+        "dino with crops": lambda parts: DINO.from_config(
+            parts, DINOConfig(12, 6, 10, teacher_momentum=0.5, prototypes_frozen=0.5)
+        ),
         "dino": lambda parts: DINO.from_config(parts, DINOConfig(12, 6, 10, teacher_momentum=0.5)),
         "self_classifier": lambda parts: SelfClassifier.from_config(
             parts, SelfClassifierConfig(12, 6, (10, 4))
@@ -52,7 +58,10 @@ def methods() -> dict[str, Any]:
 
 def built(name: str) -> Method:
     torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Tanh())
+    encoder = nn.Sequential(
+        nn.AdaptiveAvgPool2d(4),  # crops of any size
+        *(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Tanh()),
+    )
     method: Method = methods()[name](Parts(encoder, 12, (1, 4, 4)))
     use_global_batch_norm(method)
     return method.double()
@@ -66,7 +75,9 @@ def state_after_training(name: str, rows: slice, *, parallel: bool) -> dict[str,
     optimizer = torch.optim.SGD(trained, lr=0.05)
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(step)
-        views = torch.randn(2, ROWS, 1, 4, 4, generator=generator, dtype=torch.float64)
+        views = [*torch.randn(2, ROWS, 1, 4, 4, generator=generator, dtype=torch.float64)]
+        if "crops" in name:
+            views += [*torch.randn(3, ROWS, 1, 2, 2, generator=generator, dtype=torch.float64)]
         method.before_step(step, STEPS)
         optimizer.zero_grad()
         out = model([view[rows] for view in views])
