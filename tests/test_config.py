@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_ssl.config import (
@@ -20,6 +20,7 @@ from falcon_ssl.config import (
 from falcon_ssl.errors import InputError
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.builds(
         RunConfig,
