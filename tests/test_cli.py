@@ -323,6 +323,27 @@ def test_a_tiny_vision_transformer(tmp_path: Path) -> None:
     assert run("embed", str(out), "--out", str(tmp_path / "z.npz")) == 0
 
 
+def test_vit_small_on_images_of_64_pixels(tmp_path: Path) -> None:
+    """The encoder of the paper's Table 2, for a few steps: pretrain, then evaluate with labels from the folders."""
+    import_beside_torchvision("timm")
+    rng, out = np.random.default_rng(0), tmp_path / "run"
+    for part, count in (("train", 16), ("test", 8)):
+        for label in ("a", "b"):
+            (tmp_path / "photos" / part / label).mkdir(parents=True)
+            for k in range(count):
+                pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "photos" / part / label / f"{k}.png")
+    data = ["--data", f"folder:{tmp_path / 'photos'}", "--reading.folder_labels", "true"]
+    vit = ["--encoder.name", "timm:vit_small_patch16_224"]
+    few = ["--batch_size", "16", "--epochs", "1", "--optim.warmup_epochs", "0"]
+    assert run("pretrain", "--out", str(out), *data, *vit, *few) == 0
+    assert run("evaluate", str(out)) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert 0 <= found["top1_linear"] <= 1
+    assert found["about"]["num_test"] == 16
+    assert yaml.safe_load((out / "config.yaml").read_text())["views"]["size"] == 64
+
+
 def test_bad_yaml_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     for text in ("falcon: [", "falcon:\n  nun_codes: 3\n", "just words"):
