@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 STEPS = 3  # that are timed, after one that is not
 LARGEST = (
     32 * 224**2
-)  # pixels of a batch that is timed without a GPU: a few GB with a ViT, where 256 images took 23
+)  # pixels of a batch timed without a GPU: some GB with a ViT, where 256 images took 23
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def pretrain(
     accelerator = _accelerator(config, out)
     torch.manual_seed(config.seed)
     views = make_views(config)
-    _try(views, splits.train.image_shape)
+    _check_views(views, splits.train.image_shape)
     method = build_method(config, image_shape=seen_shape(splits.train.image_shape, views))
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
@@ -272,7 +272,7 @@ def views_sheet(
     return out
 
 
-def _try(views: Views, image_shape: tuple[int, int, int]) -> None:
+def _check_views(views: Views, image_shape: tuple[int, int, int]) -> None:
     """Let views complain of images that they do not fit, before anything is written."""
     blank = torch.zeros(1, *image_shape, dtype=torch.uint8)
     views(blank, generator=torch.Generator())

@@ -48,8 +48,7 @@ class ResNet(nn.Module):
         super().__init__()
         check_choice("block", block, ("basic", "bottleneck"))
         check_choice("stem", stem, ("cifar", "half", "imagenet"))
-        depths = depths[:stages] if stages and 1 <= stages <= len(depths) else depths
-        if stages not in (None, len(depths)):
+        if stages is not None and not 1 <= stages <= len(depths):
             raise InputError(
                 "the encoder does not have so many stages",
                 received=f"stages={stages}",
@@ -74,6 +73,7 @@ class ResNet(nn.Module):
             blocks += [make(later, inner, stride=1) for _ in range(depths[index] - 1)]
             return nn.Sequential(*blocks)
 
+        depths = depths[:stages]
         self.num_stages = len(depths)
         for index in range(self.num_stages):
             self.add_module(f"layer{index + 1}", stage(index))

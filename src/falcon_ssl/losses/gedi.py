@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import check_at_least, check_finite, check_matrix
+from falcon_ssl.checks import check_at_least, check_matrix
 from falcon_ssl.losses.rows import (
     check_positive,
     check_views,
@@ -78,7 +78,6 @@ def gedi_loss(
     check_views(("scores1", "scores2"), (scores1, scores2))
     check_positive("temperature", temperature, fix="0.1 is usual")
     check_at_least("beta", beta, 0, fix="use a non-negative weight")
-    check_finite("temperature", torch.tensor(temperature), fix="0.1 is usual")
     num_rows = global_count(
         scores1, f"gedi_loss, C={scores1.shape[1]}, temperature={temperature}, beta={beta}"
     )
@@ -122,7 +121,6 @@ def energy(scores: Tensor, *, temperature: float = 1.0) -> Tensor:
     """
     check_matrix("scores", scores)
     check_positive("temperature", temperature, fix="JEM's is 1")
-    check_finite("temperature", torch.tensor(temperature), fix="JEM's is 1")
     return -(wide(scores) / temperature).logsumexp(dim=1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -38,9 +39,10 @@ def check_views(names: Sequence[str], views: Sequence[Tensor]) -> None:
 
 
 def check_positive(name: str, value: float, *, fix: str) -> None:
-    """Raise InputError unless ``value > 0``; NaN never passes."""
-    if not value > 0:
-        raise InputError(f"{name} is not positive", received=value, expected="> 0", fix=fix)
+    """Raise InputError unless ``value`` is positive and finite; NaN never passes."""
+    if not 0 < value < math.inf:
+        wrong = "not finite" if value == math.inf else "not positive"
+        raise InputError(f"{name} is {wrong}", received=value, expected="a number > 0", fix=fix)
 
 
 def global_count(x: Tensor, fingerprint: str, *, least: int = 1) -> int:

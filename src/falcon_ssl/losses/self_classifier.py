@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import check_finite
 from falcon_ssl.losses.rows import (
     check_positive,
     check_views,
@@ -77,8 +76,6 @@ def self_classifier_loss(
     check_views(("scores1", "scores2"), (scores1, scores2))
     check_positive("row_temperature", row_temperature, fix="the paper's is 0.1")
     check_positive("column_temperature", column_temperature, fix="the paper's is 0.05")
-    temperatures = torch.tensor([row_temperature, column_temperature])
-    check_finite("a temperature", temperatures, fix="the paper's are 0.1 and 0.05")
     num_rows = global_count(
         scores1,
         f"self_classifier_loss, C={scores1.shape[1]}, row_temperature={row_temperature}, "

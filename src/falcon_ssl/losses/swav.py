@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least, check_finite
+from falcon_ssl.checks import InputError, check_at_least
 from falcon_ssl.losses.rows import (
     check_positive,
     check_views,
@@ -100,7 +100,6 @@ def swav_loss(
                 fix="score the queued embeddings with the same prototypes",
             )
     check_positive("temperature", temperature, fix="the paper's is 0.1")
-    check_finite("temperature", torch.tensor(temperature), fix="the paper's is 0.1")
     num_rows = global_count(
         scores[0],
         f"swav_loss, {len(scores)} views, C={scores[0].shape[1]}, temperature={temperature}, "
@@ -147,7 +146,6 @@ def sinkhorn(scores_NC: Tensor, *, eps: float = 0.05, steps: int = 3) -> Tensor:
                 [0.5000, 0.5000]])
     """
     check_positive("sinkhorn_eps", eps, fix="the paper's is 0.05")
-    check_finite("sinkhorn_eps", torch.tensor(eps), fix="the paper's is 0.05")
     check_at_least("sinkhorn_steps", steps, 1, fix="the paper takes 3")
     log_q_NC = scores_NC / eps
     for _ in range(steps):
