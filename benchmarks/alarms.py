@@ -18,12 +18,13 @@ from typing import Any
 import torch
 
 from falcon_ssl import commands
-from falcon_ssl.config import EngineConfig, FalconConfig, RunConfig
-from falcon_ssl.engine.records import environment
+from falcon_ssl.config.run import EngineConfig, FalconConfig, RunConfig
+from falcon_ssl.core.devices import hardware
+from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.evaluation import AlarmMonitor
 from falcon_ssl.losses import FalconLoss
-from falcon_ssl.methods import build_dictionary
-from falcon_ssl.monitor import Moment, Observation
+from falcon_ssl.methods.falcon import build_dictionary
+from falcon_ssl.records.provenance import environment
 
 SETTINGS = {
     "default: C = 4096, F = 128, batch 256, digits": RunConfig(epochs=24),
@@ -104,7 +105,7 @@ def main() -> None:
     record = {
         "what": "CPU time of AlarmMonitor over that of all else in a run; median of three runs",
         "settings": found,
-        "environment": environment(torch.device("cpu")),
+        "environment": environment(hardware(torch.device("cpu"))),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from falcon_ssl import FalconLoss, RademacherDictionary
-from falcon_ssl.dictionary_complete import CompleteDictionary
-from falcon_ssl.dictionary_hadamard import HadamardDictionary
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.dictionary.hadamard import HadamardDictionary
 
 Step = Callable[[Tensor, Tensor], Tensor]  # two views' embeddings to the loss
 EPSILON = 1e-8

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.engine.records import environment
+from falcon_ssl.core.devices import hardware
 from falcon_ssl.evaluation import Features, diagnose
+from falcon_ssl.records.provenance import environment
 
 SEEDS = range(20)
 N, D, F, C, CLASSES = 2000, 128, 64, 512, 10
@@ -126,7 +127,7 @@ def main() -> None:
         "speed": speed(50_000, 512),
         "threads": torch.get_num_threads(),
         "suite": suite(),
-        "environment": environment(torch.device("cpu")),
+        "environment": environment(hardware(torch.device("cpu"))),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from falcon_ssl import commands
-from falcon_ssl.cli_parser import recipe_path
-from falcon_ssl.config import FalconConfig, RunConfig, from_mapping
-from falcon_ssl.engine.records import read_config
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.config.recipes import recipe_path
+from falcon_ssl.config.run import FalconConfig, RunConfig, from_mapping
 
 METRICS = ("top1_linear", "top1_knn", "ami_kmeans_z", "ami_kmeans_u", "effective_rank_z")
 SEEDS = (0, 1, 2)
@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/digits"))
     options = parser.parse_args()
-    recipe: RunConfig = from_mapping(read_config(Path(recipe_path("digits"))))
+    recipe: RunConfig = from_mapping(read_yaml(Path(recipe_path("digits"))))
     rows = []
     for name, (falcon, batch_size) in variants().items():
         results = []

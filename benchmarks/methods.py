@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.config import from_mapping
-from falcon_ssl.engine import environment
+from falcon_ssl.config.run import from_mapping
+from falcon_ssl.core.devices import hardware
 from falcon_ssl.engine.optim import build_optimizer
 from falcon_ssl.methods import build_method
+from falcon_ssl.records.provenance import environment
 from falcon_ssl.views import Views, build_views
 from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
 
@@ -260,7 +261,7 @@ def main() -> None:
         },
         "environment": {
             key: value
-            for key, value in environment(torch.device(options.device)).items()
+            for key, value in environment(hardware(torch.device(options.device))).items()
             if key != "command"
         },
         "methods": rows,

@@ -30,12 +30,14 @@ from torch.optim.optimizer import (
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from falcon_ssl import engine
-from falcon_ssl.commands import default_monitors
-from falcon_ssl.config import RunConfig, from_mapping
+from falcon_ssl.commands.loading import make_views
+from falcon_ssl.commands.pretrain import default_monitors
+from falcon_ssl.config.run import RunConfig, from_mapping
+from falcon_ssl.core.devices import hardware
+from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.data import ResidentLoader, Splits, TensorSource, build_loader
 from falcon_ssl.methods import Falcon, build_method
-from falcon_ssl.monitor import Moment, Monitor, Observation
-from falcon_ssl.runs import make_views
+from falcon_ssl.records.provenance import environment
 from falcon_ssl.views import Share, Views
 from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
 
@@ -333,7 +335,7 @@ def main() -> None:
         for encoder in options.encoders
         for precision in options.precisions
     ]
-    about = engine.environment(torch.device(options.device))
+    about = environment(hardware(torch.device(options.device)))
     record = {
         "what": "seconds of the parts of a FALCON training step; medians",
         "command": command("benchmarks/step.py", options.note),

@@ -27,7 +27,7 @@ from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
 from falcon_ssl.data import ResidentLoader, TensorSource
-from falcon_ssl.encoders.timm import import_beside_torchvision
+from falcon_ssl.networks.timm import import_beside_torchvision
 from falcon_ssl.views import build_views
 
 SIDE = 32

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from falcon_ssl import RademacherDictionary, cli_parser, falcon_loss, logit_scale
+from falcon_ssl import RademacherDictionary, falcon_loss, logit_scale
+from falcon_ssl.cli import parser as cli_parser
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = ROOT / "MINIMAL.md"  # its code has a test of its own

@@ -8,43 +8,43 @@ Names are imported when they are first used, so that a report can be rebuilt whe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from falcon_ssl._version import __version__
+from falcon_ssl.core.version import __version__
 
 if TYPE_CHECKING:
-    from falcon_ssl.batchnorm import use_global_batch_norm
-    from falcon_ssl.dictionary import RademacherDictionary
-    from falcon_ssl.dictionary_complete import CompleteDictionary
-    from falcon_ssl.dictionary_hadamard import HadamardDictionary
-    from falcon_ssl.errors import InputError
-    from falcon_ssl.evaluation import Features, certify, diagnose
-    from falcon_ssl.losses import FalconLoss, LossTerms, falcon_loss, power_law_prior
-    from falcon_ssl.losses.assign import assign, top_codes
-    from falcon_ssl.projector import FalconProjector
-    from falcon_ssl.temperature import (
+    from falcon_ssl.core.errors import InputError
+    from falcon_ssl.core.theory import (
         effective_temperature,
         logit_scale,
         logit_scale_from_temperature,
     )
+    from falcon_ssl.dictionary.assign import assign, top_codes
+    from falcon_ssl.dictionary.complete import CompleteDictionary
+    from falcon_ssl.dictionary.hadamard import HadamardDictionary
+    from falcon_ssl.dictionary.rademacher import RademacherDictionary
+    from falcon_ssl.evaluation import Features, certify, diagnose
+    from falcon_ssl.losses import FalconLoss, LossTerms, falcon_loss, power_law_prior
+    from falcon_ssl.networks.batchnorm import use_global_batch_norm
+    from falcon_ssl.networks.projector import FalconProjector
 
 _HOMES = {
-    "CompleteDictionary": "dictionary_complete",
+    "CompleteDictionary": "dictionary",
     "FalconLoss": "losses",
-    "FalconProjector": "projector",
+    "FalconProjector": "networks.projector",
     "Features": "evaluation",
-    "HadamardDictionary": "dictionary_hadamard",
-    "InputError": "errors",
+    "HadamardDictionary": "dictionary",
+    "InputError": "core.errors",
     "LossTerms": "losses",
     "RademacherDictionary": "dictionary",
-    "assign": "losses.assign",
+    "assign": "dictionary",
     "certify": "evaluation",
     "diagnose": "evaluation",
-    "effective_temperature": "temperature",
+    "effective_temperature": "core.theory",
     "falcon_loss": "losses",
-    "logit_scale": "temperature",
-    "logit_scale_from_temperature": "temperature",
+    "logit_scale": "core.theory",
+    "logit_scale_from_temperature": "core.theory",
     "power_law_prior": "losses",
-    "top_codes": "losses.assign",
-    "use_global_batch_norm": "batchnorm",
+    "top_codes": "dictionary",
+    "use_global_batch_norm": "networks.batchnorm",
 }
 
 __all__ = [

@@ -2,6 +2,6 @@
 
 import sys
 
-from falcon_ssl.cli import main
+from falcon_ssl.cli.main import main
 
 sys.exit(main())

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import DigitsSource, TensorSource, hub, load_splits
-from falcon_ssl.data.imagenet100 import SCAN_CLASSES
+from falcon_ssl.data.hub import SCAN_CLASSES
 
 
 def everything(source):
@@ -418,7 +418,7 @@ class TestHub:
 
     def test_scan_list_is_a_hundred_known_classes(self):
         assert len(set(SCAN_CLASSES)) == 100
-        from falcon_ssl.encoders import build_encoder
+        from falcon_ssl.networks import build_encoder
 
         build_encoder("timm:resnet18", in_channels=3)  # imports timm, whatever torchvision is there
         from timm.data import ImageNetInfo

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from falcon_ssl.config import OptimConfig
+from falcon_ssl.config.run import OptimConfig
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine.lars import LARS
 from falcon_ssl.engine.optim import build_optimizer, learning_rate, schedule, weight_decay
-from falcon_ssl.errors import InputError
 
 
 def rates(**options: float) -> list[float]:

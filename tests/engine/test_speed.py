@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.config import EngineConfig
+from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine.speed import check_speed, in_words
 
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
-from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.config.run import EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import NonFiniteError, RunFolder
-from falcon_ssl.errors import InputError
 from falcon_ssl.losses import FalconLoss, LossTerms
-from falcon_ssl.monitor import Moment, Observation
 
 CONFIG = RunConfig(
     epochs=3,

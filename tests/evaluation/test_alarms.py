@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import Moment, Observation
+from falcon_ssl.core.theory import logit_scale
 from falcon_ssl.data import load_splits
-from falcon_ssl.dictionary import RademacherDictionary
-from falcon_ssl.dictionary_complete import CompleteDictionary
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.evaluation import AlarmMonitor
 from falcon_ssl.losses import falcon_loss
-from falcon_ssl.monitor import Moment, Observation
-from falcon_ssl.temperature import logit_scale
 
 C, N, F = 512, 128, 64
 DICTIONARY = RademacherDictionary(C, F, seed=0)

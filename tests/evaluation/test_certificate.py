@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.dictionary import RademacherDictionary
-from falcon_ssl.evaluation.certificate import certify, collapse_threshold, least_entropy
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import collapse_threshold, least_entropy, logit_scale
+from falcon_ssl.dictionary.rademacher import RademacherDictionary
+from falcon_ssl.evaluation.certificate import certify
 from falcon_ssl.losses import falcon_loss
-from falcon_ssl.temperature import logit_scale
 
 C, N, F = 64, 32, 16
 L = logit_scale(C, 1e-8)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits
 from falcon_ssl.evaluation import Features
 from falcon_ssl.evaluation.knn import knn, knn_predict

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.clustering import (
     cluster_agreement,
     code_agreement,

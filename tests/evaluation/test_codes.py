@@ -5,16 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.dictionary import RademacherDictionary
-from falcon_ssl.dictionary_complete import CompleteDictionary
-from falcon_ssl.evaluation.codes import (
-    PrototypeDictionary,
-    aligned_cosine,
-    code_counts,
-    code_usage,
-    nearest_codes,
-)
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.dictionary.assign import nearest_codes
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary
+from falcon_ssl.dictionary.rademacher import RademacherDictionary
+from falcon_ssl.evaluation.codes import aligned_cosine, code_counts, code_usage
 
 
 @settings(deadline=None, max_examples=20)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation import Features
 from falcon_ssl.evaluation.collapse import (
     cluster_spread,

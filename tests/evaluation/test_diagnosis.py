@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.dictionary import RademacherDictionary
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.evaluation import Features, diagnose, load_features
 from falcon_ssl.evaluation.rules import RULES, Rule, worst
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.dictionary import RademacherDictionary
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.dictionary.assign import nearest_codes
+from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.evaluation import Features, evaluate_features, picture_arrays
-from falcon_ssl.evaluation.codes import nearest_codes
 from falcon_ssl.evaluation.pictures import adjacency, representation_map, thumbnails
 
 NUM_CLASSES, NUM_CODES, WIDTH = 4, 32, 16

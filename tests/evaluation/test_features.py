@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import TensorSource
-from falcon_ssl.dictionary import RademacherDictionary
+from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.evaluation import Features, extract, load_features
 from falcon_ssl.evaluation.features import evaluation_mode
 

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from compared import views
-from tolerances import EXACT, relative_error
 
 from falcon_ssl.losses import barlow_twins_loss
+from support.compared import views
+from support.tolerances import EXACT, relative_error
 
 
 def by_loops(za: np.ndarray, zb: np.ndarray, lam: float) -> tuple[float, float, float]:

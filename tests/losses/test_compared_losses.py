@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from compared import LOSSES, WIDTH, extremes, views
-from tolerances import EXACT, relative_error
 from torch import Tensor
 
-from falcon_ssl.errors import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.losses import (
     barlow_twins_loss,
     dino_loss,
@@ -25,6 +23,8 @@ from falcon_ssl.losses import (
     updated_centre,
     vicreg_loss,
 )
+from support.compared import LOSSES, WIDTH, extremes, views
+from support.tolerances import EXACT, relative_error
 
 every_loss = pytest.mark.parametrize("name", list(LOSSES))
 # One view stands for the samples of the model, and a queue belongs to one view.

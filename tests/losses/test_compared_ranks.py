@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import compared_ranks
 import pytest
-from compared import LOSSES
-from tolerances import RANKS, relative_error
 
-from rank_processes import on_ranks
+from support import compared_ranks
+from support.compared import LOSSES
+from support.rank_processes import on_ranks
+from support.tolerances import RANKS, relative_error
 
 
 @pytest.fixture(scope="module", params=[2, 3])

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from compared import WIDTH, views
-from tolerances import EXACT, relative_error
 
 from falcon_ssl.losses import dino_loss, updated_centre
+from support.compared import WIDTH, views
+from support.tolerances import EXACT, relative_error
 
 
 def softmax(row: np.ndarray) -> list[float]:

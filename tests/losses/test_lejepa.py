@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from compared import WIDTH, views
-from tolerances import EXACT, relative_error
 
 from falcon_ssl.losses import lejepa_loss, random_directions, sigreg_loss
+from support.compared import WIDTH, views
+from support.tolerances import EXACT, relative_error
 
 
 def epps_pulley(x: np.ndarray, points: int) -> float:

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from compared import views
-from tolerances import EXACT, relative_error
 
 from falcon_ssl.losses import self_classifier_loss
+from support.compared import views
+from support.tolerances import EXACT, relative_error
 
 
 def one_order(s1: np.ndarray, s2: np.ndarray, row: float, column: float) -> tuple[float, float]:

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from compared import views
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tolerances import EXACT, relative_error
 
 from falcon_ssl.losses import sinkhorn, swav_loss
+from support.compared import views
+from support.tolerances import EXACT, relative_error
 
 
 def sinkhorn_by_loops(scores: np.ndarray, eps: float, steps: int) -> np.ndarray:

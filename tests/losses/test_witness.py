@@ -10,10 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from compared import WIDTH, views
-from tolerances import relative_error
 
-from falcon_ssl.encoders.timm import import_beside_torchvision
 from falcon_ssl.losses import (
     barlow_twins_loss,
     dino_loss,
@@ -23,6 +20,9 @@ from falcon_ssl.losses import (
     updated_centre,
     vicreg_loss,
 )
+from falcon_ssl.networks.timm import import_beside_torchvision
+from support.compared import WIDTH, views
+from support.tolerances import relative_error
 
 CLOSE = 1e-8  # float64; a mistake in a formula shows in the first digits
 

@@ -15,8 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
-from falcon_ssl.cli_parser import recipe_path
-from falcon_ssl.config import (
+from falcon_ssl.commands.features import untrained
+from falcon_ssl.commands.loading import load_run
+from falcon_ssl.commands.pretrain import default_monitors
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.config.methods import METHODS
+from falcon_ssl.config.recipes import recipe_path
+from falcon_ssl.config.run import (
     EncoderConfig,
     EngineConfig,
     MonitorConfig,
@@ -25,16 +30,13 @@ from falcon_ssl.config import (
     from_mapping,
     to_mapping,
 )
-from falcon_ssl.config_methods import METHODS
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.data import load_splits
-from falcon_ssl.engine.records import read_config
-from falcon_ssl.errors import InputError
 from falcon_ssl.evaluation import AlarmMonitor, extract
 from falcon_ssl.evaluation.clustering import kmeans_clusters
 from falcon_ssl.methods import Method, build_method
-from falcon_ssl.monitor import Moment, Observation
 from falcon_ssl.report import build_report
-from falcon_ssl.runs import load_run, untrained
 from falcon_ssl.views import build_views
 
 SHAPE = (1, 8, 8)
@@ -186,7 +188,7 @@ def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
     method = built(name)
     splits = load_splits("digits")
     views_of_digits = build_views("digits")
-    monitor = commands.default_monitors(config_of(name), method, splits, views_of_digits)[0]
+    monitor = default_monitors(config_of(name), method, splits, views_of_digits)[0]
     assert method.dictionary is not None
     u_NF = torch.nn.functional.normalize(torch.ones(200, method.dictionary.width), dim=1)
     for step in (0, 1000):
@@ -377,5 +379,5 @@ def test_export_writes_the_encoder_that_is_judged(tmp_path: Path) -> None:
 
 @every_method
 def test_every_method_has_a_recipe_for_the_digits(name: str) -> None:
-    config = from_mapping(read_config(Path(recipe_path(f"digits-{name}"))))
+    config = from_mapping(read_yaml(Path(recipe_path(f"digits-{name}"))))
     assert (config.method, config.epochs, config.batch_size) == (name, 30, 128)

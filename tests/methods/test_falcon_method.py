@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from falcon_ssl import FalconLoss, FalconProjector, RademacherDictionary, logit_scale
-from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig
+from falcon_ssl.config.run import EncoderConfig, FalconConfig, RunConfig
 from falcon_ssl.methods import Falcon, build_method
 
 CONFIG = RunConfig(

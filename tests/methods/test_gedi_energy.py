@@ -12,13 +12,14 @@ from sklearn.metrics import adjusted_mutual_info_score
 from torch import Tensor, nn
 
 from falcon_ssl import commands
-from falcon_ssl.config import from_mapping
-from falcon_ssl.config_methods import GEDIConfig
-from falcon_ssl.errors import InputError
+from falcon_ssl.commands.features import untrained
+from falcon_ssl.commands.loading import LoadedRun, load_run
+from falcon_ssl.config.methods import GEDIConfig
+from falcon_ssl.config.run import from_mapping
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation import extract
 from falcon_ssl.evaluation.clustering import kmeans_clusters
 from falcon_ssl.methods import GEDI, Method, Parts
-from falcon_ssl.runs import LoadedRun, load_run, untrained
 
 
 def parts() -> Parts:

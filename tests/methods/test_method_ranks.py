@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import method_ranks
 import pytest
 import torch
 
-from rank_processes import on_ranks
+from support import method_ranks
+from support.rank_processes import on_ranks
 
 ROUNDING = 1e-9  # float64, after three steps that amplify the rounding of the first
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl import commands
-from falcon_ssl.config import from_mapping
-from falcon_ssl.config_methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
-from falcon_ssl.encoders import build_encoder
-from falcon_ssl.evaluation.codes import nearest_codes
+from falcon_ssl.config.methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
+from falcon_ssl.config.run import from_mapping
+from falcon_ssl.core.monitor import Moment, Observation
+from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.methods import DINO, GEDI, LeJEPA, Method, Parts, SwAV
-from falcon_ssl.monitor import Moment, Observation
+from falcon_ssl.networks import build_encoder
 
 
 def parts() -> Parts:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_ssl.errors import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.report import build_comparison, build_sweep, read_run
 from falcon_ssl.report.families import families, spread
 from falcon_ssl.report.sweep import sweep_points

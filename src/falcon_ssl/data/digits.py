@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from falcon_ssl.checks import check_choice
+from falcon_ssl.core.checks import check_choice
 from falcon_ssl.data.source import Splits, TensorSource
 
 _TEST_SHARE = 0.2

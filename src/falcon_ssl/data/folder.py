@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.reading import Opened, ReadOptions, open_records
 from falcon_ssl.data.source import Splits
 

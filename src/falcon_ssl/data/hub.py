@@ -11,14 +11,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.data.imagenet100 import SCAN_CLASSES
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.reading import Opened, ReadOptions, open_records
 from falcon_ssl.data.shards import ShardTable
 from falcon_ssl.data.source import Splits
 from falcon_ssl.data.table import ArrowTable, Table, image_records, table_labels
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
+
+# Two lists of a hundred ImageNet classes are in use; they share 12 classes.
+# imagenet100-scan (Van Gansbeke et al. 2020), as labels of ImageNet-1K (WordNet ids in order).
+SCAN_CLASSES: tuple[int, ...] = (
+    15, 20, 37, 65, 67, 68, 71, 99, 101, 137, 143, 146, 158, 164, 179, 182, 185, 192, 197,
+    199, 205, 213, 223, 230, 231, 232, 236, 251, 272, 279, 280, 286, 288, 295, 322, 330,
+    338, 370, 376, 409, 412, 444, 462, 463, 508, 515, 518, 525, 543, 546, 549, 553, 578,
+    589, 596, 599, 615, 621, 639, 640, 646, 650, 658, 678, 682, 683, 687, 715, 716, 726,
+    727, 737, 742, 748, 757, 788, 794, 797, 821, 824, 830, 832, 846, 856, 860, 863, 871,
+    880, 881, 886, 897, 906, 908, 913, 924, 927, 931, 935, 954, 984,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

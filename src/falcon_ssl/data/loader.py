@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from falcon_ssl import distributed
+from falcon_ssl.core import distributed
 from falcon_ssl.data.encoded import EncodedSource
 from falcon_ssl.data.memory import available_memory, bytes_text, num_workers
 from falcon_ssl.data.order import BatchPlan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.digits import digits_splits
 from falcon_ssl.data.folder import folder_splits
 from falcon_ssl.data.hub import hub_splits, parquet_splits

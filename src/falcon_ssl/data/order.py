@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
 
 _WINDOW_ROWS = 4096  # rows that are shuffled together when they can only be read in blocks
 _LANES = (8, 4, 2, 1)  # that many processes can read blocks of their own

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.decode import Look, Shape, look
 from falcon_ssl.data.encoded import EncodedSource, Records, blocks_of, decode_all
 from falcon_ssl.data.memory import available_memory, bytes_text

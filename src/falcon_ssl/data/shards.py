@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
 from falcon_ssl.data.order import blocks_per_window
 from falcon_ssl.data.table import Cells, integers

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 

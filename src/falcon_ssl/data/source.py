@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_finite
+from falcon_ssl.core.checks import check_finite
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.skipped import Skipped
 
 

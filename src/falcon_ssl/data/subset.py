@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource, data_rows
 
 _HOLDOUT_SEED = 0  # fixed: a split belongs to the data set, not to a run

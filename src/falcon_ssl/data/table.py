@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")

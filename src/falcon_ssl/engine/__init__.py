@@ -1,8 +1,9 @@
 """The engine: the training loop, its optimizer, checkpoints and records."""
 
 from falcon_ssl.engine.checkpoint import load_model, read_state, save_checkpoint
-from falcon_ssl.engine.records import RunFolder, environment
 from falcon_ssl.engine.trainer import NonFiniteError, Position, pretrain
+from falcon_ssl.records.folder import RunFolder
+from falcon_ssl.records.provenance import environment
 
 __all__ = [
     "NonFiniteError",

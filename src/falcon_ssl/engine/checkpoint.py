@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from falcon_ssl.engine.records import write_text
-from falcon_ssl.errors import InputError
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.folder import write_text
 
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from falcon_ssl.config import OptimConfig
+from falcon_ssl.config.run import OptimConfig
 from falcon_ssl.engine.lars import LARS
 
 

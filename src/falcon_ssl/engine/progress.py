@@ -8,7 +8,7 @@ from types import TracebackType
 from rich import progress as rich_progress
 from rich.console import Console
 
-from falcon_ssl.config import RunConfig
+from falcon_ssl.config.run import RunConfig
 
 _SHOWN = {
     "total": ("loss", "{:.3f}"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.config import EngineConfig
+from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.methods import Method
 
 

@@ -19,15 +19,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from falcon_ssl.batchnorm import use_global_batch_norm
-from falcon_ssl.config import RunConfig
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.devices import hardware
+from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.engine.checkpoint import load_model, load_training, save_checkpoint
 from falcon_ssl.engine.optim import build_optimizer, schedule
 from falcon_ssl.engine.progress import Progress
-from falcon_ssl.engine.records import RunFolder, environment
 from falcon_ssl.engine.speed import next_step, speed_up
 from falcon_ssl.methods import Method, StepOutput
-from falcon_ssl.monitor import Moment, Monitor, Observation
+from falcon_ssl.networks.batchnorm import use_global_batch_norm
+from falcon_ssl.records.folder import RunFolder
+from falcon_ssl.records.provenance import environment
 from falcon_ssl.views import Share
 
 
@@ -273,7 +275,7 @@ def _finish(
         folder.write_json(
             "environment.json",
             {
-                **environment(accelerator.device),
+                **environment(hardware(accelerator.device)),
                 "num_processes": accelerator.num_processes,
                 "precision": accelerator.mixed_precision,
                 "num_parameters": sum(p.numel() for p in method.parameters()),

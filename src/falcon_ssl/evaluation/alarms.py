@@ -16,15 +16,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.checks import check_at_least, check_choice
-from falcon_ssl.dictionary import Dictionary
-from falcon_ssl.dictionary_complete import CompleteDictionary
-from falcon_ssl.distributed import all_gather_rows, world_size
-from falcon_ssl.evaluation.certificate import LN2, PriorMatching, certify
-from falcon_ssl.evaluation.codes import nearest_codes
+from falcon_ssl.core.checks import check_at_least, check_choice
+from falcon_ssl.core.distributed import all_gather_rows, world_size
+from falcon_ssl.core.monitor import Moment, Observation, StuckValue
+from falcon_ssl.core.theory import LN2, PriorMatching
+from falcon_ssl.dictionary.assign import nearest_codes
+from falcon_ssl.dictionary.base import Dictionary
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.evaluation.certificate import certify
 from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
-from falcon_ssl.methods import Method, StuckValue
-from falcon_ssl.monitor import Moment, Observation
 
 PATIENCE = 200  # steps
 EVERY = 10  # steps between two looks at the batch: keeps the cost below 2 % of a step
@@ -146,7 +146,10 @@ class AlarmMonitor:
         if self._looked is None or moment.step - self._looked >= self._every:
             self._looked = moment.step
             seen, more = _look(moment.u_NF, self._dictionary, self._few_codes_hint)
-            metrics, signs = metrics | seen, signs | more | self._compare_weights(moment.method)
+            metrics, signs = (
+                metrics | seen,
+                signs | more | self._compare_weights(moment.method.get_submodule("encoder")),
+            )
         alarms = self._ring(moment.step, signs)
         return Observation(metrics=metrics, alarms=alarms, stop=self._stops and bool(alarms))
 
@@ -256,9 +259,9 @@ class AlarmMonitor:
                 )
         return words
 
-    def _compare_weights(self, method: Method) -> Signs:
+    def _compare_weights(self, encoder: nn.Module) -> Signs:
         """Whether the encoder has moved; nothing about an encoder without weights."""
-        found = _sum_and_norm_of_weights(method.encoder)
+        found = _sum_and_norm_of_weights(encoder)
         if found is None:
             return {}
         now, norm = found

@@ -17,14 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from falcon_ssl.checks import InputError, check_at_least, check_choice
+from falcon_ssl.core.checks import check_at_least, check_choice
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import LN2, PriorMatching, collapse_threshold, least_entropy
 
-PriorMatching = Literal["reverse", "forward", "renyi2"]
 TERMS = ("total", "invariance", "prior_matching", "entropy", "consistency")
 ROUNDING = 1e-5  # of the threshold: float32 sums of the loss are good to about 1e-6
-LN2 = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -155,109 +155,6 @@ def certify(
         max_bits=max_bits,
         sentence=_sentence(loss, threshold, bits, max_bits, at_least=prior_matching == "renyi2"),
     )
-
-
-def least_entropy(num_codes: int, logit_scale: float, *, complete: bool = False) -> float:
-    """Entropy of the surest assignment that a unit embedding can have, in nats.
-
-    Orthogonal codes, embedding aligned with one, Z = e^L + C - 1:
-
-        H_least = log Z - L e^L / Z      ( = -(1-(C-1) eps) log(1-(C-1) eps) - (C-1) eps log eps,  eps = 1/Z )
-
-    Complete dictionary, C = 2^F, bits with t_f = tanh(L u_f / sqrt(F)): log 2 - h is a concave function of u_f^2, so
-    that all features equally large, u_f^2 = 1/F, are the surest:
-
-        H_least = F h((1 + tanh(L / F)) / 2),      h(p) = -p log p - (1-p) log(1-p)
-
-    Raises:
-        InputError: If L <= 0, or C is not a power of two although ``complete``.
-
-    Example:
-        >>> least_entropy(4096, 18.42) < 1e-3
-        True
-    """
-    if not logit_scale > 0:
-        raise InputError(
-            "logit_scale is not positive", received=logit_scale, expected="> 0", fix="see epsilon"
-        )
-    if complete:
-        width = num_codes.bit_length() - 1
-        if num_codes != 1 << width:
-            raise InputError(
-                "a complete dictionary has 2^F codes",
-                received=num_codes,
-                expected="a power of two",
-                fix="pass complete=False",
-            )
-        # h((1 + tanh x)/2) = log(2 cosh x) - x tanh x = log1p(e^-2x) + x (1 - tanh x)
-        x = logit_scale / width
-        return width * (math.log1p(math.exp(-2 * x)) + x * (1 - math.tanh(x)))
-    # Z = e^L (1 + rest): log Z - L / (1 + rest) without e^L, so that nothing overflows.
-    rest = math.exp(math.log(num_codes - 1) - logit_scale)
-    return math.log1p(rest) + logit_scale * rest / (1 + rest)
-
-
-def collapse_threshold(
-    num_codes: int,
-    beta: float,
-    prior_matching: PriorMatching,
-    *,
-    prior: Sequence[float] | None = None,
-) -> float | None:
-    """Least loss of any network that gives every sample the same assignment p, in nats.
-
-    Reverse:  min_p beta H(p) + KL(p || q) = -(1-beta) log sum_j q_j^(1/(1-beta))    for beta < 1
-                                           = -log max_j q_j                          for beta >= 1
-              which is min(beta, 1) log C for uniform q. The Renyi-2 divergence is no less, so it holds for renyi2.
-    Forward, uniform q:  min_p beta H(p) + CE(q, p). At a minimum at most one p_j is large and the others are equal, so
-
-              min over r in (0, (C-1)/C] of  beta [h(r) + r log(C-1)] - (1/C) log(1-r) - ((C-1)/C) log(r/(C-1))
-
-              is found on a line. It is (1 + beta) log C, the value of a uniform p, only while beta is small; for
-              larger beta one code with most of the mass pays less.
-
-    Returns:
-        The threshold; None for forward matching of a prior that is not uniform.
-
-    Example:
-        >>> round(collapse_threshold(4096, 0.5, "reverse") / math.log(4096), 6)
-        0.5
-    """
-    if prior_matching == "forward":
-        return None if prior is not None else _forward_threshold(num_codes, beta)
-    if prior is None:
-        return min(beta, 1.0) * math.log(num_codes)
-    log_largest = math.log(max(prior))
-    if beta >= 1:
-        return -log_largest
-    power = 1 / (1 - beta)
-    total = math.fsum(math.exp(power * (math.log(q) - log_largest)) for q in prior)
-    return -log_largest - (1 - beta) * math.log(total)
-
-
-def _forward_threshold(num_codes: int, beta: float) -> float:
-    log_others = math.log(num_codes - 1)
-    share = 1 / num_codes
-
-    def loss(log_r: float) -> float:
-        r = math.exp(log_r)
-        log_kept = math.log1p(-r)
-        entropy = -(1 - r) * log_kept - r * (log_r - log_others)
-        return beta * entropy - share * log_kept - (1 - share) * (log_r - log_others)
-
-    # Up to two local minima on the line: scan for the better one, then narrow it down by golden section.
-    low, high, points = -50.0, math.log1p(-share), 2000
-    step = (high - low) / points
-    best = min((low + i * step for i in range(points + 1)), key=loss)
-    left, right = max(low, best - step), min(high, best + step)
-    golden = (math.sqrt(5) - 1) / 2
-    for _ in range(60):
-        a, b = right - golden * (right - left), left + golden * (right - left)
-        if loss(a) < loss(b):
-            right = b
-        else:
-            left = a
-    return min(loss(best), loss((left + right) / 2))
 
 
 def _is_below(loss: float, threshold: float | None) -> bool:

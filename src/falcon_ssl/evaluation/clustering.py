@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.codes import code_counts
 
 PERMUTATIONS = 5

@@ -8,71 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from falcon_ssl.checks import InputError, check_matrix
-from falcon_ssl.dictionary import Dictionary
-from falcon_ssl.dictionary_prototypes import PrototypeDictionary as PrototypeDictionary
-
-MOST_CODES = 2**28
-_BLOCK = 2048
-
-
-def nearest_codes(u_NF: Tensor, dictionary: Dictionary, *, block_size: int = _BLOCK) -> Tensor:
-    """Index of the code with the largest inner product, the lowest index on ties.
-
-        code_i = argmax_j <u_i, w_j> (- c_j, where prototypes have a centre)
-
-    All codes of a dictionary have the same length, so this is the code of largest cosine and of
-    largest assignment p_ij. Unlike `falcon_ssl.assign` it needs no logit_scale, sums nothing, and
-    takes prototypes that cannot be streamed through a loss.
-
-    Args:
-        u_NF: Embeddings [N, F], floating.
-        dictionary: Codes of width F.
-        block_size: Rows and codes at a time.
-
-    Returns:
-        int64 [N].
-
-    Raises:
-        InputError: If ``u_NF`` is not a floating matrix of the dictionary's width, or the dictionary has too many
-            codes to compare one by one (the complete dictionary has 2^F).
-
-    Memory:
-        O(block_size^2 + N): never an N x C matrix.
-
-    Example:
-        >>> codes = PrototypeDictionary(torch.eye(3))
-        >>> nearest_codes(torch.tensor([[0.1, 0.9, 0.2]]), codes)
-        tensor([1])
-    """
-    check_matrix("u", u_NF, columns=dictionary.width)
-    if dictionary.num_codes > MOST_CODES:
-        raise InputError(
-            "too many codes to compare one by one",
-            received=dictionary,
-            expected=f"at most {MOST_CODES} codes",
-            fix="leave the dictionary out",
-        )
-    best_N = torch.full_like(u_NF[:, 0], -torch.inf)
-    code_N = torch.zeros_like(best_N, dtype=torch.int64)
-    for start in range(0, dictionary.num_codes, block_size):
-        stop = min(start + block_size, dictionary.num_codes)
-        codes_BF = dictionary.block(start, stop, device=u_NF.device, dtype=u_NF.dtype)
-        centre_B = None
-        if isinstance(dictionary, PrototypeDictionary):
-            centre_B = dictionary.centre(start, stop)
-        blocks = zip(
-            *(torch.split(rows, block_size) for rows in (u_NF, best_N, code_N)), strict=True
-        )
-        for u_BF, best_B, code_B in blocks:
-            score_BB = u_BF @ codes_BF.T
-            if centre_B is not None:
-                score_BB = score_BB - centre_B.to(score_BB)
-            score_B, index_B = score_BB.max(dim=1)
-            better_B = score_B > best_B
-            best_B[better_B] = score_B[better_B]  # views of best_N and code_N: written in place
-            code_B[better_B] = index_B[better_B] + start
-    return code_N
+from falcon_ssl.core.checks import check_matrix
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.dictionary.assign import _BLOCK
+from falcon_ssl.dictionary.base import Dictionary
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary as PrototypeDictionary
 
 
 def aligned_cosine(u_NF: Tensor, code_N: Tensor, dictionary: Dictionary) -> float:

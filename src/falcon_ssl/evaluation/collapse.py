@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_matrix
+from falcon_ssl.core.checks import check_matrix
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.codes import code_usage
 from falcon_ssl.evaluation.features import Features
 

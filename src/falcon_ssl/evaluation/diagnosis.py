@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import check_at_least
-from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.dictionary.assign import nearest_codes
+from falcon_ssl.dictionary.base import Dictionary
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.evaluation.clustering import kmeans_clusters
-from falcon_ssl.evaluation.codes import PrototypeDictionary, nearest_codes
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.rules import LEAST_WIDTH_FOR_RANK, RULES, WORDS, Rule, Verdict, worst

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.evaluation.clustering import cluster_agreement, code_agreement, kmeans_clusters
 from falcon_ssl.evaluation.codes import aligned_cosine
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.checks import InputError, check_at_least, check_finite, check_matrix
+from falcon_ssl.core.checks import check_at_least, check_finite, check_matrix
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Source, read_images
-from falcon_ssl.dictionary import Dictionary
-from falcon_ssl.evaluation.codes import nearest_codes
+from falcon_ssl.dictionary.assign import nearest_codes
+from falcon_ssl.dictionary.base import Dictionary
 
 logger = logging.getLogger(__name__)
 

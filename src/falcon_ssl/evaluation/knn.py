@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import check_at_least
+from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.labelled import check_labelled_pair
 

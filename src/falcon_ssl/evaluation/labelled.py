@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.features import Features
 
 

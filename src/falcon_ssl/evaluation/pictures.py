@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.codes import code_counts
 from falcon_ssl.evaluation.collapse import embedding_covariance, moments, spectrum
 from falcon_ssl.evaluation.features import Features

@@ -2,12 +2,12 @@
 
 from falcon_ssl.losses.barlow_twins import BarlowTwinsTerms, barlow_twins_loss
 from falcon_ssl.losses.dino import DINOTerms, dino_loss, updated_centre
-from falcon_ssl.losses.falcon import FalconLoss, falcon_loss
+from falcon_ssl.losses.falcon.loss import FalconLoss, falcon_loss
+from falcon_ssl.losses.falcon.terms import LossTerms, power_law_prior
 from falcon_ssl.losses.gedi import GEDITerms, energy, energy_loss, gedi_loss
 from falcon_ssl.losses.lejepa import LeJEPATerms, lejepa_loss, random_directions, sigreg_loss
 from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
 from falcon_ssl.losses.swav import SwAVTerms, sinkhorn, swav_loss
-from falcon_ssl.losses.terms import LossTerms, power_law_prior
 from falcon_ssl.losses.vicreg import VICRegTerms, vicreg_loss
 
 __all__ = [

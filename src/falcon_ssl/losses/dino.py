@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.distributed import all_reduce_sum
-from falcon_ssl.losses.rows import check_positive, check_views, global_count, mean_rows, wide
+from falcon_ssl.core.checks import check_positive
+from falcon_ssl.core.distributed import all_reduce_sum
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.losses.rows import check_views, global_count, mean_rows, wide
 
 
 class DINOTerms(NamedTuple):

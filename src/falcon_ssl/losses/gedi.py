@@ -18,15 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import check_at_least, check_matrix
-from falcon_ssl.losses.rows import (
-    check_positive,
-    check_views,
-    global_count,
-    logsumexp_rows,
-    mean_rows,
-    wide,
-)
+from falcon_ssl.core.checks import check_at_least, check_matrix, check_positive
+from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows, wide
 
 
 class GEDITerms(NamedTuple):

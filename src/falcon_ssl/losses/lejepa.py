@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.checks import InputError, check_at_least, check_matrix
-from falcon_ssl.distributed import all_reduce_sum
+from falcon_ssl.core.checks import check_at_least, check_matrix
+from falcon_ssl.core.distributed import all_reduce_sum
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.losses.rows import check_views, global_count, wide
 
 LIMIT = 5.0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least, check_matrix, check_same_shape
-from falcon_ssl.distributed import agreed_global_count, all_reduce_max, all_reduce_sum
+from falcon_ssl.core.checks import check_at_least, check_matrix, check_same_shape
+from falcon_ssl.core.distributed import agreed_global_count, all_reduce_max, all_reduce_sum
+from falcon_ssl.core.errors import InputError
 
 
 class Terms(Protocol):
@@ -36,13 +36,6 @@ def check_views(names: Sequence[str], views: Sequence[Tensor]) -> None:
                 expected="one dtype",
                 fix="pass all views through the same head",
             )
-
-
-def check_positive(name: str, value: float, *, fix: str) -> None:
-    """Raise InputError unless ``value`` is positive and finite; NaN never passes."""
-    if not 0 < value < math.inf:
-        wrong = "not finite" if value == math.inf else "not positive"
-        raise InputError(f"{name} is {wrong}", received=value, expected="a number > 0", fix=fix)
 
 
 def global_count(x: Tensor, fingerprint: str, *, least: int = 1) -> int:

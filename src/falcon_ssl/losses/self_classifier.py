@@ -15,14 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.losses.rows import (
-    check_positive,
-    check_views,
-    global_count,
-    logsumexp_rows,
-    mean_rows,
-    wide,
-)
+from falcon_ssl.core.checks import check_positive
+from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows, wide
 
 
 class SelfClassifierTerms(NamedTuple):

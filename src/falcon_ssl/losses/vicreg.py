@@ -15,16 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import check_at_least
-from falcon_ssl.distributed import all_reduce_sum
-from falcon_ssl.losses.rows import (
-    centred,
-    check_positive,
-    check_views,
-    global_count,
-    off_diagonal,
-    wide,
-)
+from falcon_ssl.core.checks import check_at_least, check_positive
+from falcon_ssl.core.distributed import all_reduce_sum
+from falcon_ssl.losses.rows import centred, check_views, global_count, off_diagonal, wide
 
 
 class VICRegTerms(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from falcon_ssl.config_methods import BarlowTwinsConfig
+from falcon_ssl.config.methods import BarlowTwinsConfig
+from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.losses.barlow_twins import barlow_twins_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
+from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.dictionary import Dictionary
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import StuckValue
+from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.losses.rows import Terms
 
 
@@ -32,20 +33,6 @@ class StepOutput(NamedTuple):
         """From what a loss returns and the embeddings of the first view."""
         named = {name: term.detach() for name, term in terms._asdict().items()}
         return cls(terms.total, named, u_NF.detach())
-
-
-class StuckValue(NamedTuple):
-    """A value at which a loss term stays when a method learns nothing.
-
-    Args:
-        term: Name of the term.
-        value: Where it stays.
-        words: What that means, in plain words.
-    """
-
-    term: str
-    value: float
-    words: str
 
 
 class Parts(NamedTuple):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from falcon_ssl.config_methods import DINOConfig
-from falcon_ssl.dictionary_prototypes import PrototypeDictionary
+from falcon_ssl.config.methods import DINOConfig
+from falcon_ssl.core.monitor import StuckValue
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.losses.dino import dino_loss, updated_centre
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, represent
+from falcon_ssl.methods.base import Parts, StepOutput, represent
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
 
 NUM_LARGE = 2  # views that the teacher sees

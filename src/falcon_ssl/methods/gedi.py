@@ -9,12 +9,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.checks import InputError
-from falcon_ssl.config_methods import GEDIConfig
-from falcon_ssl.dictionary_prototypes import OneHotDictionary
-from falcon_ssl.distributed import all_gather_rows, all_reduce_max, rank, row_counts
+from falcon_ssl.config.methods import GEDIConfig
+from falcon_ssl.core.distributed import all_gather_rows, all_reduce_max, rank, row_counts
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import StuckValue
+from falcon_ssl.dictionary.prototypes import OneHotDictionary
 from falcon_ssl.losses import energy, energy_loss, gedi_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
+from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from falcon_ssl.batchnorm import GlobalBatchNorm
 from falcon_ssl.methods.base import Method, represent
+from falcon_ssl.networks.batchnorm import GlobalBatchNorm
 
 
 def mlp(

@@ -6,9 +6,10 @@ import math
 
 from torch import Tensor, nn
 
-from falcon_ssl.config_methods import LeJEPAConfig
+from falcon_ssl.config.methods import LeJEPAConfig
+from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.losses.lejepa import lejepa_loss, random_directions
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.base import Parts, StepOutput
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 NUM_LARGE = 2

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.config_methods import SelfClassifierConfig
-from falcon_ssl.dictionary_prototypes import PrototypeDictionary
+from falcon_ssl.config.methods import SelfClassifierConfig
+from falcon_ssl.core.monitor import StuckValue
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
+from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
 
 

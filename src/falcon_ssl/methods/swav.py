@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.config_methods import SwAVConfig
-from falcon_ssl.dictionary_prototypes import PrototypeDictionary
-from falcon_ssl.distributed import all_gather_rows, rank, world_size
+from falcon_ssl.config.methods import SwAVConfig
+from falcon_ssl.core.distributed import all_gather_rows, rank, world_size
+from falcon_ssl.core.monitor import StuckValue
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.losses.swav import swav_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue
+from falcon_ssl.methods.base import Parts, StepOutput
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
 
 NUM_ASSIGNED = 2  # the large views

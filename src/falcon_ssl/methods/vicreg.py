@@ -6,9 +6,10 @@ import math
 
 from torch import Tensor, nn
 
-from falcon_ssl.config_methods import VICRegConfig
+from falcon_ssl.config.methods import VICRegConfig
+from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.losses.vicreg import vicreg_loss
-from falcon_ssl.methods.base import Parts, StepOutput, StuckValue, check_two_views
+from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 TARGET_STD, EPS = 1.0, 1e-4  # gamma and epsilon of the paper

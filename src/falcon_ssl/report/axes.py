@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from falcon_ssl.report.records import Array
+from falcon_ssl.records.run import Array
 
 Scale: TypeAlias = Literal["linear", "log"]
 

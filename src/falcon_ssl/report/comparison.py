@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from falcon_ssl.errors import InputError
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.metrics import Metric, describe
+from falcon_ssl.records.run import Run, read_run
 from falcon_ssl.report.curves import overlay_figures
 from falcon_ssl.report.document import Block, Cell, Figure, Page, Rows, Section, Table, write_page
 from falcon_ssl.report.families import Family, Spread, families, spread
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.metrics import Metric, describe
 from falcon_ssl.report.plots import effective_rank, gallery_figures, split_name
-from falcon_ssl.report.records import Run, read_run
 from falcon_ssl.report.svg import Series, line_chart
 from falcon_ssl.report.tables import grouped, metric_keys
 

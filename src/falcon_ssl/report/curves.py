@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from falcon_ssl.records.run import Curve, Run
 from falcon_ssl.report.axes import MOST_POINTS
 from falcon_ssl.report.document import Figure
-from falcon_ssl.report.records import Curve, Run
 from falcon_ssl.report.svg import Level, Series, line_chart
 from falcon_ssl.report.theory import curve_levels
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from falcon_ssl.records.metrics import describe
+from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import Block, Cell, Note, Rows, Section, Status, Table
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.metrics import describe
-from falcon_ssl.report.records import Run, as_number
 
 
 def diagnosis_section(run: Run) -> Section:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, TypeAlias
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from falcon_ssl._version import __version__
+from falcon_ssl.core.version import __version__
 
 Status: TypeAlias = Literal["healthy", "warning", "collapsed", "unknown"]
 

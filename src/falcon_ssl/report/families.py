@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from falcon_ssl.report.formatting import NARROW_SPACE, Kind, format_number
-from falcon_ssl.report.records import Run, as_number
+from falcon_ssl.records.metrics import Kind
+from falcon_ssl.records.run import Run, as_number
+from falcon_ssl.report.formatting import NARROW_SPACE, format_number
 
 Options: TypeAlias = Mapping[str, Any]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
 
-Kind: TypeAlias = Literal["percent", "score", "count", "real"]
+from falcon_ssl.records.metrics import Kind
 
 NARROW_SPACE = "\u202f"
 MINUS = "\u2212"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from falcon_ssl.report.records import Array
+from falcon_ssl.records.run import Array
 
 # Middle tones: each stands out on white and on near-black. Zero is transparent, so it shows the page.
 POSITIVE_RGB = (37, 108, 190)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from falcon_ssl.records.run import Run
 from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section, Table
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.plots import off_diagonal_rms, split_name
-from falcon_ssl.report.records import Run
 from falcon_ssl.report.svg import Series, line_chart
 from falcon_ssl.report.theory import block_contrast, gap_curves, objective
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from falcon_ssl.records.run import Array, Run
 from falcon_ssl.report.document import Figure
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.images import heat_map, pick_square, thumbnail_sheet
-from falcon_ssl.report.records import Array, Run
 from falcon_ssl.report.svg import Level, Series, line_chart
 from falcon_ssl.report.theory import block_contrast
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from falcon_ssl.records.run import Array
 from falcon_ssl.report.axes import Axis, Scale, make_axis, thin
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.records import Array
 
 WIDTH, HEIGHT = 440.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 430.0, 2.0, 198.0

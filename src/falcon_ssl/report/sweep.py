@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from falcon_ssl.errors import InputError
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.metrics import describe
+from falcon_ssl.records.run import Run
 from falcon_ssl.report.axes import Scale
 from falcon_ssl.report.comparison import (
     doubt,
@@ -22,9 +24,7 @@ from falcon_ssl.report.comparison import (
 from falcon_ssl.report.document import Block, Figure, Page, Section, write_page
 from falcon_ssl.report.families import Family, differing, spread
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.metrics import describe
 from falcon_ssl.report.plots import gallery_figures, off_diagonal_rms
-from falcon_ssl.report.records import Run
 from falcon_ssl.report.svg import Level, Series, line_chart
 
 # What may change along a sweep: the dictionary, and how its scale is stated and its loss computed.

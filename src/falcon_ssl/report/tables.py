@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from falcon_ssl.records.metrics import GROUPS, METRICS, Kind, Metric, describe
+from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import (
     Block,
     Card,
@@ -21,9 +23,7 @@ from falcon_ssl.report.document import (
     Rows,
     Table,
 )
-from falcon_ssl.report.formatting import Kind, format_duration, format_number
-from falcon_ssl.report.metrics import GROUPS, METRICS, Metric, describe
-from falcon_ssl.report.records import Run, as_number
+from falcon_ssl.report.formatting import format_duration, format_number
 from falcon_ssl.report.theory import objective
 
 MOST_CARDS = 6

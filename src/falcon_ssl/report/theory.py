@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from falcon_ssl.report.records import Array, Curve, Run, as_number
+from falcon_ssl.records.run import Array, Curve, Run, as_number
 from falcon_ssl.report.svg import Level
 
 # What a configuration means that states neither epsilon nor a temperature (see FalconConfig).

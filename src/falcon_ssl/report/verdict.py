@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from falcon_ssl.records.run import Run
 from falcon_ssl.report.diagnosis import as_status
 from falcon_ssl.report.document import Status
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.records import Run
 
 # An effective rank below this means that one direction carries nearly everything.
 COLLAPSED_RANK = 1.5

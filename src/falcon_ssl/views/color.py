@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.draw import Random, permutation, uniform_each
 from falcon_ssl.views.rows import change_rows, chosen_rows
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from falcon_ssl.checks import InputError, check_at_least
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.draw import Random, uniform
 from falcon_ssl.views.separable import apply_separable, resize_matrix
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from falcon_ssl.checks import InputError
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.crop import resize
 from falcon_ssl.views.draw import Random, Share
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from falcon_ssl.checks import InputError, check_at_least, check_choice
+from falcon_ssl.core.checks import check_at_least, check_choice
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGreyscale
 from falcon_ssl.views.crop import RandomResizedCrop

@@ -1,0 +1,129 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_SUMMARY = {
+    "top1_linear": "linear probe, top-1",
+    "top1_knn": "kNN, top-1",
+    "ami_kmeans_z": "k-means on z, AMI",
+    "ami_kmeans_u": "k-means on u, AMI",
+    "nmi_codes": "codes, NMI",
+    "ami_codes": "codes, AMI",
+    "codes_used": "codes used",
+    "effective_rank_z": "effective rank of z",
+    "effective_rank_u": "effective rank of u",
+}
+
+
+_FORMATS = {"codes_used": ".0f", "effective_rank_z": ".1f", "effective_rank_u": ".1f"}
+
+
+def _print_evaluation(evaluation: dict[str, Any]) -> None:
+    """The numbers that matter, beside an untrained encoder and chance."""
+    from rich.console import Console
+    from rich.table import Table
+
+    about, random = evaluation["about"], evaluation["random_encoder"]
+    chance: dict[str, float | None] = dict.fromkeys(
+        ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
+    )
+    chance |= dict.fromkeys(("top1_linear", "top1_knn"), evaluation["chance"].get("top1"))
+    chance["nmi_codes"] = evaluation.get("chance_nmi_codes")
+    table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
+    for column in ("", "this run", "random encoder", "chance"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, label in _SUMMARY.items():
+        if name in evaluation:
+            values = (evaluation[name], random.get(name), chance.get(name))
+            form = _FORMATS.get(name, ".3f")
+            table.add_row(label, *("" if value is None else f"{value:{form}}" for value in values))
+    Console().print(table)
+    print(f"{about['note']}.")
+    if about["num_classes"] is None:
+        print("No labels were read: only measures that need none.")
+    if evaluation["certificate"]:
+        print(evaluation["certificate"]["sentence"])
+
+
+def _print_tuning(tuning: Any) -> None:
+    """All settings, the chosen one marked, and what to do with it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    labelled = list(tuning.by_labels)
+    table = Table(title="chosen: the largest RankMe without collapse or alarm")
+    for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labelled):
+        table.add_column(column, justify="right" if column else "left")
+    for one in tuning.candidates:
+        bits = "" if one.shared_bits is None else f"{one.shared_bits:.2f}"
+        table.add_row(
+            "→" if one is tuning.chosen else "",
+            *(f"{value:g}" for value in one.options.values()),
+            f"{one.rankme:.1f}",
+            bits,
+            ", ".join([one.verdict, *one.alarms]),
+            *(f"{one.by_labels[name]:.4f}" for name in labelled),
+        )
+    Console().print(table)
+    for name, found in tuning.by_labels.items():
+        print(
+            f"{name}, which the choice did not see: {found['chosen']:.4f}; best of all {found['best']:.4f}"
+        )
+    options = " ".join(
+        f"--falcon.{name} {value:g}" for name, value in tuning.chosen.options.items()
+    )
+    print(f"use: {options}")
+
+
+def _print_plan(cells: Sequence[Any], estimate: Any) -> None:
+    """Every cell, where it stands and how long it would train; then the sum."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from falcon_ssl.report.formatting import format_duration
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("cell", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("training left", justify="right", no_wrap=True)
+    for (cell, now), seconds in zip(cells, estimate.seconds, strict=True):
+        state = f"stopped at step {now.step}" if now.state == "stopped" else now.state
+        table.add_row(cell.name, state, format_duration(seconds) if seconds else "")
+    Console().print(table)
+    total, elapsed = format_duration(estimate.total), format_duration(estimate.elapsed)
+    print(
+        f"training: {total} in all, {elapsed} with {estimate.processes} at a time; reading images and judging come on"
+        " top. Timed on a few steps on random images."
+    )
+
+
+def _print_diagnosis(diagnosis: Any) -> None:
+    """Verdicts and the measures that they rest on."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    colour = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
+    table = Table(title=diagnosis.sentence, box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("collapse", "measure"):
+        table.add_column(column, no_wrap=True)
+    for column in ("value", "random", "ideal"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for collapse in diagnosis.collapses:
+        judged = [measure for measure in collapse.measures if measure.verdict != "unknown"]
+        if not judged:
+            table.add_row(collapse.name, "", "", "", "", "[dim]could not be measured")
+        for measure in judged:
+            numbers = (measure.value, measure.random, measure.ideal)
+            table.add_row(
+                collapse.name if measure is judged[0] else "",
+                measure.name,
+                *("" if number is None else f"{number:.3f}" for number in numbers),
+                f"[{colour[measure.verdict]}]{measure.verdict}",
+            )
+    Console().print(table)

@@ -1,0 +1,15 @@
+"""The whole job as Python functions, one a command; the command line parses, calls these and prints.
+
+pretrain(config, out=...) -> run folder      evaluate(run) -> numbers      falcon_ssl.report -> pages
+"""
+
+# Imported eagerly: each function has the name of its module, and must win over it.
+from falcon_ssl.commands.diagnose import diagnose
+from falcon_ssl.commands.embed import embed
+from falcon_ssl.commands.evaluate import evaluate
+from falcon_ssl.commands.export import export
+from falcon_ssl.commands.loading import load_run
+from falcon_ssl.commands.pretrain import pretrain
+from falcon_ssl.commands.views import views_sheet
+
+__all__ = ["diagnose", "embed", "evaluate", "export", "load_run", "pretrain", "views_sheet"]

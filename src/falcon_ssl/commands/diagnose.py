@@ -1,0 +1,200 @@
+"""Diagnosis of whatever a user has: a run, features in a file, or an encoder by name and images."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.commands.features import diagnose_judged, extract_run
+from falcon_ssl.commands.loading import make_views, open_data, seen_shape
+from falcon_ssl.commands.resolve import resolve
+from falcon_ssl.config.run import EncoderConfig, ReadingConfig, RunConfig
+from falcon_ssl.core.devices import best_device
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.data import Splits
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, load_prototypes
+from falcon_ssl.evaluation import diagnose as diagnose_features
+from falcon_ssl.networks import build_encoder
+from falcon_ssl.networks.timm import timm_encoder
+from falcon_ssl.records.folder import CONFIG
+from falcon_ssl.views import Normalisation, Views
+
+logger = logging.getLogger(__name__)
+
+PRETRAINED = "pretrained"
+TIMM = "timm:"
+
+
+def diagnose(
+    target: str | Path,
+    *,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+    weights: str | Path | None = None,
+    prototypes: str | Path | None = None,
+) -> Diagnosis:
+    """Say in plain words whether a network has collapsed.
+
+    Args:
+        target: A run folder (gets a ``diagnosis.json``, unless ``data`` or ``prototypes`` are given); a file of
+            features, .npz or .safetensors; or with ``data`` an encoder by name, such as "timm:resnet50".
+        data: Images for an encoder, or for a run instead of its own.
+        reading: How to read them; None for the defaults.
+        weights: Of an encoder: a .safetensors file under the encoder's own names, as timm and falcon-ssl export write
+            it, or "pretrained" to let timm download its own. None diagnoses an untrained network.
+        prototypes: A file with an array ``prototypes`` [C, F]: codes of another method, as SwAV's and DINO's, compared
+            by cosine with u, or with z where there is no u. A feature file may hold that array itself.
+
+    Raises:
+        InputError: None of these, options that do not fit the target, or features that cannot be judged.
+    """
+    codes = None if prototypes is None else load_prototypes(prototypes)
+    is_run = (Path(target) / CONFIG).is_file()
+    if data is not None and not Path(target).exists():
+        return _diagnose_encoder(str(target), data, reading=reading, weights=weights, codes=codes)
+    if weights is not None:
+        raise InputError(
+            "weights are for an encoder by name",
+            received=f"{target}, data={data}",
+            expected="an encoder such as timm:resnet50 with --data",
+            fix="leave --weights out",
+        )
+    if is_run:
+        judged = extract_run(target, device=best_device(), data=data, reading=reading)
+        diagnosis = diagnose_judged(judged, prototypes=codes)
+        if data is None and codes is None:
+            RunFolder.open(target).write_json("diagnosis.json", diagnosis.to_dict())
+        return diagnosis
+    if not Path(target).is_file():
+        raise InputError(
+            "nothing to diagnose",
+            received=target,
+            expected="a run folder, a file of features, or an encoder such as timm:resnet50 with --data",
+            fix="check the path, or add --data",
+        )
+    if data is not None or reading is not None:
+        raise InputError(
+            "features in a file need no images",
+            received=f"{target}, data={data}",
+            expected="an encoder by name, or a run",
+            fix="leave --data and --reading out",
+        )
+    if codes is None:
+        codes = load_prototypes(target, required=False)
+    return diagnose_features(load_features(target), dictionary=codes)
+
+
+def _diagnose_encoder(
+    name: str,
+    data: str,
+    *,
+    reading: ReadingConfig | None,
+    weights: str | Path | None,
+    codes: Tensor | None,
+) -> Diagnosis:
+    """Diagnose an encoder on images, beside an untrained one of the same architecture."""
+    subject = _Subject.open(
+        RunConfig(data=data, encoder=EncoderConfig(name=name), reading=reading or ReadingConfig())
+    )
+    torch.manual_seed(subject.config.seed)
+    reference = subject.features(subject.build())
+    if weights is None:
+        logger.warning("%s: no --weights: this is the diagnosis of an untrained network", name)
+        return diagnose_features(reference, dictionary=codes)
+    encoder = subject.build(pretrained=weights == PRETRAINED)
+    if weights != PRETRAINED:
+        _load_weights(encoder, weights)
+    return diagnose_features(subject.features(encoder), dictionary=codes, reference=reference)
+
+
+class _Subject(NamedTuple):
+    """Images, how a network sees them, and how that network is built."""
+
+    config: RunConfig
+    splits: Splits
+    views: Views
+
+    @classmethod
+    def open(cls, config: RunConfig) -> _Subject:
+        """Read the images of a configuration."""
+        splits = open_data(config)
+        config = resolve(config, splits.train)
+        return cls(config, splits, make_views(config))
+
+    def build(self, *, pretrained: bool = False) -> nn.Module:
+        """The encoder, with weights of timm's or none."""
+        name = self.config.encoder.name
+        channels, side, _ = seen_shape(self.splits.train.image_shape, self.views)
+        if not pretrained:
+            return build_encoder(name, in_channels=channels, image_size=side)
+        if not name.startswith(TIMM):
+            raise InputError(
+                "only timm knows pretrained weights",
+                received=name,
+                expected="an encoder timm:NAME",
+                fix="pass a .safetensors file",
+            )
+        return timm_encoder(
+            name.removeprefix(TIMM), in_channels=channels, image_size=side, pretrained=True
+        )
+
+    def features(self, encoder: nn.Module) -> Features:
+        """What the encoder says about the test images, or the training images where there are no others."""
+        device = best_device()
+        source = self.splits.train if self.splits.test is None else self.splits.test
+        return extract(
+            _Bare(encoder).to(device),
+            source,
+            self._own_views(encoder),
+            batch_size=self.config.evaluation.batch_size,
+            device=device,
+        )
+
+    def _own_views(self, encoder: nn.Module) -> Views:
+        """The normalisation that timm's weights were trained with; that of the data for other encoders."""
+        about = getattr(encoder, "pretrained_cfg", None) or {}
+        if len(about.get("mean", ())) != self.splits.train.image_shape[0]:
+            return self.views
+        normalisation = Normalisation(mean=tuple(about["mean"]), std=tuple(about["std"]))
+        return Views((), normalisation=normalisation, size=self.views.evaluate_size)
+
+
+class _Bare(nn.Module):
+    """An encoder alone, as `extract` asks for it."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def embed(self, images: Tensor) -> tuple[Tensor, None]:
+        """Representations, and no embedding."""
+        return self.encoder(images), None
+
+
+def _load_weights(encoder: nn.Module, weights: str | Path) -> None:
+    """Fill an encoder; weights of a classifier that it does not have are left out."""
+    from safetensors.torch import load_file
+
+    try:
+        found = encoder.load_state_dict(load_file(weights), strict=False)
+    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
+        raise InputError(
+            f"cannot load the weights {weights}",
+            received=" ".join(str(error).split())[:300],
+            expected="a .safetensors file of this encoder",
+            fix="write it with falcon-ssl export, or safetensors.torch.save_file",
+        ) from error
+    if found.missing_keys:
+        raise InputError(
+            "the weights are of another encoder",
+            received=f"no {found.missing_keys[0]}, {len(found.missing_keys)} missing in all",
+            expected=f"the names of {type(encoder).__name__}",
+            fix="name the encoder that they were saved from",
+        )
+    if found.unexpected_keys:
+        logger.info("weights left out: %s", ", ".join(found.unexpected_keys))

@@ -1,0 +1,68 @@
+"""Write the features of images to a file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from falcon_ssl.commands.export import _new_file
+from falcon_ssl.commands.loading import load_run, log_skipped
+from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.core.devices import best_device
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.data import data_rows
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.evaluation import Features, extract
+
+
+def embed(
+    run: str | Path,
+    *,
+    out: str | Path,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+    split: Literal["train", "test", "auto"] = "auto",
+    overwrite: bool = False,
+) -> Features:
+    """Write the features of images: z, u, code, label and index, as .npz or .safetensors.
+
+    ``index`` finds the images again: their places among the files of a folder in the order of paths, or their rows in
+    a table's split.
+
+    Args:
+        run: The run folder.
+        out: The file.
+        data: Images to embed instead of the run's own, for example "folder:PATH".
+        reading: How to read them; None for the defaults.
+        split: Which part; auto takes the test part, or all images where there is none.
+        overwrite: Replace the file if there is one.
+
+    Raises:
+        InputError: As `load_run`, no such split, or a file that may not be written.
+    """
+    out = _new_file(out, suffixes=(".npz", ".safetensors"), overwrite=overwrite)
+    device = best_device()
+    config, method, splits, views = load_run(run, device=device, data=data, reading=reading)
+    source = splits.train if split == "train" or splits.test is None else splits.test
+    if split == "test" and splits.test is None:
+        raise InputError(
+            "the data has no test split",
+            received=config.data,
+            expected="images that are not trained on",
+            fix="use --split train, which are all images",
+        )
+    listed = not isinstance(method.dictionary, CompleteDictionary)
+    features = extract(
+        method,
+        source,
+        views,
+        batch_size=config.evaluation.batch_size,
+        device=device,
+        dictionary=method.dictionary if listed else None,
+    )
+    assert features.index is not None
+    features = replace(features, index=data_rows(source, features.index))
+    features.save(out)
+    log_skipped(splits)
+    return features

@@ -1,0 +1,140 @@
+"""Judging a run: features once, then numbers, verdicts, pictures and a certificate."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from falcon_ssl import engine
+from falcon_ssl.commands.features import diagnose_judged, extract_run
+from falcon_ssl.commands.loading import log_skipped
+from falcon_ssl.config.run import ReadingConfig, RunConfig
+from falcon_ssl.core.devices import best_device, hardware
+from falcon_ssl.dictionary.base import Dictionary
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.evaluation import (
+    Features,
+    certify,
+    evaluate_features,
+    picture_arrays,
+)
+from falcon_ssl.losses import power_law_prior
+from falcon_ssl.methods import Method
+
+
+def evaluate(
+    run: str | Path, *, data: str | None = None, reading: ReadingConfig | None = None
+) -> dict[str, Any]:
+    """Judge the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
+
+    Args:
+        run: The run folder.
+        data: Images to judge on instead of the run's own, for example with labels; named in "about".
+        reading: How to read them; None for the defaults.
+
+    Returns:
+        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder",
+        chance levels under "chance", the certificate of the last epoch, and "about".
+
+    Raises:
+        InputError: As `load_run`.
+    """
+    started = time.perf_counter()
+    device = best_device()
+    judged = extract_run(run, device=device, data=data, reading=reading)
+    config, method, splits, _ = judged.run
+    folder = RunFolder.open(run)
+    test_source, rows_N = judged.test_source, judged.test.index
+    assert rows_N is not None
+    labels = splits.train.labels
+    num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
+    num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
+
+    def judge(train: Features, test: Features, dictionary: Dictionary | None) -> dict[str, float]:
+        return evaluate_features(
+            train,
+            test,
+            num_classes=num_classes,
+            num_codes=num_codes,
+            dictionary=dictionary,
+            knn_neighbours=config.evaluation.knn_neighbours,
+            knn_temperature=config.evaluation.knn_temperature,
+            seed=config.evaluation.seed,
+            device=device,
+        )
+
+    found = judge(judged.train, judged.test, judged.dictionary)
+    random_found = judge(judged.random_train, judged.random_test, judged.random_dictionary)
+    arrays = picture_arrays(
+        judged.test,
+        judged.random_test,
+        images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
+        num_codes=num_codes,
+        seed=config.evaluation.seed,
+    )
+    np.savez_compressed(folder.path / "arrays.npz", allow_pickle=False, **arrays)
+    folder.write_json("diagnosis.json", diagnose_judged(judged).to_dict())
+    evaluation: dict[str, Any] = {
+        **found,
+        "random_encoder": random_found,
+        "chance": {} if num_classes is None else {"top1": _largest_share(judged.test)},
+        "certificate": _certificate(config, method, folder),
+        "about": {
+            "data": config.data,
+            "note": splits.note,
+            "split": "test",
+            "num_train": len(judged.train),
+            "num_test": len(judged.test),
+            "num_classes": num_classes,
+            "class_names": test_source.class_names,
+            "dictionary": str(method.dictionary),
+            "num_codes": num_codes,
+            "embed_dim": None if judged.test.u is None else judged.test.u.shape[1],
+            "logit_scale": method.logit_scale,
+            "step": engine.read_state(folder.checkpoint)["step"],
+            "seconds": round(time.perf_counter() - started, 2),
+            **engine.environment(hardware(device)),
+        },
+    }
+    folder.write_json("evaluation.json", evaluation)
+    log_skipped(splits)
+    return evaluation
+
+
+def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:
+    """What the loss of the last epoch proves: its terms, averaged over the logged steps."""
+    if method.dictionary is None or method.logit_scale is None:
+        return {}
+    steps = [line for line in folder.metrics() if "total" in line]
+    last = [line for line in steps if line["epoch"] > steps[-1]["epoch"] - 1]
+    names = ("total", "invariance", "prior_matching", "entropy", "consistency")
+    num_codes, exponent = method.dictionary.num_codes, config.falcon.prior_exponent
+    return asdict(
+        certify(
+            {name: sum(line[name] for line in last) / len(last) for name in names},
+            num_codes=num_codes,
+            prior=power_law_prior(num_codes, exponent).tolist() if exponent else None,
+            logit_scale=method.logit_scale,
+            beta=config.falcon.beta,
+            prior_matching=prior_matching(config, method),
+            batch_size=config.batch_size,
+            complete=isinstance(method.dictionary, CompleteDictionary),
+        )
+    )
+
+
+def prior_matching(config: RunConfig, method: Method) -> Any:
+    """The prior matching that the loss uses when the configuration leaves it open."""
+    complete = isinstance(method.dictionary, CompleteDictionary)
+    return config.falcon.prior_matching or ("renyi2" if complete else "reverse")
+
+
+def _largest_share(features: Features) -> float:
+    """Accuracy of always answering the most frequent class."""
+    assert features.label is not None
+    return float(features.label.bincount().max()) / len(features)

@@ -1,0 +1,134 @@
+"""Features of a run, and of the network that it started from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from falcon_ssl.commands.loading import LoadedRun, load_run, read_data_record, seen_shape
+from falcon_ssl.config.run import ReadingConfig, RunConfig
+from falcon_ssl.data import Source, hold_out, read_images
+from falcon_ssl.dictionary.base import Dictionary
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.evaluation import Diagnosis, Features, extract
+from falcon_ssl.evaluation import diagnose as diagnose_features
+from falcon_ssl.methods import Method, build_method
+from falcon_ssl.views import Views
+
+
+def untrained(
+    config: RunConfig, source: Source, views: Views, *, device: torch.device, num_batches: int = 8
+) -> Method:
+    """The network that a run started from, with the batch statistics of its data.
+
+    Running statistics of an untrained network say nothing; measured ones make it a fair reference, not a crippled one.
+    """
+    torch.manual_seed(config.seed)
+    method = build_method(config, image_shape=seen_shape(source.image_shape, views)).to(device)
+    norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over batches
+    rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
+    with torch.no_grad():
+        for indices in torch.split(rows, 256)[:num_batches]:
+            _, images = read_images(source, indices)
+            if len(images) > 1:
+                method.embed(views.evaluate(images.to(device)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return method.eval()
+
+
+HELD_OUT = 0.2  # share to judge on, of data that has no test split
+
+
+class Judged(NamedTuple):
+    """Features of a run's splits, and of the network that it started from."""
+
+    run: LoadedRun
+    test_source: Source
+    train: Features
+    test: Features
+    random_train: Features
+    random_test: Features
+    dictionary: Dictionary | None
+    random_dictionary: Dictionary | None  # differs where codes are learned
+
+
+def extract_run(
+    run: str | Path,
+    *,
+    device: torch.device,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+) -> Judged:
+    """Features of train and test images, and those of the run's untrained network.
+
+    Where there is no test split, a fifth of the images is held out to judge on.
+
+    Raises:
+        InputError: As `load_run`.
+    """
+    loaded = load_run(run, device=device, data=data, reading=reading)
+    config, method, splits, views = loaded
+    if splits.test is None:
+        splits = hold_out(splits, HELD_OUT)
+        if config.data == read_data_record(RunFolder.open(run))["data"]:
+            splits = replace(splits, note=f"{splits.note}; pretraining saw it too, without labels")
+        loaded = loaded._replace(splits=splits)
+    test_source = splits.test
+    assert test_source is not None
+
+    def features(network: Method, source: Source) -> Features:
+        return extract(
+            network,
+            source,
+            views,
+            batch_size=config.evaluation.batch_size,
+            device=device,
+            dictionary=_listed(network),
+        )
+
+    start = untrained(config, splits.train, views, device=device)
+    return Judged(
+        run=loaded,
+        test_source=test_source,
+        train=features(method, splits.train),
+        test=features(method, test_source),
+        random_train=features(start, splits.train),
+        random_test=features(start, test_source),
+        dictionary=_listed(method),
+        random_dictionary=_listed(start),
+    )
+
+
+def _listed(method: Method) -> Dictionary | None:
+    """The codes that have a histogram: in the complete dictionary every image has its own."""
+    return None if isinstance(method.dictionary, CompleteDictionary) else method.dictionary
+
+
+def diagnose_judged(judged: Judged, *, prototypes: Tensor | None = None) -> Diagnosis:
+    """Diagnose a run beside the network that it started from.
+
+    Args:
+        judged: Its features.
+        prototypes: Codes [C, F] to assign embeddings to instead of the run's own dictionary.
+
+    Raises:
+        InputError: Prototypes of another width, or too few images.
+    """
+    return diagnose_features(
+        judged.test,
+        dictionary=prototypes,
+        num_codes=None if judged.dictionary is None else judged.dictionary.num_codes,
+        reference=judged.random_test,
+        seed=judged.run.config.evaluation.seed,
+    )

@@ -1,0 +1,184 @@
+"""From a configuration to the parts of a run, and from a run folder back to them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.data import (
+    Splits,
+    count_skipped,
+    load_splits,
+    skipped_sentence,
+)
+from falcon_ssl.engine import RunFolder, load_model
+from falcon_ssl.methods import Method, build_method
+from falcon_ssl.records.folder import CONFIG, SKIPPED
+from falcon_ssl.views import Views, build_views
+
+logger = logging.getLogger(__name__)
+
+DATA = "data.json"
+
+
+class LoadedRun(NamedTuple):
+    """A run read back: trained method in evaluation mode, and what it was trained on."""
+
+    config: RunConfig
+    method: Method
+    splits: Splits
+    views: Views
+
+
+def load_run(
+    run: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+) -> LoadedRun:
+    """Rebuild the method of a run, load its last checkpoint and open images.
+
+    Args:
+        run: The run folder.
+        device: Where the method goes.
+        data: Images to open instead of the run's own; brought to the size and channels that the run was trained on.
+        reading: How to read them; None for the defaults. Without ``data``, what it changes of the run's own.
+
+    Raises:
+        InputError: No run folder, no checkpoint, data that cannot be read, or another part held out of the run's own.
+    """
+    config, method, views = load_method(run, device=device)
+    channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
+    if data is None:
+        config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
+        splits = open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
+        return LoadedRun(config, method, splits, views)
+    reading = reading or ReadingConfig()
+    side = config.reading.image_size or (height if height == width else None)
+    config = replace(
+        config, data=data, reading=replace(reading, image_size=reading.image_size or side)
+    )
+    return LoadedRun(config, method, open_data(config, channels=channels), views)
+
+
+def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
+    """How a run read its images, with the options that somebody set to something else than their defaults."""
+    usual = ReadingConfig()
+    if wanted.holdout not in (usual.holdout, own.holdout):
+        raise InputError(
+            "what the run held out is settled: it has trained on the rest",
+            received=f"--reading.holdout {wanted.holdout:g}",
+            expected=f"{own.holdout:g}",
+            fix="leave it out",
+        )
+    changes = {name: value for name, value in vars(wanted).items() if value != vars(usual)[name]}
+    return replace(own, **changes)
+
+
+def load_method(
+    run: str | Path, *, device: torch.device | str = "cpu"
+) -> tuple[RunConfig, Method, Views]:
+    """The trained method of a run in evaluation mode, without opening its data.
+
+    Raises:
+        InputError: No run folder, or no checkpoint.
+    """
+    folder = RunFolder.open(run)
+    config = from_mapping(read_yaml(folder.path / CONFIG))
+    views = make_views(config)
+    channels, height, width = read_data_record(folder)["image_shape"]
+    method = build_method(config, image_shape=seen_shape((channels, height, width), views))
+    load_model(folder.checkpoint, method)
+    return config, method.to(device).eval(), views
+
+
+def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> None:
+    """Write ``data.json``: what was read, so that the network can be rebuilt without it.
+
+    Unreadable images are found up to the last step where images are decoded on demand; write it again then.
+    """
+    folder.write_json(
+        DATA,
+        {
+            "data": config.data,
+            "note": splits.note,
+            "train": splits.train.name,
+            "num_train": len(splits.train),
+            "test": None if splits.test is None else splits.test.name,
+            "num_test": 0 if splits.test is None else len(splits.test),
+            "image_shape": splits.train.image_shape,
+            "num_skipped": count_skipped(splits.skipped),
+        },
+    )
+
+
+def log_skipped(splits: Splits) -> None:
+    """Say once how many images could not be read, when all have been."""
+    sentence = skipped_sentence(splits.skipped)
+    if sentence:
+        logger.warning("%s", sentence)
+
+
+def read_data_record(folder: RunFolder) -> dict[str, Any]:
+    """What `write_data_record` wrote.
+
+    Raises:
+        InputError: It is missing or damaged.
+    """
+    path = folder.path / DATA
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read {path}",
+            received=str(error),
+            expected="what falcon-ssl pretrain writes when it starts",
+            fix="write it again with falcon-ssl pretrain --resume --out RUN",
+        ) from error
+    return record
+
+
+def open_data(
+    config: RunConfig, *, skipped_path: Path | None = None, channels: int | None = None
+) -> Splits:
+    """The images of a configuration."""
+    return load_splits(
+        config.data, **asdict(config.reading), channels=channels, skipped_path=skipped_path
+    )
+
+
+def make_views(config: RunConfig) -> Views:
+    """The augmentations of a resolved configuration."""
+    return build_views(**asdict(config.views))
+
+
+def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, int, int]:
+    """(channels, height, width) of what the encoder sees of images of such a shape."""
+    channels, height, width = image_shape
+    return (channels, height, width) if views.size is None else (channels, views.size, views.size)
+
+
+def check_same_run(folder: RunFolder, config: RunConfig) -> None:
+    """Raise InputError unless ``config`` is what the run was started with, but for how it is executed."""
+    begun = from_mapping(read_yaml(folder.path / CONFIG))
+    changed = [
+        field.name
+        for field in fields(RunConfig)
+        if field.name != "engine" and getattr(begun, field.name) != getattr(config, field.name)
+    ]
+    if changed:
+        raise InputError(
+            "a run resumes with the options that it was started with",
+            received=f"other values of {', '.join(changed)}",
+            expected=f"those of {folder.path / CONFIG}",
+            fix="leave these options out, or start a new run",
+        )

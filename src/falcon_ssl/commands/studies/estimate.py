@@ -1,0 +1,136 @@
+"""How long a grid will take: a few real training steps of every row on random images."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from falcon_ssl.commands.loading import make_views, seen_shape
+from falcon_ssl.commands.resolve import chosen_precision
+from falcon_ssl.commands.studies.grid import Cell, Grid
+from falcon_ssl.commands.studies.runner import Standing
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.devices import named_device
+from falcon_ssl.engine.optim import build_optimizer
+from falcon_ssl.engine.speed import next_step, speed_up
+from falcon_ssl.methods import build_method
+
+logger = logging.getLogger(__name__)
+
+STEPS = 3  # that are timed, after one that is not
+LARGEST = (
+    32 * 224**2
+)  # pixels of a batch timed without a GPU: some GB with a ViT, where 256 images took 23
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time of training alone; reading the images and judging the encoder come on top.
+
+    Args:
+        seconds: Of every cell, what is left of it.
+        total: Their sum.
+        elapsed: Until the last one ends, so many processes at a time.
+        processes: Number of processes.
+    """
+
+    seconds: tuple[float, ...]
+    total: float
+    elapsed: float
+    processes: int
+
+
+def estimate(grid: Grid, cells: Sequence[tuple[Cell, Standing]], processes: int) -> Estimate:
+    """Time the steps of every row that is not done, on the share of the cores that a process gets."""
+    step_seconds: dict[RunConfig, float] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // processes))
+    left = []
+    for cell, now in cells:
+        data = grid.datasets[cell.dataset]
+        steps = cell.config.epochs * (data.num_train // cell.config.batch_size) - now.step
+        if now.state == "done":
+            left.append(0.0)
+            continue
+        kind = replace(cell.config, data=str(data.image_shape), seed=0)
+        if kind not in step_seconds:
+            step_seconds[kind] = seconds_per_step(cell.config, data.image_shape)
+        left.append(max(0, steps) * step_seconds[kind])
+    torch.set_num_threads(threads)
+    ends = [0.0] * processes
+    for seconds in left:
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return Estimate(tuple(left), sum(left), max(ends), processes)
+
+
+def seconds_per_step(
+    config: RunConfig, image_shape: tuple[int, int, int], *, steps: int = STEPS
+) -> float:
+    """Seconds of one training step: views, encoder, loss, backward and optimizer, on random images.
+
+    Without a GPU a step of large images is timed with fewer of them and scaled, a little too long by what does not grow
+    with the batch (the optimizer): a plan must not need the memory of the run. A GPU is timed as it would run, for its
+    steps do not take time in proportion.
+
+    Args:
+        config: A run that leaves nothing open to the data.
+        image_shape: (channels, height, width) of the images.
+        steps: Steps to time, after one that is not.
+    """
+    device = named_device(config.engine.device)
+    precision = chosen_precision(config)
+    generator = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
+    views = make_views(config)
+    method = build_method(config, image_shape=seen_shape(image_shape, views))
+    memory_format = speed_up(method, config.engine, device=device)
+    optimizer = build_optimizer(method, config.optim)
+    size = _timed_batch(config, seen_shape(image_shape, views), device)
+    images = torch.randint(256, (size, *image_shape), dtype=torch.uint8, generator=generator).to(
+        device
+    )
+    half = torch.float16 if precision == "fp16" else torch.bfloat16
+    for step in range(1 + steps):
+        if step == 1:
+            _wait(device)
+            started = time.perf_counter()
+        draw = views.at(max(0.0, (step - 0.5) / steps))  # views that grow: all sizes alike
+        seen = [
+            view.contiguous(memory_format=memory_format)
+            for view in draw(images, generator=generator)
+        ]
+        next_step(config.engine)
+        method.before_step(step, 1 + steps)
+        with torch.autocast(device.type, dtype=half, enabled=precision != "no"):
+            out = method(seen)
+        out.loss.backward()
+        method.after_backward(step, 1 + steps)
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(step, 1 + steps)
+    _wait(device)
+    return (time.perf_counter() - started) / steps * (config.batch_size / size)
+
+
+def _timed_batch(config: RunConfig, shape: tuple[int, int, int], device: torch.device) -> int:
+    """Images of a step that is timed."""
+    if device.type != "cpu":
+        return config.batch_size
+    size = min(config.batch_size, max(2, LARGEST // (shape[1] * shape[2])))
+    if size < config.batch_size:
+        logger.info(
+            "large images: timed with %d images a step instead of %d and scaled",
+            size,
+            config.batch_size,
+        )
+    return size
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

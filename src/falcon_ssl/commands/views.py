@@ -1,0 +1,39 @@
+"""Draw what the network sees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from falcon_ssl.commands.export import _new_file
+from falcon_ssl.commands.loading import make_views, open_data
+from falcon_ssl.commands.resolve import resolve
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.data import read_images
+from falcon_ssl.views import contact_sheet
+
+
+def views_sheet(
+    config: RunConfig, *, out: str | Path, num_images: int = 8, overwrite: bool = False
+) -> Path:
+    """Draw what the network sees: images beside their augmented views.
+
+    Raises:
+        InputError: Data that cannot be read, fewer than one image, or a file that may not be written.
+    """
+    check_at_least("num_images", num_images, 1, fix="draw at least one")
+    out = _new_file(out, suffixes=(".png", ".jpg", ".webp"), overwrite=overwrite)
+    # A few images are shown: the others need not be decoded.
+    source = open_data(replace(config, reading=replace(config.reading, in_memory=False))).train
+    config = resolve(config, source)
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
+    images = torch.empty(0, *source.image_shape, dtype=torch.uint8)
+    for indices in torch.split(order, num_images):  # more than once where some cannot be read
+        images = torch.cat([images, read_images(source, indices)[1]])
+        if len(images) >= num_images:
+            break
+    contact_sheet(images[:num_images], make_views(config), seed=config.seed).save(out)
+    return out

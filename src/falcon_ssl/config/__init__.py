@@ -1,0 +1,49 @@
+"""Every option of a run, its default, its bounds and its meaning, in one place."""
+
+from falcon_ssl.config.methods import (
+    METHODS,
+    BarlowTwinsConfig,
+    DINOConfig,
+    GEDIConfig,
+    LeJEPAConfig,
+    MethodName,
+    SelfClassifierConfig,
+    SwAVConfig,
+    VICRegConfig,
+)
+from falcon_ssl.config.run import (
+    EncoderConfig,
+    EngineConfig,
+    EvaluationConfig,
+    FalconConfig,
+    MonitorConfig,
+    OptimConfig,
+    ReadingConfig,
+    RunConfig,
+    ViewsConfig,
+    from_mapping,
+    to_mapping,
+)
+
+__all__ = [
+    "METHODS",
+    "BarlowTwinsConfig",
+    "DINOConfig",
+    "EncoderConfig",
+    "EngineConfig",
+    "EvaluationConfig",
+    "FalconConfig",
+    "GEDIConfig",
+    "LeJEPAConfig",
+    "MethodName",
+    "MonitorConfig",
+    "OptimConfig",
+    "ReadingConfig",
+    "RunConfig",
+    "SelfClassifierConfig",
+    "SwAVConfig",
+    "VICRegConfig",
+    "ViewsConfig",
+    "from_mapping",
+    "to_mapping",
+]

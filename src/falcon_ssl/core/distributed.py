@@ -1,0 +1,169 @@
+"""The only user of torch.distributed: who am I, and sums over ranks that carry gradients.
+
+Without an initialised process group every function is the identity of one process.
+
+Why gradients must flow through the sums: the loss L is one function of the whole batch. Each rank
+computes the same L, so backward runs R times, once on every rank; the backward of `all_reduce_sum`
+adds the R gradients, each rank then holds the gradient of R * L with respect to its own rows, and
+the mean that DDP takes over ranks is exactly the gradient of L. Equal shards are not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from falcon_ssl.core.errors import InputError
+
+
+def is_distributed() -> bool:
+    """Whether a process group of more than one rank is running."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def rank() -> int:
+    """Index of this process, 0 when there is only one."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes, 1 when there is only one."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """y = sum over ranks of x;  dL/dx = sum over ranks of dL/dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        return grad
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum of ``x`` over all ranks, with gradient.
+
+    Args:
+        x: Any shape, the same on every rank.
+
+    Returns:
+        The sum, equal on every rank; ``x`` itself when there is one process.
+    """
+    return _AllReduceSum.apply(x) if is_distributed() else x  # type: ignore[no-untyped-call]
+
+
+def all_reduce_max(x: Tensor) -> Tensor:
+    """Element-wise maximum of ``x`` over all ranks, without gradient: a shift that keeps exp finite."""
+    if not is_distributed():
+        return x
+    y = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(y, op=dist.ReduceOp.MAX)
+    return y
+
+
+def all_reduce_sum_async(x: Tensor) -> Callable[[], Tensor]:
+    """Start summing ``x`` in place over all ranks, without gradient; the result waits for it.
+
+    Communication of one block then overlaps with the computation of the next.
+    """
+    if not is_distributed():
+        return lambda: x
+    work = dist.all_reduce(x, async_op=True)
+
+    def wait() -> Tensor:
+        assert work is not None
+        work.wait()
+        return x
+
+    return wait
+
+
+def row_counts(num_rows: int, device: torch.device) -> list[int]:
+    """Rows held by each rank, in rank order."""
+    return [row[0] for row in _gather_integers([num_rows], device)]
+
+
+def agreed_global_count(num_rows: int, fingerprint: str, device: torch.device) -> int:
+    """Rows over all ranks, the N of every 1/N, from ranks that work on the same thing.
+
+    Args:
+        num_rows: Rows of this rank.
+        fingerprint: What must be the same everywhere, in words; a message shows this rank's.
+        device: Where the process group communicates.
+
+    Raises:
+        InputError: On every rank when two ranks hold different fingerprints, so that none waits for another.
+    """
+    if not is_distributed():
+        return num_rows
+    digest = int.from_bytes(hashlib.sha256(fingerprint.encode()).digest()[:7], "little")
+    rows = _gather_integers([num_rows, digest], device)
+    digests = [row[1] for row in rows]
+    if len(set(digests)) > 1:
+        others = [r for r, other in enumerate(digests) if other != digest]
+        raise InputError(
+            "ranks disagree on the loss",
+            received=f"rank {rank()}: {fingerprint}; not the same on ranks {others}",
+            expected="the same dictionary and the same options on every rank",
+            fix="give every rank the same seed, sizes and options",
+        )
+    return sum(row[0] for row in rows)
+
+
+def _gather_integers(mine: list[int], device: torch.device) -> list[list[int]]:
+    """The integers of every rank, in rank order."""
+    if not is_distributed():
+        return [mine]
+    sent = torch.tensor(mine, device=device)
+    received = [torch.empty_like(sent) for _ in range(world_size())]
+    dist.all_gather(received, sent)
+    return [[int(x) for x in row] for row in torch.stack(received).tolist()]
+
+
+class _AllGatherRows(torch.autograd.Function):
+    """Rows of all ranks in rank order;  dL/dx = my rows of the sum over ranks of dL/dy."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counts: list[int]) -> Tensor:
+        # Padded to equal shapes: gloo and NCCL both want them.
+        padded = x.new_zeros(max(counts), *x.shape[1:])
+        padded[: x.shape[0]] = x
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        ctx.counts = counts
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(grad)
+        start = sum(ctx.counts[: rank()])
+        return grad[start : start + ctx.counts[rank()]], None
+
+
+def all_gather_rows(x: Tensor) -> Tensor:
+    """Concatenate the rows of all ranks, in rank order, with gradient; shards may differ in size.
+
+    Args:
+        x: [N_r, ...], the rows of this rank.
+
+    Returns:
+        [sum_r N_r, ...], equal on every rank; ``x`` itself when there is one process.
+    """
+    if not is_distributed():
+        return x
+    counts = row_counts(x.shape[0], x.device)
+    rows: Tensor = _AllGatherRows.apply(x, counts)  # type: ignore[no-untyped-call]
+    return rows

@@ -1,0 +1,79 @@
+"""What the training loop tells to those who watch it.
+
+The loop knows no evaluation: monitors are handed to it as callables, and it writes down what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+
+class Moment(NamedTuple):
+    """One logged step, or the end of an epoch.
+
+    Args:
+        step: Optimizer steps taken so far.
+        epoch: Passes over the data so far, a fraction inside an epoch.
+        terms: Loss terms of this step as numbers.
+        u_NF: Embeddings of the first view of this step, this rank's rows.
+        method: The network, in training mode; a monitor that changes the mode restores it.
+        is_epoch_end: Whether this was the last step of an epoch.
+    """
+
+    step: int
+    epoch: float
+    terms: Mapping[str, float]
+    u_NF: Tensor
+    method: nn.Module
+    is_epoch_end: bool
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a monitor has to say.
+
+    Args:
+        metrics: Numbers that join the step's line of metrics.jsonl.
+        evaluation: Numbers on held-out data; a line of their own.
+        alarms: Name and plain words of everything that looks wrong.
+        stop: Whether the run should end here.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    evaluation: Mapping[str, float] = field(default_factory=dict)
+    alarms: Mapping[str, str] = field(default_factory=dict)
+    stop: bool = False
+
+
+class Monitor(Protocol):
+    """Watches training; its state is plain JSON, so that a resumed run goes on as if never stopped."""
+
+    def __call__(self, moment: Moment) -> Observation:
+        """Look at one moment."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What to keep in a checkpoint."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what a checkpoint kept."""
+        ...
+
+
+class StuckValue(NamedTuple):
+    """A value at which a loss term stays when a method learns nothing.
+
+    Args:
+        term: Name of the term.
+        value: Where it stays.
+        words: What that means, in plain words.
+    """
+
+    term: str
+    value: float
+    words: str

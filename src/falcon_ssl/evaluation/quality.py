@@ -1,0 +1,112 @@
+"""Quality while training: classifiers on held-out images, and a label-free choice of the best epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import Moment, Observation
+from falcon_ssl.data import Source
+from falcon_ssl.evaluation.collapse import effective_rank, moments, spectrum
+from falcon_ssl.evaluation.features import EvaluationView, Features, extract
+from falcon_ssl.evaluation.knn import knn
+from falcon_ssl.evaluation.linear_probe import linear_probe
+
+TRAIN_IMAGES = 10_000  # drawn at random for the classifiers; the final evaluation uses all
+
+
+class QualityMonitor:
+    """Every few epochs: kNN and linear probe on held-out images, and RankMe.
+
+    RankMe (Garrido et al., 2023) is the effective rank of z: it needs no labels and predicts well which of several
+    checkpoints is best. The epoch of its largest value is reported as ``rankme_best_epoch``.
+
+    Args:
+        held_out: Images that training does not see; the labels, if any, are only read here.
+        views: Its ``evaluate`` makes the network's input.
+        train: Labelled images for the classifiers to learn from; None leaves RankMe alone.
+        every_epochs: Epochs between two looks.
+        linear: Whether to fit a linear probe too, which takes longer than kNN.
+        batch_size: Images of a forward pass.
+        seed: Of the choice of train images and of the linear probe.
+
+    Raises:
+        InputError: An option out of range, or a train set without labels while there are labels to judge by.
+
+    Distributed:
+        Every rank does the whole of it and reports the same.
+    """
+
+    def __init__(
+        self,
+        held_out: Source,
+        views: EvaluationView,
+        *,
+        train: Source | None = None,
+        every_epochs: int = 5,
+        linear: bool = False,
+        batch_size: int = 512,
+        seed: int = 0,
+    ) -> None:
+        check_at_least("every_epochs", every_epochs, 1, fix="look at most once an epoch")
+        check_at_least("batch_size", batch_size, 1, fix="use at least one image at a time")
+        if train is not None and (train.labels is None or held_out.labels is None):
+            raise InputError(
+                "the classifiers of the monitor need labels",
+                received="images without labels",
+                expected="labels in train and held_out, or train=None",
+                fix="leave train out to watch RankMe alone",
+            )
+        self._held_out = held_out
+        self._views = views
+        self._train = train
+        self._every_epochs = every_epochs
+        self._linear = linear
+        self._batch_size = batch_size
+        self._seed = seed
+        self._best: dict[str, float] | None = None
+
+    def __call__(self, moment: Moment) -> Observation:
+        """Numbers at the end of every few epochs, nothing in between."""
+        epoch = round(moment.epoch)
+        if not moment.is_epoch_end or epoch % self._every_epochs:
+            return Observation()
+        test = self._extract(moment, self._held_out)
+        rank = effective_rank(spectrum(moments(test.z)))
+        if self._best is None or rank > self._best["rank"]:
+            self._best = {"rank": rank, "epoch": float(epoch)}
+        found = {"effective_rank_z": rank, "rankme_best_epoch": self._best["epoch"]}
+        if self._train is not None:
+            generator = torch.Generator().manual_seed(self._seed)
+            some = torch.randperm(len(self._train), generator=generator)[:TRAIN_IMAGES]
+            train = self._extract(moment, self._train, some)
+            assert train.label is not None
+            assert test.label is not None
+            num_classes = int(max(train.label.max(), test.label.max())) + 1
+            found |= knn(train, test, num_classes=num_classes)
+            if self._linear:
+                found |= linear_probe(train, test, num_classes=num_classes, seed=self._seed)
+        return Observation(evaluation=found)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state_dict``."""
+        self._best = state["best"]
+
+    def _extract(self, moment: Moment, source: Source, indices: Tensor | None = None) -> Features:
+        return extract(
+            moment.method,
+            source,
+            self._views,
+            batch_size=self._batch_size,
+            device=moment.u_NF.device,
+            indices=indices,
+        )

@@ -1,0 +1,21 @@
+"""Networks from images [N, C, H, W] to representations z_ND.
+
+Everything that uses an encoder takes any `torch.nn.Module` of that kind; the names here are for
+configurations.
+"""
+
+from falcon_ssl.networks.digits import DigitsCNN
+from falcon_ssl.networks.registry import build_encoder, encoder_names, representation_width
+from falcon_ssl.networks.resnet import ResNet
+from falcon_ssl.networks.resnet8 import ResNet8
+from falcon_ssl.networks.timm import timm_encoder
+
+__all__ = [
+    "DigitsCNN",
+    "ResNet",
+    "ResNet8",
+    "build_encoder",
+    "encoder_names",
+    "representation_width",
+    "timm_encoder",
+]

@@ -1,0 +1,39 @@
+"""A small convolutional net for small greyscale images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from falcon_ssl.networks.batchnorm import GlobalBatchNorm
+
+
+class DigitsCNN(nn.Module):
+    """Three 3x3 convolutions with BatchNorm and ReLU; z_ND is the last map at 2x2 positions.
+
+    Args:
+        in_channels: Channels of the images.
+        width: Channels of the last map; D = 4 width.
+    """
+
+    def __init__(self, in_channels: int, *, width: int = 64) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(in_channels, width // 2, stride=1),
+            *_convolution(width // 2, width, stride=2),
+            *_convolution(width, width, stride=2),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> z_ND."""
+        z_ND: Tensor = self.body(images)
+        return z_ND
+
+
+def _convolution(in_channels: int, out_channels: int, *, stride: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        GlobalBatchNorm(out_channels),
+        nn.ReLU(inplace=True),
+    ]

@@ -1,0 +1,124 @@
+"""Encoders from timm, by name; an optional dependency, imported when one is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from falcon_ssl.core.errors import InputError
+
+
+def timm_encoder(
+    name: str,
+    *,
+    in_channels: int,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    drop_path: float | None = None,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Build a timm model without classifier.
+
+    Args:
+        name: timm's name: "vit_small_patch16_224".
+        in_channels: Channels of the images.
+        image_size: Side of the images, for models with position embeddings; they accept other
+            sizes (small crops) too where timm can interpolate. Other models do not need it.
+        patch_size: Overrides the patch size in the name.
+        drop_path: Rate of stochastic depth.
+        pretrained: Whether to let timm download its weights; otherwise they are random.
+
+    Returns:
+        A module mapping [N, C, H, W] to pooled features z_ND.
+
+    Raises:
+        InputError: timm is not installed, has no such model, the model does not take an option, or its weights cannot
+            be had.
+    """
+    timm = _import_timm()
+    if not timm.is_model(name):
+        alike = (
+            timm.list_models(f"*{name.split('_')[0]}*")[:5] or timm.list_models("vit_small*")[:5]
+        )
+        raise InputError(
+            "unknown timm model",
+            received=repr(name),
+            expected=f"a name such as {', '.join(alike)}",
+            fix="look it up with timm.list_models()",
+        )
+    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
+    if patch_size is not None:
+        options["patch_size"] = patch_size
+    if drop_path is not None:
+        options["drop_path_rate"] = drop_path
+    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size
+        try:  # most transformers interpolate their position embeddings, some cannot
+            return _create(timm, name, options | {"dynamic_img_size": True}, pretrained=pretrained)
+        except TypeError:
+            pass
+    try:
+        return _create(timm, name, options, pretrained=pretrained)
+    except TypeError as error:
+        raise InputError(
+            f"timm model {name} does not take an option",
+            received=str(error),
+            expected="options of that model",
+            fix="leave the option out",
+        ) from error
+
+
+def _create(timm: ModuleType, name: str, options: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except TypeError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise InputError(
+            f"timm cannot get the weights of {name}",
+            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            expected="a model with pretrained weights and a network connection",
+            fix="pass the weights in a .safetensors file",
+        ) from error
+    return model
+
+
+def _import_timm() -> ModuleType:
+    try:
+        return import_beside_torchvision("timm")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "timm is not installed",
+            received=str(error),
+            expected="the optional dependency timm",
+            fix="install it with: pip install 'falcon-ssl[timm]'",
+        ) from error
+
+
+def import_beside_torchvision(name: str) -> ModuleType:
+    """Import a module that imports torchvision, even one that was built for another torch.
+
+    Without its compiled part torchvision fails to import, because it describes operators that
+    nothing declared. Declaring the two is enough where nobody runs them.
+
+    Args:
+        name: Of the module.
+
+    Returns:
+        The module.
+    """
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        boxes_to_rows = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        for operator in ("torchvision::nms", "torchvision::qnms"):
+            torch.library.define(operator, boxes_to_rows)
+        return importlib.import_module(name)

@@ -1,0 +1,1 @@
+"""What a run leaves behind: names, writing, reading, meaning; no torch."""

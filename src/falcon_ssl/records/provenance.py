@@ -1,0 +1,78 @@
+"""What a figure depends on besides its configuration."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from falcon_ssl.core.version import __version__
+
+
+def environment(hardware: Mapping[str, str]) -> dict[str, Any]:
+    """What a figure depends on besides its configuration: versions and hardware.
+
+    Args:
+        hardware: As `falcon_ssl.core.devices.hardware` tells of a device.
+    """
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "falcon_ssl": __version__,
+        **own_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **hardware,
+    }
+
+
+@cache
+def own_commit() -> Mapping[str, Any]:
+    """`find_commit` of this package, asked once: git takes some hundredths of a second."""
+    return find_commit(Path(__file__).parents[1])
+
+
+def find_commit(package: Path) -> dict[str, Any]:
+    """The commit that a package runs from, where it lies in ``src`` of a git checkout; no path of the machine.
+
+    Returns:
+        commit: Its hash, or None without a checkout, without git, or when git does not answer.
+        uncommitted_changes: Whether ``src`` differs from it, by files that git does not know too.
+    """
+    found: dict[str, Any] = {"commit": None, "uncommitted_changes": None}
+    root = package.parents[1]
+    if not (
+        root / ".git"
+    ).exists():  # as of an installed package, though somebody's repository may be further up
+        return found
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "status",
+        "--porcelain=v2",
+        "--branch",
+        "--untracked-files=all",
+    ]
+    try:
+        said = subprocess.run(
+            [*command, "--", "src"],
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # somebody may be committing
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return found
+    words = [line.split() for line in said]
+    commits = [word[2] for word in words if word[:2] == ["#", "branch.oid"]]
+    if commits and commits[0] != "(initial)":
+        found["commit"] = commits[0]
+        found["uncommitted_changes"] = any(not line.startswith("#") for line in said)
+    return found

@@ -1,0 +1,294 @@
+"""Read the folder of one run into memory: what was asked for, what was logged, what was measured.
+
+Needed: ``config.yaml`` and ``metrics.jsonl``. Welcome when there: ``evaluation.json``,
+``arrays.npz``, ``environment.json``, ``diagnosis.json``. An absent record is empty here and named on
+the page; one that is there but cannot be read raises `InputError`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.core.errors import InputError
+
+Array: TypeAlias = "NDArray[Any]"
+
+# Number of dimensions of every array that a report draws; a map has one thumbnail per point.
+ARRAY_DIMENSIONS: Mapping[str, tuple[int, ...]] = {
+    "covariance_FF": (2,),
+    "covariance_random_FF": (2,),
+    "adjacency_MM": (2,),
+    "adjacency_code_M": (1,),
+    "adjacency_label_M": (1,),
+    "spectrum_z": (1,),
+    "spectrum_u": (1,),
+    "spectrum_random_z": (1,),
+    "spectrum_random_u": (1,),
+    "code_counts_C": (1,),
+    "projection": (0,),
+    "map_xy_M2": (2,),
+    "map_label_M": (1,),
+    "map_thumbnails": (3, 4),
+}
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A warning that training gave, in plain words, and where."""
+
+    step: int
+    epoch: float
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One logged quantity over training: ``y`` [T] at ``x`` [T] epochs (steps when none logged)."""
+
+    x: Array
+    y: Array
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything recorded about one run; absent records are empty.
+
+    Attributes:
+        name: Name of the run folder.
+        config: The complete configuration, nested.
+        curves: Logged quantity -> its curve; only numbers become curves.
+        monitors: Online evaluation -> its curve.
+        alarms: Warnings given while training, in order.
+        evaluation: The metrics of ``evaluation.json``.
+        arrays: The pictures' data, by the names of ``ARRAY_DIMENSIONS``.
+        environment: Command, versions, hardware, time.
+        diagnosis: The verdicts of ``diagnosis.json``.
+        cut_off: Whether the last line of ``metrics.jsonl`` was cut off, and left out.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    curves: Mapping[str, Curve]
+    monitors: Mapping[str, Curve] = field(default_factory=dict)
+    alarms: tuple[Alarm, ...] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    diagnosis: Mapping[str, Any] = field(default_factory=dict)
+    cut_off: bool = False
+
+    def setting(self, *names: str) -> Any:
+        """The configuration's value under the first of ``names`` that it has, at any depth.
+
+        The level nearest to the top wins, so a report survives a regrouping of the configuration.
+        Returns None when no level has any of the names.
+        """
+        for name in names:
+            levels: deque[Mapping[str, Any]] = deque([self.config])
+            while levels:
+                level = levels.popleft()
+                value = level.get(name)
+                if value is not None and not isinstance(value, Mapping):
+                    return value
+                levels.extend(v for v in level.values() if isinstance(v, Mapping))
+        return None
+
+    def number_setting(self, *names: str) -> float | None:
+        """`setting` as a number; None when there is none or it is no number."""
+        return as_number(self.setting(*names))
+
+    def metric(self, *path: str) -> float | None:
+        """A number of ``evaluation.json``: ``metric("chance", "top1")``; None when absent."""
+        value: Any = self.evaluation
+        for key in path:
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(key)
+        return as_number(value)
+
+    def about(self, key: str) -> Any:
+        """What ``evaluation.json`` says about the data and sizes; None when it does not."""
+        about = self.evaluation.get("about")
+        return about.get(key) if isinstance(about, Mapping) else None
+
+    @property
+    def embed_dim(self) -> float | None:
+        """F, the width of the embedding u, when recorded."""
+        recorded = as_number(self.about("embed_dim"))
+        return recorded if recorded is not None else self.number_setting("embed_dim")
+
+    @property
+    def representation_width(self) -> float | None:
+        """D, the width of the representation z, when its spectrum was recorded."""
+        return float(len(self.arrays["spectrum_z"])) if "spectrum_z" in self.arrays else None
+
+
+def as_number(value: object) -> float | None:
+    """``value`` as a float when it is a number (a number in words, as YAML leaves 1e-8, counts)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None
+    except OverflowError:  # 2^2048 codes
+        return math.inf
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read every record of a run folder.
+
+    Args:
+        run_dir: The folder that the trainer wrote.
+
+    Returns:
+        The records; those that are absent are empty.
+
+    Raises:
+        InputError: When the folder, ``config.yaml`` or ``metrics.jsonl`` is missing, or when any
+            record that is there cannot be read.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise InputError(
+            "no run folder",
+            received=run_dir,
+            expected="a folder written by `falcon-ssl pretrain`",
+            fix="check the path",
+        )
+    lines, cut_off = _read_lines(run_dir / "metrics.jsonl")
+    curves, monitors, alarms = _split_lines(lines)
+    return Run(
+        name=run_dir.resolve().name,
+        config=read_yaml(run_dir / "config.yaml"),
+        curves=curves,
+        monitors=monitors,
+        alarms=alarms,
+        evaluation=_read_json(run_dir / "evaluation.json"),
+        arrays=_read_arrays(run_dir / "arrays.npz"),
+        environment=_read_json(run_dir / "environment.json"),
+        diagnosis=_read_json(run_dir / "diagnosis.json"),
+        cut_off=cut_off,
+    )
+
+
+def _unreadable(path: Path, received: object, expected: str, fix: str) -> InputError:
+    return InputError(f"cannot read {path}", received=received, expected=expected, fix=fix)
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise _unreadable(path, "no such file", f"a {path.name}", "point to a complete run folder")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error, "UTF-8 text", "restore the file") from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    fix = "write it again, for example with `falcon-ssl evaluate`"
+    try:
+        record = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise _unreadable(path, error, "valid JSON", fix) from error
+    if not isinstance(record, Mapping):
+        raise _unreadable(path, type(record).__name__, "a JSON object", fix)
+    return record
+
+
+def _read_lines(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
+    """The objects of a JSON-lines file, and whether its last line was cut off."""
+    lines: list[Mapping[str, Any]] = []
+    texts = _read_text(path).split("\n")
+    for number, text in enumerate(texts, start=1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            if number == len(texts):  # no newline after it: the writer was stopped in mid-line
+                return lines, True
+            raise _unreadable(
+                path, f"line {number}: {error}", "one JSON object per line", "repair that line"
+            ) from error
+        if not isinstance(line, Mapping) or as_number(line.get("step")) is None:
+            raise _unreadable(
+                path, f"line {number}: {text[:60]}", 'an object with a "step"', "repair that line"
+            )
+        lines.append(line)
+    return lines, False
+
+
+def _split_lines(
+    lines: list[Mapping[str, Any]],
+) -> tuple[dict[str, Curve], dict[str, Curve], tuple[Alarm, ...]]:
+    """Sort lines into training curves, monitors and alarms.
+
+    A resumed run logs the steps after its checkpoint again: the last line of a step counts.
+    """
+    trained: dict[int, Mapping[str, Any]] = {}
+    monitored: dict[int, Mapping[str, Any]] = {}
+    alarms: dict[tuple[int, str], Alarm] = {}
+    for line in lines:
+        step = int(line["step"])
+        if isinstance(line.get("monitor"), Mapping):
+            monitored[step] = {**line["monitor"], "epoch": line.get("epoch", step)}
+        elif isinstance(line.get("alarm"), Mapping):
+            name = str(line["alarm"].get("name", "alarm"))
+            epoch = as_number(line.get("epoch"))
+            text = str(line["alarm"].get("text", name))
+            alarms[step, name] = Alarm(step, float(step) if epoch is None else epoch, name, text)
+        else:
+            trained[step] = line
+    return _columns(trained), _columns(monitored), tuple(alarms[key] for key in sorted(alarms))
+
+
+def _columns(rows: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
+    """Turn one mapping per step into one curve per name."""
+    x: dict[str, list[float]] = {}
+    y: dict[str, list[float]] = {}
+    for step in sorted(rows):
+        row = rows[step]
+        epoch = as_number(row.get("epoch"))
+        for name, value in row.items():
+            if name in ("step", "epoch") or isinstance(value, (str, bool)):
+                continue
+            number = as_number(value)
+            if number is not None:
+                x.setdefault(name, []).append(float(step) if epoch is None else epoch)
+                y.setdefault(name, []).append(number)
+    return {name: Curve(np.array(x[name]), np.array(y[name])) for name in x}
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    if not path.exists():
+        return {}
+    fix = "write it again with `falcon-ssl evaluate`"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: np.asarray(stored[name]) for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error, "an .npz archive of plain arrays", fix) from error
+    for name, dimensions in ARRAY_DIMENSIONS.items():
+        if name in arrays and arrays[name].ndim not in dimensions:
+            shape = f"{name} of shape {arrays[name].shape}"
+            raise _unreadable(path, shape, f"{dimensions} dimensions", fix)
+    for prefix in ("adjacency_", "map_"):
+        lengths = {name: len(a) for name, a in arrays.items() if name.startswith(prefix)}
+        if len(set(lengths.values())) > 1:
+            raise _unreadable(path, lengths, f"equal lengths of all {prefix} arrays", fix)
+    return arrays

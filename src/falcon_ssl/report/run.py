@@ -1,0 +1,131 @@
+"""The report of one run: one self-contained HTML page from its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from falcon_ssl.records.run import Run, read_run
+from falcon_ssl.report.curves import training_figures
+from falcon_ssl.report.diagnosis import diagnosis_section
+from falcon_ssl.report.document import Block, Figure, Note, Page, Section, write_page
+from falcon_ssl.report.optimum import theory_section
+from falcon_ssl.report.plots import (
+    adjacency_figure,
+    code_usage_figure,
+    contrast_figure,
+    covariance_figure,
+    map_figure,
+    spectrum_figure,
+)
+from falcon_ssl.report.tables import headline_cards, how_it_was_made, metric_table
+from falcon_ssl.report.verdict import judge
+
+FILE_NAME = "report.html"
+
+
+def build_report(run_dir: Path) -> Path:
+    """Write ``report.html`` into a run folder.
+
+    The page is a pure function of the records: the same folder gives the same bytes. It needs no
+    network, and follows the light or dark mode of the browser.
+
+    Args:
+        run_dir: A folder written by ``falcon-ssl pretrain``; evaluated or not.
+
+    Returns:
+        Path of the page. An older page is replaced.
+
+    Raises:
+        InputError: When a required record is missing or a present one cannot be read.
+    """
+    run = read_run(run_dir)
+    return write_page(run_page(run), Path(run_dir) / FILE_NAME)
+
+
+def run_page(run: Run) -> Page:
+    """The page of one run: verdict, headline numbers, then everything behind them."""
+    verdict = judge(run)
+    data = run.about("data") or run.setting("data")
+    method = str(run.setting("method") or "falcon").upper()
+    return Page(
+        title=run.name,
+        eyebrow=" · ".join(filter(None, [f"{method} run report", data and str(data)])),
+        status=verdict.status,
+        verdict=verdict.sentence,
+        cards=headline_cards(run),
+        sections=[
+            Section(
+                "map",
+                "Map",
+                "What the encoder sees as alike lies together. Nobody told it the classes.",
+                _present([map_figure(run)]),
+            ),
+            Section(
+                "geometry",
+                "Geometry",
+                "Whether the network uses the space it has: features that do not repeat each other,"
+                " clusters of equal size, many directions, many codes.",
+                _present(
+                    [
+                        covariance_figure(run),
+                        adjacency_figure(run),
+                        contrast_figure(run),
+                        code_usage_figure(run),
+                        spectrum_figure(run, "z"),
+                        spectrum_figure(run, "u"),
+                    ]
+                ),
+            ),
+            diagnosis_section(run),
+            theory_section(run),
+            Section(
+                "training", "Training", "Everything that was logged on the way.", _training(run)
+            ),
+            Section(
+                "numbers",
+                "All numbers",
+                "Measured on the test split by frozen networks. The random encoder has the same"
+                " architecture and was never trained: what it reaches is not the method's merit.",
+                _numbers(run),
+            ),
+            Section(
+                "made",
+                "How it was made",
+                "Enough to judge the run, and to repeat it.",
+                how_it_was_made(run),
+            ),
+        ],
+    )
+
+
+def _present(figures: list[Figure | None]) -> list[Block]:
+    return [figure for figure in figures if figure is not None]
+
+
+def _training(run: Run) -> list[Block]:
+    notes: list[Block] = [
+        Note(f"Alarm at epoch {alarm.epoch:.4g}, step {alarm.step}: {alarm.text}", "warning")
+        for alarm in run.alarms
+    ]
+    if run.cut_off:
+        notes.append(Note("The last line of metrics.jsonl was cut off; it is left out here."))
+    figures = training_figures(run)
+    if not figures:
+        notes.append(Note("No training step was logged."))
+    return [*notes, *figures]
+
+
+def _numbers(run: Run) -> list[Block]:
+    blocks: list[Block] = []
+    if not run.evaluation:
+        blocks.append(
+            Note("There is no evaluation.json: run `falcon-ssl evaluate` on this folder.")
+        )
+    elif not any(key.startswith("top1") for key in run.evaluation):
+        blocks.append(Note("No labels were recorded, so there are no accuracies and no agreement."))
+    if run.evaluation and "random_encoder" not in run.evaluation:
+        blocks.append(Note("The random encoder was not evaluated: its column is empty."))
+    if not run.arrays:
+        blocks.append(Note("There is no arrays.npz, so the page has no map and no heat maps."))
+    table = metric_table(run)
+    return [*blocks, table] if table else blocks

@@ -1,0 +1,386 @@
+"""Reproducing a table: real small runs, finished ones kept, failures told, the paper beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from falcon_ssl import cli, commands, engine
+from falcon_ssl.commands.studies import estimate as calibration
+from falcon_ssl.commands.studies import runner as cells
+from falcon_ssl.commands.studies.grid import Choice, make_cells, read_grid
+from falcon_ssl.commands.studies.reproduce import plan, reproduce
+from falcon_ssl.commands.studies.runner import Standing, run_all, run_cell, standing
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.methods import build_method
+
+module = sys.modules[reproduce.__module__]
+
+SMALL_VICREG = {"method": "vicreg", "vicreg": {"hidden_dim": 16, "embed_dim": 16}}
+TINY: dict[str, Any] = {
+    "title": "Tiny",
+    "columns": ["top1_linear", "top1_knn", "nmi_codes", "chance_nmi_codes", "effective_rank_z"],
+    "seeds": [0],
+    "shared": {
+        "data": "digits",
+        "epochs": 1,
+        "encoder": {"name": "digits_cnn"},
+        "views": {"preset": "digits"},
+        "monitor": {"every_epochs": 0},
+    },
+    "datasets": {"digits": {"num_train": 1437, "image_shape": [1, 8, 8]}},
+    "rows": {
+        "falcon": {
+            "label": "FALCON",
+            "paper": "ours",
+            "options": {"falcon": {"num_codes": 64, "embed_dim": 16, "beta": 0.5}},
+        },
+        "vicreg": {"label": "VICReg", "options": SMALL_VICREG},
+        "bad": {
+            "label": "Overflowing",
+            "options": {**SMALL_VICREG, "optim": {"lr": 1e30, "clip_norm": 0}},
+        },
+    },
+    "paper": {
+        "source": "a paper",
+        "setting": "a setting",
+        "rows": {"ours": {"digits": {"top1_linear": 0.5, "nmi_codes": 0.25}}},
+    },
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def in_this_process(
+    work: Sequence[tuple[RunConfig, Path]], environments: Sequence[Any], *, logs: Path | None
+) -> Iterator[Path]:
+    """Cells one by one without a process each, which take seconds to start."""
+    for config, run in work:
+        run_cell(config, run)
+        yield run
+
+
+def replace_processes(monkeypatch: pytest.MonkeyPatch, code: str) -> list[subprocess.Popen[str]]:
+    """Let the process of every cell run ``code`` instead; the processes that are started."""
+    start, started = subprocess.Popen, []
+
+    def replaced(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        started.append(start([sys.executable, "-c", code], **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", replaced)
+    return started
+
+
+@pytest.mark.slow
+def test_the_grid_is_run_to_its_end_and_failures_are_told(
+    tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In processes of their own, two at a time."""
+    out = tmp_path / "out"
+    wanted = ["reproduce", str(tiny), "--out", str(out), "--processes", "2"]
+    assert cli.main(wanted) == 1
+    assert "1 of 3 cells (digits/bad-seed0)" in capfd.readouterr().err
+    bad = out / "digits" / "bad-seed0"
+    assert "Traceback" in (bad / "failure.txt").read_text()
+    assert "NonFiniteError" in standing(bad).failure
+    assert not (bad / "evaluation.json").exists()
+    record = json.loads((out / "table.json").read_text())
+    assert [cell["state"] for cell in record["cells"]] == ["done", "done", "failed"]
+    evaluation = json.loads((out / "digits" / "falcon-seed0" / "evaluation.json").read_text())
+    mean = record["datasets"]["digits"]["rows"]["falcon"]["top1_linear"]["mean"]
+    assert mean == evaluation["top1_linear"]
+    table = (out / "table.md").read_text(encoding="utf-8")
+    falcon = next(line for line in table.splitlines() if line.startswith("| FALCON"))
+    assert f"50.0\u202f% | +{100 * (mean - 0.5):.1f} |" in falcon
+    assert "digits/bad-seed0 failed: falcon_ssl.engine.trainer.NonFiniteError" in table
+    assert "random encoder" in table
+    assert "not adjusted for chance" in table
+    page = (out / "table.html").read_text(encoding="utf-8")
+    assert "Overflowing" in page
+    assert "digits/bad-seed0 failed" in page
+    before = (out / "digits" / "falcon-seed0" / "metrics.jsonl").stat().st_mtime_ns
+    assert cli.main([*wanted, "--rows", "falcon", "vicreg"]) == 0
+    assert (out / "digits" / "falcon-seed0" / "metrics.jsonl").stat().st_mtime_ns == before
+    assert "failed" in (out / "table.md").read_text(), "the table shows also what is not asked for"
+
+
+def test_a_process_that_is_killed_is_a_failure_and_the_others_go_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_processes(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    work = [(cell.config, tmp_path / cell.name) for cell in make_cells(read_grid(tiny))]
+    ended = list(run_all(work, [{}, {}], logs=tmp_path / "logs"))
+    assert sorted(ended) == sorted(run for _, run in work)
+    assert {standing(run).state for run in ended} == {"failed"}
+    assert "killed by signal 9" in standing(ended[0]).failure
+
+
+def test_a_stopped_cell_goes_on_from_its_checkpoint(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cell,) = make_cells(read_grid(tiny), Choice(rows=["vicreg"], epochs=2))
+    run = tmp_path / cell.name
+    assert standing(run) == Standing("to do")
+    engine_pretrain = engine.pretrain
+
+    def interrupted(method: Any, loader: Any, views: Any, **options: Any) -> Any:
+        class Cut:
+            batches_per_epoch = loader.batches_per_epoch
+
+            def epoch_batches(self, epoch: int, start: int = 0) -> Any:
+                if epoch == 1:
+                    raise OSError("cut off")
+                return loader.epoch_batches(epoch, start)
+
+        return engine_pretrain(method, Cut(), views, **options)
+
+    monkeypatch.setattr(engine, "pretrain", interrupted)
+    with pytest.raises(OSError, match="cut off"):
+        run_cell(cell.config, run)
+    monkeypatch.undo()
+    assert standing(run) == Standing("stopped", 5)
+    found, _ = plan(tiny, out=tmp_path, choice=Choice(rows=["vicreg"], epochs=2))
+    assert found[0][1].step == 5
+    run_cell(cell.config, run)
+    assert standing(run).state == "done"
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [5, 10], "the first epoch was not taken again"
+
+
+def test_a_cell_that_stopped_before_its_first_checkpoint_starts_again(
+    tiny: Path, tmp_path: Path
+) -> None:
+    cell = make_cells(read_grid(tiny), Choice(rows=["vicreg"]))[0]
+    run = tmp_path / cell.name
+    RunFolder(run).create(cell.config)
+    (run / "failure.txt").write_text("an earlier failure\n")
+    assert standing(run) == Standing("failed", 0, "an earlier failure")
+    run_cell(cell.config, run)
+    assert standing(run).state == "done"
+    assert not (run / "failure.txt").exists()
+
+
+def test_a_collapse_is_a_finding(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run_all", in_this_process)
+    values = {**TINY, "rows": {"falcon": {"label": "FALCON", "options": {"falcon": {"beta": 0.0}}}}}
+    del values["paper"]
+    shared = {**TINY["shared"], "monitor": {"on_collapse": "stop", "patience": 0}}
+    tiny.write_text(yaml.safe_dump({**values, "shared": shared}))
+    reproduce(tiny, out=tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "table.json").read_text())
+    (cell,) = record["cells"]
+    assert cell["state"] == "done"
+    assert cell["alarms"]
+    assert "alarms: " in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(CollapseError):
+        commands.pretrain(make_cells(read_grid(tiny))[0].config, out=tmp_path / "alone")
+
+
+def test_finished_cells_are_kept_and_other_options_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run_all", in_this_process)
+    choice = Choice(rows=["vicreg"], seeds=[0, 1])
+    reproduce(tiny, out=tmp_path / "out", choice=choice)
+    record = json.loads((tmp_path / "out" / "table.json").read_text())
+    spread = record["datasets"]["digits"]["rows"]["vicreg"]["top1_knn"]
+    assert spread["count"] == 2
+    assert spread["deviation"] >= 0
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    falcon = next(line for line in table.splitlines() if line.startswith("| FALCON"))
+    assert falcon.startswith("| FALCON | – | 50.0"), (
+        "not run yet: a dash, the paper's number stands"
+    )
+
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(commands, "pretrain", refuse)
+    reproduce(tiny, out=tmp_path / "out", choice=choice)
+    with pytest.raises(InputError, match="other values of epochs"):
+        reproduce(tiny, out=tmp_path / "out", choice=replace(choice, epochs=2))
+    with pytest.raises(AssertionError, match="trained again"):
+        reproduce(tiny, out=tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    os.rename(tmp_path / "out" / "digits", tmp_path / "other" / "digits")
+    monkeypatch.setattr(module, "run_all", lambda work, places, logs: (run for _, run in ()))
+    with pytest.raises(FailedRunsError, match="falcon"):
+        reproduce(tiny, out=tmp_path / "other", choice=Choice(rows=["falcon"], epochs=2))
+    record = json.loads((tmp_path / "other" / "table.json").read_text())
+    states = {cell["run"]: cell["state"] for cell in record["cells"]}
+    assert states["digits/vicreg-seed0"] == "other options", "never mixed with runs of other length"
+
+
+def test_the_dry_run_lists_times_and_writes_nothing(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert (
+        cli.main(["reproduce", str(tiny), "--out", str(out), "--dry-run", "--processes", "2"]) == 0
+    )
+    text = capsys.readouterr().out
+    assert "digits/falcon-seed0" in text
+    assert "to do" in text
+    assert "with 2 at a time" in text
+    assert not out.exists()
+
+
+def test_estimates_add_up(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "seconds_per_step", lambda config, shape: 2.0)
+    grid = read_grid(tiny)
+    states = [Standing("done"), Standing("stopped", 3), Standing("to do")]
+    found = calibration.estimate(grid, list(zip(make_cells(grid), states, strict=True)), 2)
+    assert found.seconds == (0.0, 4.0, 10.0), "1437 images are 5 batches of 256"
+    assert found.total == 14.0
+    assert found.elapsed == 10.0
+
+
+def test_a_calibrated_step_takes_time_and_grows_with_the_batch() -> None:
+    config = RunConfig(
+        encoder=replace(RunConfig().encoder, name="digits_cnn"),
+        views=replace(RunConfig().views, preset="digits"),
+    )
+    small = calibration.seconds_per_step(replace(config, batch_size=8), (1, 8, 8))
+    large = calibration.seconds_per_step(replace(config, batch_size=512), (1, 8, 8))
+    assert 0 < small < large
+
+
+def test_large_images_are_timed_in_small_batches(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """256 images of 224 pixels and a ViT need more memory than most machines without a GPU have."""
+    views = replace(RunConfig().views, preset="digits")
+    encoder = replace(RunConfig().encoder, name="digits_cnn")
+    config = RunConfig(encoder=encoder, views=views, batch_size=64)
+    seen = []
+
+    def built(*args: Any, **options: Any) -> Any:
+        method = build_method(*args, **options)
+        method.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0][0])))
+        return method
+
+    ticks = iter([0.0, 6.0, 0.0, 6.0])
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(calibration, "build_method", built)
+    caplog.set_level("INFO")
+    assert calibration.seconds_per_step(config, (1, 8, 8)) == 2.0
+    assert set(seen) == {64}
+    assert "scaled" not in caplog.text
+    seen.clear()
+    monkeypatch.setattr(calibration, "LARGEST", 16 * 8 * 8)
+    assert calibration.seconds_per_step(config, (1, 8, 8)) == 8.0
+    assert set(seen) == {16}
+    assert "timed with 16 images a step instead of 64 and scaled" in caplog.text
+
+
+def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert module._places(None, None) == [{}]
+    assert module._places(3, None) == [{"OMP_NUM_THREADS": "2"}] * 3
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in module._places(None, None)] == ["0", "1"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in module._places(3, None)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in module._places(None, None)] == ["5", "7"]
+    assert module._places(None, "cpu") == [{}]
+    with pytest.raises(InputError, match="no process to run anything"):
+        module._places(0, None)
+
+
+def test_an_interrupt_ends_the_processes(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = replace_processes(monkeypatch, "import time; time.sleep(600)")
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells, "sleep", interrupt)
+    work = [(cell.config, tmp_path / cell.name) for cell in make_cells(read_grid(tiny))]
+    with pytest.raises(KeyboardInterrupt):
+        list(run_all(work, [{}, {}], logs=tmp_path / "logs"))
+    assert len(started) == 2
+    assert all(process.poll() is not None for process in started)
+
+
+def children_of(pid: int) -> set[int]:
+    """Processes that it started; empty where it is gone."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return set(map(int, path.read_text().split())) if path.is_file() else set()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and has not ended: one that nobody has waited for still has a number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_cells_end_with_the_command(number: signal.Signals, tiny: Path, tmp_path: Path) -> None:
+    """Stopped by a batch system, or killed: no cell trains on without anybody."""
+    out, run = tmp_path / "out", tmp_path / "out" / "digits" / "vicreg-seed0"
+    options = ["--out", str(out), "--rows", "vicreg", "--epochs", "100000"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "falcon_ssl", "reproduce", str(tiny), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    cell: set[int] = set()
+    try:
+        wait_until((run / "metrics.jsonl").is_file, 120)
+        cell = children_of(command.pid)
+        assert cell
+        command.send_signal(number)
+        said = command.communicate(timeout=60)[1]
+        if number == signal.SIGTERM:
+            assert command.returncode == 130
+            assert "reproduce, sweep and tune with the same command" in said
+            assert not any(map(is_running, cell)), "waited for"
+        wait_until(lambda: not any(map(is_running, cell)), 30)
+    finally:
+        command.kill()
+        for pid in filter(is_running, cell):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_the_handler_of_sigterm_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), cells.interrupted_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,131 @@
+"""What every process of the rank tests runs; imported once by the server that forks them."""
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from falcon_ssl import FalconLoss, FalconProjector, InputError, RademacherDictionary, falcon_loss
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.dictionary.hadamard import HadamardDictionary
+from falcon_ssl.losses.falcon import chunked as falcon_chunked
+from falcon_ssl.losses.falcon import reference as falcon_reference
+from falcon_ssl.networks.batchnorm import use_global_batch_norm
+
+WIDTH, CODES, ROWS = 8, 60, 12
+
+
+def problems():
+    """Name -> how to build the loss: every path that sums over ranks."""
+    random, structured = RademacherDictionary(CODES, WIDTH), HadamardDictionary(CODES, WIDTH)
+    return {
+        "reference": lambda: FalconLoss(random, beta=0.7, backend="reference"),
+        "dense": lambda: FalconLoss(random, beta=0.7, backend="dense"),
+        "chunked": lambda: FalconLoss(random, beta=0.7, backend="chunked", block_size=25),
+        "chunked forward": lambda: FalconLoss(
+            random, prior_matching="forward", symmetric=False, block_size=7
+        ),
+        "chunked saturated": lambda: FalconLoss(random, temperature=1e-4, block_size=25),
+        "hadamard renyi2": lambda: FalconLoss(structured, prior_matching="renyi2"),
+        "momentum": lambda: FalconLoss(random, marginal_momentum=0.9, block_size=25),
+        "complete": lambda: FalconLoss(CompleteDictionary(WIDTH), temperature=0.4),
+    }
+
+
+class Network(nn.Module):
+    """Encoder with a BatchNorm of its own, and projector."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = use_global_batch_norm(
+            nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Tanh())
+        )
+        self.projector = FalconProjector(16, WIDTH)
+
+    def forward(self, x):
+        return self.projector(self.encoder(x))
+
+
+def views():
+    base, noise1, noise2 = torch.randn(
+        3, ROWS, 6, generator=torch.Generator().manual_seed(0)
+    ).double()
+    return base + 0.3 * noise1, base + 0.3 * noise2
+
+
+def network():
+    torch.manual_seed(1)
+    return Network().double()
+
+
+def losses_and_gradients(rows, *, parallel):
+    """Two steps' values, and the parameter gradients of the second, of every problem on the given rows."""
+    view1, view2 = (view[rows] for view in views())
+    results = {}
+    for name, build in problems().items():
+        plain, loss = network(), build()
+        model = DistributedDataParallel(plain) if parallel else plain
+        values = []
+        for scale in (1.0, 1.1):
+            plain.zero_grad()
+            u1, u2 = model(torch.cat([scale * view1, scale * view2])).chunk(2)
+            terms = loss(u1, u2)
+            terms.total.backward()
+            values.append(list(terms.as_floats().values()))
+        gradients = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()])
+        buffers = torch.cat([buffer.double().flatten() for buffer in plain.buffers()])
+        results[name] = {"values": torch.tensor(values), "gradients": gradients, "buffers": buffers}
+    return results
+
+
+def shard(rank, world_size, *, equal):
+    """This rank's share of the rows; unequal: the last rank has most."""
+    bounds = [round(ROWS * r / world_size) for r in range(world_size + 1)]
+    if not equal:
+        bounds = [0, *range(3, 3 + 2 * (world_size - 1), 2), ROWS]
+    return slice(bounds[rank], bounds[rank + 1])
+
+
+def disagreements(rank):
+    """Error texts of ranks that hold different dictionaries or options."""
+    u = torch.eye(4, WIDTH, dtype=torch.float64)
+    cases = {
+        "seed": (RademacherDictionary(CODES, WIDTH, seed=rank), 3.0),
+        "codes": (RademacherDictionary(CODES + rank, WIDTH), 3.0),
+        "scale": (RademacherDictionary(CODES, WIDTH), 3.0 + rank),
+    }
+    messages = {}
+    for name, (dictionary, scale) in cases.items():
+        try:
+            falcon_loss(u, u, dictionary, logit_scale=scale)
+        except InputError as error:
+            messages[name] = str(error)
+    return messages
+
+
+def controls(rank, world_size):
+    """Gradients that a local marginal and a detached sum would give: the comparison must tell them apart."""
+    wrong = {}
+    kept = falcon_reference.all_reduce_sum, falcon_chunked.all_reduce_sum_async
+    rows = shard(rank, world_size, equal=True)
+    try:
+        falcon_reference.all_reduce_sum = lambda x: x + (kept[0](x.detach()) - x.detach())
+        wrong["detached"] = losses_and_gradients(rows, parallel=True)["reference"]["gradients"]
+        falcon_reference.all_reduce_sum = kept[0]
+        # Only this rank's rows, as if they were all.
+        falcon_chunked.all_reduce_sum_async = lambda x: lambda: x * world_size
+        wrong["local"] = losses_and_gradients(rows, parallel=True)["chunked"]["gradients"]
+    finally:
+        falcon_reference.all_reduce_sum, falcon_chunked.all_reduce_sum_async = kept
+    return wrong
+
+
+def work(rank, num_ranks):
+    """Everything that the tests compare with one process."""
+    results = {
+        "equal": losses_and_gradients(shard(rank, num_ranks, equal=True), parallel=True),
+        "unequal": losses_and_gradients(shard(rank, num_ranks, equal=False), parallel=True),
+        "disagreements": disagreements(rank),
+    }
+    if num_ranks == 2:
+        results["controls"] = controls(rank, num_ranks)
+    return results
