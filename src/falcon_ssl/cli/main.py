@@ -22,6 +22,7 @@ from falcon_ssl.cli.printing import _print_diagnosis, _print_evaluation, _print_
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
+from falcon_ssl.records.folder import DIAGNOSIS, EVALUATION
 
 DEMO_RECIPE = "digits"
 _Number = TypeVar("_Number", int, float)
@@ -91,7 +92,7 @@ def _evaluate(options: Namespace) -> None:
     from falcon_ssl import commands
 
     _print_evaluation(commands.evaluate(options.run, **_other_images(options)))
-    print(f"all numbers: {Path(options.run) / 'evaluation.json'}")
+    print(f"all numbers: {Path(options.run) / EVALUATION}")
     print(f"next: falcon-ssl report {options.run}")
 
 
@@ -104,7 +105,7 @@ def _diagnose(options: Namespace) -> None:
     )
     _print_diagnosis(diagnosis)
     if Path(options.target).is_dir() and options.data is None and options.prototypes is None:
-        print(f"all measures: {Path(options.target) / 'diagnosis.json'}")
+        print(f"all measures: {Path(options.target) / DIAGNOSIS}")
     if options.fail_on_collapse and diagnosis.verdict == "collapsed":
         raise CollapseError(diagnosis.sentence)
 

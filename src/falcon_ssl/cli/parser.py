@@ -11,6 +11,7 @@ from falcon_ssl.cli.help import Formatter, Parser
 from falcon_ssl.config.recipes import grid_names, recipe_names, recipe_path
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.version import __version__
+from falcon_ssl.records.folder import CONFIG
 
 CONFIGURED = ("pretrain", "sweep", "tune", "views")  # commands that take the options of a run
 
@@ -216,8 +217,8 @@ def with_config(arguments: list[str]) -> list[str]:
         given = [b for a, b in pairwise(done) if a == "--out"]
         given += [a.removeprefix("--out=") for a in done if a.startswith("--out=")]
         for out in given:
-            if (Path(out) / "config.yaml").is_file():
-                done[1:1] = ["--config", str(Path(out) / "config.yaml")]
+            if (Path(out) / CONFIG).is_file():
+                done[1:1] = ["--config", str(Path(out) / CONFIG)]
     return done
 
 

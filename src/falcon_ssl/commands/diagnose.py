@@ -21,7 +21,7 @@ from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, l
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import timm_encoder
-from falcon_ssl.records.folder import CONFIG
+from falcon_ssl.records.folder import CONFIG, DIAGNOSIS
 from falcon_ssl.views import Normalisation, Views
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def diagnose(
         judged = extract_run(target, device=best_device(), data=data, reading=reading)
         diagnosis = diagnose_judged(judged, prototypes=codes)
         if data is None and codes is None:
-            RunFolder.open(target).write_json("diagnosis.json", diagnosis.to_dict())
+            RunFolder.open(target).write_json(DIAGNOSIS, diagnosis.to_dict())
         return diagnosis
     if not Path(target).is_file():
         raise InputError(

@@ -25,6 +25,7 @@ from falcon_ssl.evaluation import (
 )
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Method
+from falcon_ssl.records.folder import ARRAYS, DIAGNOSIS, EVALUATION
 
 
 def evaluate(
@@ -77,8 +78,8 @@ def evaluate(
         num_codes=num_codes,
         seed=config.evaluation.seed,
     )
-    np.savez_compressed(folder.path / "arrays.npz", allow_pickle=False, **arrays)
-    folder.write_json("diagnosis.json", diagnose_judged(judged).to_dict())
+    np.savez_compressed(folder.path / ARRAYS, allow_pickle=False, **arrays)
+    folder.write_json(DIAGNOSIS, diagnose_judged(judged).to_dict())
     evaluation: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
@@ -101,7 +102,7 @@ def evaluate(
             **engine.environment(hardware(device)),
         },
     }
-    folder.write_json("evaluation.json", evaluation)
+    folder.write_json(EVALUATION, evaluation)
     log_skipped(splits)
     return evaluation
 

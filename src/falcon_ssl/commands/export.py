@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from falcon_ssl.commands.loading import load_method, read_data_record, seen_shape
+from falcon_ssl.commands.loading import load_method, seen_shape
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.records.folder import DATA
 
 
 def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path:
@@ -25,7 +26,7 @@ def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path
 
     out = _new_file(out, suffixes=(".safetensors",), overwrite=overwrite)
     config, method, views = load_method(run)
-    channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
+    channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     about = {
         "encoder": asdict(config.encoder),
         "image_shape": seen_shape((channels, height, width), views),

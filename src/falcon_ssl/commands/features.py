@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falcon_ssl.commands.loading import LoadedRun, load_run, read_data_record, seen_shape
+from falcon_ssl.commands.loading import LoadedRun, load_run, seen_shape
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
@@ -19,6 +19,7 @@ from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.methods import Method, build_method
+from falcon_ssl.records.folder import DATA
 from falcon_ssl.views import Views
 
 
@@ -81,7 +82,7 @@ def extract_run(
     config, method, splits, views = loaded
     if splits.test is None:
         splits = hold_out(splits, HELD_OUT)
-        if config.data == read_data_record(RunFolder.open(run))["data"]:
+        if config.data == RunFolder.open(run).read_json(DATA)["data"]:
             splits = replace(splits, note=f"{splits.note}; pretraining saw it too, without labels")
         loaded = loaded._replace(splits=splits)
     test_source = splits.test

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -21,12 +20,10 @@ from falcon_ssl.data import (
 )
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.methods import Method, build_method
-from falcon_ssl.records.folder import CONFIG, SKIPPED
+from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
 from falcon_ssl.views import Views, build_views
 
 logger = logging.getLogger(__name__)
-
-DATA = "data.json"
 
 
 class LoadedRun(NamedTuple):
@@ -57,7 +54,7 @@ def load_run(
         InputError: No run folder, no checkpoint, data that cannot be read, or another part held out of the run's own.
     """
     config, method, views = load_method(run, device=device)
-    channels, height, width = read_data_record(RunFolder.open(run))["image_shape"]
+    channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     if data is None:
         config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
         splits = open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
@@ -95,7 +92,7 @@ def load_method(
     folder = RunFolder.open(run)
     config = from_mapping(read_yaml(folder.path / CONFIG))
     views = make_views(config)
-    channels, height, width = read_data_record(folder)["image_shape"]
+    channels, height, width = folder.read_json(DATA)["image_shape"]
     method = build_method(config, image_shape=seen_shape((channels, height, width), views))
     load_model(folder.checkpoint, method)
     return config, method.to(device).eval(), views
@@ -126,25 +123,6 @@ def log_skipped(splits: Splits) -> None:
     sentence = skipped_sentence(splits.skipped)
     if sentence:
         logger.warning("%s", sentence)
-
-
-def read_data_record(folder: RunFolder) -> dict[str, Any]:
-    """What `write_data_record` wrote.
-
-    Raises:
-        InputError: It is missing or damaged.
-    """
-    path = folder.path / DATA
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read {path}",
-            received=str(error),
-            expected="what falcon-ssl pretrain writes when it starts",
-            fix="write it again with falcon-ssl pretrain --resume --out RUN",
-        ) from error
-    return record
 
 
 def open_data(

@@ -9,7 +9,6 @@ Order and augmentations are functions of (seed, position), so the position is al
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,9 +22,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.records.folder import write_text
-
-MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+from falcon_ssl.records.files import read_json, write_json
+from falcon_ssl.records.folder import MODEL, STATE, TRAINING
 
 
 def save_checkpoint(
@@ -49,7 +47,7 @@ def save_checkpoint(
         generators["generator.cuda"] = torch.cuda.get_rng_state()
     _save_tensors(method.state_dict(), unfinished / MODEL)
     _save_tensors(moments | generators, unfinished / TRAINING)
-    write_text(unfinished / STATE, json.dumps({**state, "optimizer": numbers}, indent=2) + "\n")
+    write_json(unfinished / STATE, {**state, "optimizer": numbers})
     shutil.rmtree(previous, ignore_errors=True)
     if path.exists():
         path.rename(previous)
@@ -97,12 +95,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         InputError: No checkpoint, or a damaged one.
     """
-    file = _existing(path) / STATE
-    try:
-        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(file, error) from error
-    return state
+    return read_json(_existing(path) / STATE)
 
 
 def _existing(path: Path) -> Path:

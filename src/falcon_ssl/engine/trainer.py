@@ -28,7 +28,7 @@ from falcon_ssl.engine.progress import Progress
 from falcon_ssl.engine.speed import next_step, speed_up
 from falcon_ssl.methods import Method, StepOutput
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
-from falcon_ssl.records.folder import RunFolder
+from falcon_ssl.records.folder import ENVIRONMENT, RunFolder
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.views import Share
 
@@ -273,7 +273,7 @@ def _finish(
     position.seconds = clock.seconds()
     if accelerator.is_main_process:
         folder.write_json(
-            "environment.json",
+            ENVIRONMENT,
             {
                 **environment(hardware(accelerator.device)),
                 "num_processes": accelerator.num_processes,

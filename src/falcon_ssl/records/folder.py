@@ -1,9 +1,8 @@
-"""The run folder: plain files that outlive the program, written so that a crash leaves them whole."""
+"""The run folder: the names of its files, and how they are written so that a crash leaves them whole."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,28 @@ import yaml
 
 from falcon_ssl.config.run import RunConfig, to_mapping
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.records.lock import LOCK, Lock, check_unlocked
+from falcon_ssl.records.files import read_json, read_json_lines, write_json, write_text
+from falcon_ssl.records.lock import HOLDER, LOCK, Lock, check_unlocked
 from falcon_ssl.records.provenance import own_commit
 
-# What a run folder may hold; `--overwrite` deletes a folder only when it looks like one.
-CONFIG, METRICS, CHECKPOINT, SKIPPED = "config.yaml", "metrics.jsonl", "checkpoint", "skipped.txt"
+# Written by pretrain, in this order;
+CONFIG = "config.yaml"
+DATA = "data.json"
+SKIPPED = "skipped.txt"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint"  # a folder of the next three
+MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
+ENVIRONMENT = "environment.json"  # at the end of the training
+# by evaluate and diagnose;
+DIAGNOSIS = "diagnosis.json"
+ARRAYS = "arrays.npz"
+EVALUATION = "evaluation.json"  # the last of its command
+# by report;
+REPORT = "report.html"
+# and by reproduce, of a run that failed.
+FAILURE = "failure.txt"
+
+_BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}
 
 
 class RunFolder:
@@ -44,7 +60,7 @@ class RunFolder:
         if not self.path.exists():
             return
         check_unlocked(self.path)
-        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= {SKIPPED, LOCK}:
+        if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= _BEFORE_A_RUN:
             return
         if not overwrite:
             raise InputError(
@@ -68,15 +84,16 @@ class RunFolder:
             InputError: As `check_free`.
         """
         self.check_free(overwrite=overwrite)
-        skipped = self.path / SKIPPED  # written by whoever read the images for this run
-        text = skipped.read_text(encoding="utf-8") if skipped.is_file() else None
-        if (self.path / CONFIG).is_file():
-            shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path)
+        for (
+            old
+        ) in self.path.iterdir():  # but for what whoever read the images for this run has written
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            elif old.name not in _BEFORE_A_RUN:
+                old.unlink()
         own_commit()  # of the start: while it runs, somebody may commit
-        if text is not None:
-            write_text(skipped, text)
         write_text(self.path / CONFIG, yaml.safe_dump(to_mapping(config), sort_keys=False))
 
     @classmethod
@@ -107,9 +124,8 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        text = (self.path / METRICS).read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        """The lines of ``metrics.jsonl``."""
+        return read_json_lines(self.path / METRICS)[0]
 
     def alarms(self) -> list[str]:
         """Names of the alarms that were given, each once."""
@@ -124,33 +140,18 @@ class RunFolder:
         self._lock = self._lock or Lock(self.path)
         own_commit()
         path = self.path / METRICS
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except json.JSONDecodeError:
-                continue  # the line that a crash cut off
-        write_text(path, "".join(kept))
+        if path.is_file():
+            kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+            write_text(path, "".join(kept))
 
-    def read_json(self, name: str) -> Any:
-        """What `write_json` has written."""
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What `write_json` has written.
 
-    def write_json(self, name: str, value: Mapping[str, Any]) -> Path:
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        return read_json(self.path / name)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one JSON record."""
-        path = self.path / name
-        write_text(path, json.dumps(value, indent=2) + "\n")
-        return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+        write_json(self.path / name, value)

@@ -1,72 +1,57 @@
-"""One writer at a time: a lock on a folder that the system takes back when its process ends, however it ends."""
+"""One writer at a time: a lock on a folder that ends with its process, however that ends."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 import weakref
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from falcon_ssl.core.errors import InputError
-
-if sys.platform != "win32":  # where nothing is locked
-    import fcntl
+from falcon_ssl.records.files import read_json, write_text
 
 logger = logging.getLogger(__name__)
 
-LOCK = "lock.json"
+LOCK, HOLDER = ".lock", "lock.json"  # what is locked, and the process that did it last
 
 
-class Lock:
+class Lock(AbstractContextManager["Lock", None]):
     """Held from construction until `release`, the end of a ``with`` block, or the end of the object or process.
 
-    A record lock (``fcntl``), which works on network file systems too and belongs to the process: it keeps other
-    processes out, and not a second run in this one, where an exception may keep the first alive for a while.
+    It keeps other processes out and not a second lock of this one, where an exception may keep the first alive.
 
     Args:
-        folder: An existing folder; the file ``lock.json`` in it is locked, and stays.
+        folder: An existing folder. ``.lock`` in it is locked, ``lock.json`` names this process; both stay.
 
     Raises:
         InputError: Another process holds it.
     """
 
     def __init__(self, folder: Path) -> None:
-        file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        self._release = weakref.finalize(self, os.close, file)
-        if sys.platform == "win32":
-            return
+        lock = FileLock(folder / LOCK, timeout=0, thread_local=False, is_singleton=True)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:  # EAGAIN or EACCES: POSIX allows both
-            holder = "".join(filter(str.isdigit, os.read(file, 40).decode(errors="replace")))
-            self.release()
+            lock.acquire()
+        except Timeout as error:
             raise InputError(
                 "another process is writing here",
-                received=f"{folder}, which process {holder or '?'} holds",
+                received=f"{folder}, which process {_holder(folder)} holds",
                 expected="a folder that nobody else writes to",
                 fix="wait until it ends or stop it, or choose another --out",
             ) from error
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
             logger.warning("%s cannot be locked (%s): start nothing else on it", folder, error)
-            return
-        os.ftruncate(file, 0)
-        os.write(file, f'{{"process": {os.getpid()}}}\n'.encode())
+        self._release = weakref.finalize(self, lock.release)
+        write_text(folder / HOLDER, f'{{"process": {os.getpid()}}}\n')
 
     def release(self) -> None:
         """Let others in; nothing the second time."""
         self._release()
 
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
 
@@ -78,3 +63,10 @@ def check_unlocked(folder: Path) -> None:
     """
     if (folder / LOCK).is_file():
         Lock(folder).release()
+
+
+def _holder(folder: Path) -> Any:
+    try:
+        return read_json(folder / HOLDER).get("process", "?")
+    except InputError:
+        return "?"

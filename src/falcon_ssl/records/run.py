@@ -7,11 +7,10 @@ the page; one that is there but cannot be read raises `InputError`.
 
 from __future__ import annotations
 
-import json
 import math
 import zipfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.files import WRITE_AGAIN, read_json, read_json_lines, unreadable
+from falcon_ssl.records.folder import ARRAYS, CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION, METRICS
 
 Array: TypeAlias = "NDArray[Any]"
 
@@ -168,73 +169,28 @@ def read_run(run_dir: Path) -> Run:
             expected="a folder written by `falcon-ssl pretrain`",
             fix="check the path",
         )
-    lines, cut_off = _read_lines(run_dir / "metrics.jsonl")
+    lines, cut_off = read_json_lines(run_dir / METRICS)
     curves, monitors, alarms = _split_lines(lines)
+
+    def record(name: str) -> Mapping[str, Any]:
+        return read_json(run_dir / name) if (run_dir / name).exists() else {}
+
     return Run(
         name=run_dir.resolve().name,
-        config=read_yaml(run_dir / "config.yaml"),
+        config=read_yaml(run_dir / CONFIG),
         curves=curves,
         monitors=monitors,
         alarms=alarms,
-        evaluation=_read_json(run_dir / "evaluation.json"),
-        arrays=_read_arrays(run_dir / "arrays.npz"),
-        environment=_read_json(run_dir / "environment.json"),
-        diagnosis=_read_json(run_dir / "diagnosis.json"),
+        evaluation=record(EVALUATION),
+        arrays=_read_arrays(run_dir / ARRAYS),
+        environment=record(ENVIRONMENT),
+        diagnosis=record(DIAGNOSIS),
         cut_off=cut_off,
     )
 
 
-def _unreadable(path: Path, received: object, expected: str, fix: str) -> InputError:
-    return InputError(f"cannot read {path}", received=received, expected=expected, fix=fix)
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise _unreadable(path, "no such file", f"a {path.name}", "point to a complete run folder")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _unreadable(path, error, "UTF-8 text", "restore the file") from error
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    if not path.exists():
-        return {}
-    fix = "write it again, for example with `falcon-ssl evaluate`"
-    try:
-        record = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise _unreadable(path, error, "valid JSON", fix) from error
-    if not isinstance(record, Mapping):
-        raise _unreadable(path, type(record).__name__, "a JSON object", fix)
-    return record
-
-
-def _read_lines(path: Path) -> tuple[list[Mapping[str, Any]], bool]:
-    """The objects of a JSON-lines file, and whether its last line was cut off."""
-    lines: list[Mapping[str, Any]] = []
-    texts = _read_text(path).split("\n")
-    for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError as error:
-            if number == len(texts):  # no newline after it: the writer was stopped in mid-line
-                return lines, True
-            raise _unreadable(
-                path, f"line {number}: {error}", "one JSON object per line", "repair that line"
-            ) from error
-        if not isinstance(line, Mapping) or as_number(line.get("step")) is None:
-            raise _unreadable(
-                path, f"line {number}: {text[:60]}", 'an object with a "step"', "repair that line"
-            )
-        lines.append(line)
-    return lines, False
-
-
 def _split_lines(
-    lines: list[Mapping[str, Any]],
+    lines: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, Curve], dict[str, Curve], tuple[Alarm, ...]]:
     """Sort lines into training curves, monitors and alarms.
 
@@ -277,18 +233,17 @@ def _columns(rows: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
 def _read_arrays(path: Path) -> dict[str, Array]:
     if not path.exists():
         return {}
-    fix = "write it again with `falcon-ssl evaluate`"
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: np.asarray(stored[name]) for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error, "an .npz archive of plain arrays", fix) from error
+        raise unreadable(path, error, "an .npz archive of plain arrays", WRITE_AGAIN) from error
     for name, dimensions in ARRAY_DIMENSIONS.items():
         if name in arrays and arrays[name].ndim not in dimensions:
             shape = f"{name} of shape {arrays[name].shape}"
-            raise _unreadable(path, shape, f"{dimensions} dimensions", fix)
+            raise unreadable(path, shape, f"{dimensions} dimensions", WRITE_AGAIN)
     for prefix in ("adjacency_", "map_"):
         lengths = {name: len(a) for name, a in arrays.items() if name.startswith(prefix)}
         if len(set(lengths.values())) > 1:
-            raise _unreadable(path, lengths, f"equal lengths of all {prefix} arrays", fix)
+            raise unreadable(path, lengths, f"equal lengths of all {prefix} arrays", WRITE_AGAIN)
     return arrays

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from falcon_ssl.records.folder import ARRAYS, EVALUATION, METRICS, REPORT
 from falcon_ssl.records.run import Run, read_run
 from falcon_ssl.report.curves import training_figures
 from falcon_ssl.report.diagnosis import diagnosis_section
@@ -19,8 +20,6 @@ from falcon_ssl.report.plots import (
 )
 from falcon_ssl.report.tables import headline_cards, how_it_was_made, metric_table
 from falcon_ssl.report.verdict import judge
-
-FILE_NAME = "report.html"
 
 
 def build_report(run_dir: Path) -> Path:
@@ -39,7 +38,7 @@ def build_report(run_dir: Path) -> Path:
         InputError: When a required record is missing or a present one cannot be read.
     """
     run = read_run(run_dir)
-    return write_page(run_page(run), Path(run_dir) / FILE_NAME)
+    return write_page(run_page(run), Path(run_dir) / REPORT)
 
 
 def run_page(run: Run) -> Page:
@@ -108,7 +107,7 @@ def _training(run: Run) -> list[Block]:
         for alarm in run.alarms
     ]
     if run.cut_off:
-        notes.append(Note("The last line of metrics.jsonl was cut off; it is left out here."))
+        notes.append(Note(f"The last line of {METRICS} was cut off; it is left out here."))
     figures = training_figures(run)
     if not figures:
         notes.append(Note("No training step was logged."))
@@ -118,14 +117,12 @@ def _training(run: Run) -> list[Block]:
 def _numbers(run: Run) -> list[Block]:
     blocks: list[Block] = []
     if not run.evaluation:
-        blocks.append(
-            Note("There is no evaluation.json: run `falcon-ssl evaluate` on this folder.")
-        )
+        blocks.append(Note(f"There is no {EVALUATION}: run `falcon-ssl evaluate` on this folder."))
     elif not any(key.startswith("top1") for key in run.evaluation):
         blocks.append(Note("No labels were recorded, so there are no accuracies and no agreement."))
     if run.evaluation and "random_encoder" not in run.evaluation:
         blocks.append(Note("The random encoder was not evaluated: its column is empty."))
     if not run.arrays:
-        blocks.append(Note("There is no arrays.npz, so the page has no map and no heat maps."))
+        blocks.append(Note(f"There is no {ARRAYS}, so the page has no map and no heat maps."))
     table = metric_table(run)
     return [*blocks, table] if table else blocks

@@ -28,14 +28,19 @@ from falcon_ssl.config.run import FalconConfig, RunConfig, from_mapping, to_mapp
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder, read_state
-from falcon_ssl.records.folder import CHECKPOINT, CONFIG, write_text
+from falcon_ssl.records.files import write_text
+from falcon_ssl.records.folder import (
+    CHECKPOINT,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATION,
+    FAILURE,
+    STATE,
+)
 from falcon_ssl.records.provenance import environment
 
 logger = logging.getLogger(__name__)
 
-FAILURE = "failure.txt"
-EVALUATION = "evaluation.json"
-_TRAINED = "environment.json"  # the trainer's last record
 _POLL = 0.2  # seconds between two looks at the processes
 
 
@@ -72,7 +77,7 @@ def run_cell(config: RunConfig, run: Path) -> None:
         Exception: Whatever `commands.pretrain` and `commands.evaluate` raise, but CollapseError.
     """
     (run / FAILURE).unlink(missing_ok=True)
-    if not (run / _TRAINED).is_file():
+    if not (run / ENVIRONMENT).is_file():  # the last record of the training
         resume = _step(run) > 0
         begun = (run / CONFIG).is_file() and not resume  # stopped before its first checkpoint
         try:
@@ -206,7 +211,7 @@ def _note_sudden_end(run: Path, code: int) -> None:
 def _step(run: Path) -> int:
     """Step of the last checkpoint; 0 without one."""
     path = run / CHECKPOINT
-    return int(read_state(path)["step"]) if (path / "state.json").is_file() else 0
+    return int(read_state(path)["step"]) if (path / STATE).is_file() else 0
 
 
 def _end_with_parent() -> None:
@@ -260,7 +265,7 @@ def _train_all(
         run = out / f"{name}-seed{seed}"
         runs[name].append(run)
         own = replace(resolved, falcon=falcon, seed=seed)
-        if (run / "evaluation.json").is_file():
+        if (run / EVALUATION).is_file():
             check_same_run(RunFolder.open(run), own)
             logger.info("%s: done before", run)
             continue
@@ -274,7 +279,7 @@ def _train_all(
 
 
 def _can_resume(run: Path) -> bool:
-    return (run / "checkpoint" / "state.json").is_file()
+    return (run / CHECKPOINT / STATE).is_file()
 
 
 def _write_record(

@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from falcon_ssl.commands.studies.runner import _train_all, _write_record
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.records.folder import EVALUATION
 from falcon_ssl.report import build_sweep
 
 
@@ -52,11 +53,11 @@ def sweep(
 
 def _spreads(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Mean and sample standard deviation of every metric that all runs have; no deviation of a single run."""
-    evaluations = [RunFolder(run).read_json("evaluation.json") for run in runs]
+    evaluations = [RunFolder(run).read_json(EVALUATION) for run in runs]
     spreads = {}
     for name in evaluations[0]:
-        values = [evaluation.get(name) for evaluation in evaluations]
-        if all(isinstance(value, float) for value in values):
+        values = [one[name] for one in evaluations if isinstance(one.get(name), float)]
+        if len(values) == len(evaluations):
             spreads[name] = {"mean": mean(values)}
             if len(values) > 1:
                 spreads[name]["deviation"] = stdev(values)

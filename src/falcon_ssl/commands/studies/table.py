@@ -14,7 +14,7 @@ from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import OptimConfig, RunConfig, from_mapping
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.records.folder import CONFIG
+from falcon_ssl.records.folder import CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.report.families import spread
 
@@ -72,9 +72,7 @@ def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
         logger.warning("%s has other options than the table and is left out", run)
         return {**record, "state": "other options"}
     folder = RunFolder(run)
-    evaluation, trained = (
-        folder.read_json(name) for name in ("evaluation.json", "environment.json")
-    )
+    evaluation, trained = (folder.read_json(name) for name in (EVALUATION, ENVIRONMENT))
     about = evaluation["about"]
     return {
         **record,
@@ -87,7 +85,7 @@ def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
         "seconds": trained["seconds"],
         "images_per_s": trained["images_per_s"],
         "seconds_to_judge": about["seconds"],
-        "verdict": folder.read_json("diagnosis.json")["verdict"],
+        "verdict": folder.read_json(DIAGNOSIS)["verdict"],
         "alarms": folder.alarms(),
         "metrics": {key: value for key, value in evaluation.items() if _is_number(value)},
         "random_encoder": evaluation["random_encoder"],

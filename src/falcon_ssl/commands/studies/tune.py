@@ -16,6 +16,7 @@ from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation.rules import worst
 from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
+from falcon_ssl.records.folder import DIAGNOSIS, EVALUATION
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +101,8 @@ def tune(
 def _candidate(falcon: FalconConfig, runs: Sequence[Path]) -> Candidate:
     """Measures of one setting, averaged over its runs."""
     assert falcon.temperature is not None
-    evaluations = [RunFolder(run).read_json("evaluation.json") for run in runs]
-    diagnoses = [RunFolder(run).read_json("diagnosis.json") for run in runs]
+    evaluations = [RunFolder(run).read_json(EVALUATION) for run in runs]
+    diagnoses = [RunFolder(run).read_json(DIAGNOSIS) for run in runs]
     bits = [evaluation["certificate"]["shared_bits"] for evaluation in evaluations]
     return Candidate(
         options={"beta": falcon.beta, "temperature": falcon.temperature},
