@@ -31,7 +31,7 @@ def noise(*shape: int, seed: int) -> Tensor:
 
 
 def clustered(seed: int, *, spread: float = 1.0, classes: int = CLASSES) -> Tensor:
-    """z of some classes: centres that stand apart, and as much spread around them."""
+    """z of some classes: centers that stand apart, and as much spread around them."""
     label = torch.arange(N) % classes
     return noise(classes, D, seed=seed)[label] * 2 + spread * noise(N, D, seed=seed + 1000)
 

@@ -38,7 +38,7 @@ from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.data import ResidentLoader, Splits, TensorSource, build_loader
 from falcon_ssl.methods import Falcon, build_method
 from falcon_ssl.records.provenance import environment
-from falcon_ssl.views import Share, Views
+from falcon_ssl.views import BatchSlice, Views
 from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
 
 SIDE = 32
@@ -87,7 +87,7 @@ class MarkedViews:
     def __init__(self, views: Views, timeline: Timeline) -> None:
         self.views, self.timeline = views, timeline
 
-    def __call__(self, images: Tensor, *, generator: Share) -> list[Tensor]:
+    def __call__(self, images: Tensor, *, generator: BatchSlice) -> list[Tensor]:
         """Draw them."""
         self.timeline.mark("views")
         return self.views(images, generator=generator)

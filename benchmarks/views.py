@@ -2,8 +2,8 @@
 
     make bench-views          # builds an environment with lightly in it, then runs this file
 
-Every contender makes the same SimCLR-style pair of views (crop-resize, flip, colour jitter,
-greyscale) of images of 32x32 that are in memory as uint8, with the same number of cores: threads
+Every contender makes the same SimCLR-style pair of views (crop-resize, flip, color jitter,
+grayscale) of images of 32x32 that are in memory as uint8, with the same number of cores: threads
 where the whole batch is one tensor, DataLoader workers where every image is transformed alone.
 Rounds are interleaved; the median round counts.
 """
@@ -26,6 +26,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch.utils.data import DataLoader, Dataset
 
+from falcon_ssl.config import ViewsConfig
 from falcon_ssl.data import ResidentLoader, TensorSource
 from falcon_ssl.networks.timm import import_beside_torchvision
 from falcon_ssl.views import build_views
@@ -72,7 +73,7 @@ class PillowPair:
         return image
 
     def jitter(self, image: Image.Image) -> Image.Image:
-        """Change the colours, in random order."""
+        """Change the colors, in random order."""
         steps = [
             lambda i: ImageEnhance.Brightness(i).enhance(around_one(BRIGHTNESS)),
             lambda i: ImageEnhance.Contrast(i).enhance(around_one(CONTRAST)),
@@ -114,7 +115,7 @@ class PerImage(Dataset):
 
 def falcon(images: torch.Tensor, batch_size: int) -> Contender:
     """Ours: resident loader, batched views."""
-    views = build_views("cifar", symmetric=True)
+    views = build_views(ViewsConfig("cifar", symmetric=True))
     source = TensorSource(images, name="benchmark")
     loader = ResidentLoader(source, batch_size=batch_size, seed=0, device="cpu")
     generator = torch.Generator().manual_seed(0)

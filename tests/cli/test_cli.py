@@ -119,11 +119,11 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
         ),
         (["pretrain", "--out", "OUT", "--batch_size", "5000"], "batches of 5000 from 1437 images"),
         (
-            ["pretrain", "--out", "OUT", "--views.preset", "greyscale", "--views.scale", "[2,0.1]"],
-            "views.scale is no range of shares: received [2.0, 0.1]",
+            ["pretrain", "--out", "OUT", "--views.preset", "grayscale", "--views.scale", "[2,0.1]"],
+            "views.scale is out of range: received [2.0, 0.1]",
         ),
         (
-            ["pretrain", "--out", "OUT", "--views.preset", "greyscale", "--views.small_views", "2"],
+            ["pretrain", "--out", "OUT", "--views.preset", "grayscale", "--views.small_views", "2"],
             "the method falcon takes two views",
         ),
         (
@@ -247,7 +247,7 @@ def test_export_needs_no_images(folder_run: Path, tmp_path: Path) -> None:
     with safe_open(out, "pt") as file:
         about = json.loads(file.metadata()["falcon_ssl"])
     assert about["image_shape"] == [3, 16, 16]
-    assert len(about["normalisation"]["mean"]) == 3
+    assert len(about["normalization"]["mean"]) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(

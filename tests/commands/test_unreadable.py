@@ -14,7 +14,7 @@ from PIL import Image
 from falcon_ssl import commands
 from falcon_ssl.commands.features import untrained
 from falcon_ssl.commands.resolve import resolve
-from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
+from falcon_ssl.config.run import ReadingConfig, RunConfig, ViewsConfig, from_mapping
 from falcon_ssl.data import TensorSource, load_splits, reading
 from falcon_ssl.data.folder import FolderRecords
 from falcon_ssl.views import build_views
@@ -156,7 +156,7 @@ def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:
     source = load_splits(f"folder:{photos}", in_memory=False, max_unreadable=0.2).train
     kept = load_splits(f"folder:{photos}", in_memory=True, max_unreadable=0.2).train
     assert (len(source), len(kept)) == (GOOD + len(BROKEN), GOOD)
-    config, views = resolve(config, kept), build_views("cifar", size=16)
+    config, views = resolve(config, kept), build_views(ViewsConfig("cifar", size=16))
     found, want = (
         untrained(config, one, views, device=torch.device("cpu")).state_dict()
         for one in (source, kept)

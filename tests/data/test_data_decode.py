@@ -9,7 +9,7 @@ from PIL import Image
 
 from falcon_ssl.data.decode import Shape, decode, look
 
-RGB, GREY = Shape(3, 12, 12), Shape(1, 12, 12)
+RGB, GRAY = Shape(3, 12, 12), Shape(1, 12, 12)
 
 
 def pixels(*, channels: int = 3, size: tuple[int, int] = (12, 12)) -> np.ndarray:
@@ -28,30 +28,30 @@ def expected(array: np.ndarray) -> torch.Tensor:
 
 
 def test_rgb_and_grey_are_read_as_they_are():
-    colour, grey = pixels(), pixels(channels=1)
-    assert torch.equal(decode(encoded(Image.fromarray(colour)), RGB), expected(colour))
-    assert torch.equal(decode(encoded(Image.fromarray(grey)), GREY), expected(grey))
+    color, gray = pixels(), pixels(channels=1)
+    assert torch.equal(decode(encoded(Image.fromarray(color)), RGB), expected(color))
+    assert torch.equal(decode(encoded(Image.fromarray(gray)), GRAY), expected(gray))
 
 
 def test_grey_becomes_three_equal_channels_where_colour_is_asked_for():
-    grey = pixels(channels=1)
+    gray = pixels(channels=1)
     assert torch.equal(
-        decode(encoded(Image.fromarray(grey)), RGB), expected(grey).expand(3, -1, -1)
+        decode(encoded(Image.fromarray(gray)), RGB), expected(gray).expand(3, -1, -1)
     )
 
 
 def test_colour_becomes_luma_where_grey_is_asked_for():
-    colour = pixels()
-    luma = colour @ np.array([0.299, 0.587, 0.114])
-    read = decode(encoded(Image.fromarray(colour)), GREY)[0]
+    color = pixels()
+    luma = color @ np.array([0.299, 0.587, 0.114])
+    read = decode(encoded(Image.fromarray(color)), GRAY)[0]
     assert np.abs(read.numpy() - luma).max() <= 1
 
 
 def test_transparency_is_laid_over_white():
-    colour = np.zeros((12, 12, 4), np.uint8)
-    colour[..., 0] = 200
-    colour[:6, :, 3], colour[6:, :, 3] = 255, 0
-    read = decode(encoded(Image.fromarray(colour)), RGB)
+    color = np.zeros((12, 12, 4), np.uint8)
+    color[..., 0] = 200
+    color[:6, :, 3], color[6:, :, 3] = 255, 0
+    read = decode(encoded(Image.fromarray(color)), RGB)
     assert read[:, 0, 0].tolist() == [200, 0, 0]
     assert read[:, 11, 0].tolist() == [255, 255, 255]
 
@@ -59,7 +59,7 @@ def test_transparency_is_laid_over_white():
 def test_half_transparent_grey_is_mixed_with_white():
     layers = np.zeros((12, 12, 2), np.uint8)
     layers[..., 1] = 128
-    read = decode(encoded(Image.fromarray(layers, "LA")), GREY)
+    read = decode(encoded(Image.fromarray(layers, "LA")), GRAY)
     assert read.unique().tolist() == [127]
 
 
@@ -75,7 +75,7 @@ def test_palette_with_transparent_colour():
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_sixteen_bit_grey_keeps_its_upper_bits(kind):
     deep = np.linspace(0, 65535, 144).astype(np.uint16).reshape(12, 12)
-    read = decode(encoded(Image.fromarray(deep), kind), GREY)
+    read = decode(encoded(Image.fromarray(deep), kind), GRAY)
     assert torch.equal(read, expected((deep >> 8).astype(np.uint8)))
 
 
@@ -127,12 +127,12 @@ def test_large_jpegs_decode_small_without_losing_quality():
 
 @pytest.mark.parametrize("value", [float("nan"), -0.1, 1.5])
 def test_floating_point_pixels_must_be_in_range(value):
-    grey = np.full((12, 12), 0.5, np.float32)
-    read = decode(encoded(Image.fromarray(grey), "TIFF"), GREY)
+    gray = np.full((12, 12), 0.5, np.float32)
+    read = decode(encoded(Image.fromarray(gray), "TIFF"), GRAY)
     assert read.unique().tolist() == [128]
-    grey[3, 3] = value
+    gray[3, 3] = value
     with pytest.raises(ValueError, match="NaN or outside"):
-        decode(encoded(Image.fromarray(grey), "TIFF"), GREY)
+        decode(encoded(Image.fromarray(gray), "TIFF"), GRAY)
 
 
 @pytest.mark.parametrize("broken", [b"", b"no image", "truncated"])

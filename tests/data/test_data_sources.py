@@ -1,4 +1,4 @@
-"""Sources: what is read, how it is labelled, and what is refused."""
+"""Sources: what is read, how it is labeled, and what is refused."""
 
 import io
 import logging
@@ -130,10 +130,10 @@ class TestFolder:
         assert (len(splits.train), len(splits.test)) == (1, 1)
 
     def test_images_that_are_in_no_part_are_told(self, write_folder, caplog):
-        root = write_folder({"train/1.png": 1, "test/2.png": 2, "unlabelled/3.png": 3})
+        root = write_folder({"train/1.png": 1, "test/2.png": 2, "unlabeled/3.png": 3})
         splits = load_splits(f"folder:{root}")
         assert (len(splits.train), len(splits.test)) == (1, 1), "the test part is never trained on"
-        assert "left out, for there is a folder train: unlabelled" in caplog.text
+        assert "left out, for there is a folder train: unlabeled" in caplog.text
 
     def test_an_empty_train_folder_is_refused(self, write_folder):
         root = write_folder({"val/2.png": 2})
@@ -326,7 +326,7 @@ class TestTables:
         with pytest.raises(InputError, match="cannot open"):
             load_splits(f"parquet:{tmp_path}")
 
-    def test_unlabelled_tables_have_no_labels(self, write_parquet):
+    def test_unlabeled_tables_have_no_labels(self, write_parquet):
         splits = load_splits(f"parquet:{write_parquet('set/train.parquet', 2, label=None)}")
         assert splits.train.labels is None
 
@@ -369,7 +369,7 @@ class TestHub:
         assert (len(splits.train), len(splits.test)) == (4, 2)
         assert splits.note == "cifar10: official split; PNG files"
 
-    def test_cifar100_is_labelled_finely(self, repository):
+    def test_cifar100_is_labeled_finely(self, repository):
         options = {"image": "img", "label": "fine_label", "names": ("apple", "bear", "crab")}
         splits = repository(
             "cifar100", {"train": {"count": 6, **options}, "test": {"count": 3, **options}}

@@ -14,7 +14,7 @@ from falcon_ssl.views import (
     ColorJitter,
     RandomAffine,
     RandomBlur,
-    RandomGreyscale,
+    RandomGrayscale,
     RandomNoise,
     RandomResizedCrop,
     RandomSolarize,
@@ -26,7 +26,7 @@ from falcon_ssl.views import (
     resize,
     resized_crop,
     solarize,
-    to_greyscale,
+    to_grayscale,
     warp_affine,
 )
 from falcon_ssl.views.crop import draw_boxes
@@ -67,7 +67,7 @@ def test_crop_is_pillows_resize_of_a_box(size):
 
 
 @pytest.mark.parametrize(("side", "size"), [(32, 31), (32, 32), (32, 64), (80, 80), (80, 96)])
-def test_mixing_neighbours_and_matrices_give_the_same_crops(side, size):
+def test_mixing_neighbors_and_matrices_give_the_same_crops(side, size):
     images = pixels(64, side=side)  # wide ones are sampled, narrow ones mixed row by row
     boxes = draw_boxes(
         64, height=side, width=side, scale=(0.1, 0.9), ratio=(0.5, 2.0), generator=generator()
@@ -132,7 +132,7 @@ def test_colour_adjustments_are_pillows(ours, enhancer):
     factors = torch.tensor([0.2, 0.8, 1.0, 1.7])
     for image, factor, result in zip(images, factors, ours(images.clone(), factors), strict=True):
         theirs = enhancer(to_pil(image)).enhance(float(factor))
-        # Pillow rounds the grey value first: the step is stretched by |1 - factor| <= 0.8.
+        # Pillow rounds the gray value first: the step is stretched by |1 - factor| <= 0.8.
         torch.testing.assert_close(result, from_pil(theirs), atol=2 * PIXEL, rtol=0)
 
 
@@ -146,19 +146,19 @@ def test_hue_is_kornias(turn, seed):
 
 
 def test_hue_of_pure_and_grey_colours():
-    red, green, blue, grey = *torch.eye(3).tolist(), [0.4, 0.4, 0.4]
-    colours = torch.tensor([red, green, blue, grey])[:, :, None, None]
+    red, green, blue, gray = *torch.eye(3).tolist(), [0.4, 0.4, 0.4]
+    colors = torch.tensor([red, green, blue, gray])[:, :, None, None]
     third = torch.full((4,), 1 / 3)
-    turned = adjust_hue(colours.clone(), third).flatten(1)
-    torch.testing.assert_close(turned, torch.tensor([green, blue, red, grey]))
-    same = adjust_hue(colours.clone(), torch.zeros(4))
-    torch.testing.assert_close(same, colours)
+    turned = adjust_hue(colors.clone(), third).flatten(1)
+    torch.testing.assert_close(turned, torch.tensor([green, blue, red, gray]))
+    same = adjust_hue(colors.clone(), torch.zeros(4))
+    torch.testing.assert_close(same, colors)
 
 
-def test_greyscale_is_kornias():
+def test_grayscale_is_kornias():
     images = pixels()
     theirs = kornia.color.rgb_to_grayscale(images).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(to_greyscale(images.clone()), theirs)
+    torch.testing.assert_close(to_grayscale(images.clone()), theirs)
 
 
 def test_solarize_is_pillows():
@@ -184,11 +184,11 @@ def test_blur_keeps_flat_images_flat():
 
 def test_affine_turns_clockwise_and_shifts_right_and_down():
     image = torch.zeros(1, 1, 9, 9)
-    image[0, 0, 4, 8] = 1  # right of the centre
+    image[0, 0, 4, 8] = 1  # right of the center
     turned = warp_affine(
         image, angle=torch.tensor([90.0]), scale=torch.ones(1), shift=torch.zeros(1, 2)
     )
-    assert turned[0, 0].argmax() == 8 * 9 + 4  # below the centre
+    assert turned[0, 0].argmax() == 8 * 9 + 4  # below the center
     moved = warp_affine(
         image, angle=torch.zeros(1), scale=torch.ones(1), shift=torch.tensor([[-2.0, 3.0]])
     )
@@ -199,12 +199,26 @@ def test_affine_turns_clockwise_and_shifts_right_and_down():
     assert reduced[0, 0].argmax() == 4 * 9 + 6
 
 
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (40, 24), (2, 7)])
+def test_affine_is_kornias(height, width):
+    angle, scale = torch.tensor([0.0, 15, -180, 77]), torch.tensor([1.0, 0.85, 1.15, 2])
+    shift = torch.tensor([[0.0, 0], [2, -1.5], [-0.3, 0.8], [5, 5]])
+    images = torch.rand(4, 3, height, width, generator=generator())
+    center = torch.tensor([(width - 1) / 2, (height - 1) / 2]).expand(4, 2)
+    matrix = kornia.geometry.get_affine_matrix2d(
+        shift.double(), center.double(), scale[:, None].expand(4, 2).double(), angle.double()
+    )
+    theirs = kornia.geometry.warp_affine(images.double(), matrix[:, :2], (height, width))
+    ours = warp_affine(images, angle=angle, scale=scale, shift=shift)
+    torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=0)
+
+
 OPERATIONS = [
     RandomResizedCrop(32),
     RandomResizedCrop(20),
     RandomAffine(degrees=20, scale=(0.8, 1.2), shift=0.1),
     ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.5),
-    RandomGreyscale(0.5),
+    RandomGrayscale(0.5),
     RandomBlur(0.5),
     RandomSolarize(0.5),
     RandomNoise(0.1),
@@ -232,7 +246,7 @@ def test_no_global_randomness_is_used(operation):
 
 @pytest.mark.parametrize(
     "operation",
-    [RandomGreyscale(0.3), RandomSolarize(0.3), ColorJitter(hue=0.2, probability=0.3)],
+    [RandomGrayscale(0.3), RandomSolarize(0.3), ColorJitter(hue=0.2, probability=0.3)],
     ids=lambda operation: type(operation).__name__,
 )
 def test_probability_is_the_share_of_images_touched(operation):
@@ -286,10 +300,10 @@ def test_boxes_that_cannot_fit_are_cut():
 
 
 @pytest.mark.parametrize(
-    "operation", [ColorJitter(hue=0.1), ColorJitter(saturation=0.1), RandomGreyscale(1.0)]
+    "operation", [ColorJitter(hue=0.1), ColorJitter(saturation=0.1), RandomGrayscale(1.0)]
 )
 def test_colour_operations_refuse_grey_images(operation):
-    with pytest.raises(InputError, match=r"need colour images.*received 1 channels.*greyscale"):
+    with pytest.raises(InputError, match=r"need color images.*received 1 channels.*grayscale"):
         operation(pixels(channels=1), generator=generator())
 
 

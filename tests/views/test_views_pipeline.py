@@ -1,4 +1,4 @@
-"""Whole pipelines: presets, repeatability, normalisation, refusals, the contact sheet."""
+"""Whole pipelines: presets, repeatability, normalization, refusals, the contact sheet."""
 
 from itertools import pairwise
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from falcon_ssl.config import ViewsConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views import (
+    BatchSlice,
     ColorJitter,
-    Normalisation,
+    Normalization,
     RandomResizedCrop,
-    Share,
     Views,
     build_views,
     contact_sheet,
@@ -30,7 +31,7 @@ def images(channels: int = 3, side: int = 32, count: int = 6) -> torch.Tensor:
     )
 
 
-PRESETS = [("cifar", 3, 32, 32), ("imagenet", 3, 48, 224), ("greyscale", 1, 28, 28)]
+PRESETS = [("cifar", 3, 32, 32), ("imagenet", 3, 48, 224), ("grayscale", 1, 28, 28)]
 PRESETS += [("digits", 1, 8, 8)]
 
 
@@ -49,13 +50,13 @@ def test_presets_give_two_different_repeatable_views(preset, channels, side, siz
 
 
 @pytest.mark.parametrize(("preset", "channels", "side", "size"), PRESETS)
-def test_evaluation_is_normalisation_and_size_only(preset, channels, side, size):
+def test_evaluation_is_normalization_and_size_only(preset, channels, side, size):
     views, batch = build_views(preset), images(channels, side)
     evaluated = views.evaluate(batch)
     assert evaluated.shape == (6, channels, size, size)
     if side == size:
-        mean = torch.tensor(views.normalisation.mean)[:, None, None]
-        std = torch.tensor(views.normalisation.std)[:, None, None]
+        mean = torch.tensor(views.normalization.mean)[:, None, None]
+        std = torch.tensor(views.normalization.std)[:, None, None]
         torch.testing.assert_close(evaluated, (batch / 255 - mean) / std)
 
 
@@ -71,25 +72,25 @@ def test_resuming_the_generator_continues_bit_for_bit():
 
 
 def test_symmetric_views_are_drawn_alike():
-    views = build_views("imagenet", size=32, symmetric=True)
+    views = build_views(ViewsConfig("imagenet", size=32, symmetric=True))
     assert views.operations[0] == views.operations[1]
-    asymmetric = build_views("imagenet", size=32)
+    asymmetric = build_views(ViewsConfig("imagenet", size=32))
     assert asymmetric.operations[0] != asymmetric.operations[1]
 
 
 def test_multi_crop_has_large_views_first():
-    views = build_views("imagenet", size=64, scale=(0.4, 1.0), small_views=3)
+    views = build_views(ViewsConfig("imagenet", size=64, scale=(0.4, 1.0), small_views=3))
     shapes = [view.shape[-1] for view in views(images(side=48), generator=generator())]
     assert shapes == [64, 64, 24, 24, 24]
     assert views.operations[2][0] == RandomResizedCrop(24, scale=(0.05, 0.4))
-    chosen = build_views("cifar", small_views=1, small_size=16)
+    chosen = build_views(ViewsConfig("cifar", small_views=1, small_size=16))
     assert chosen(images(), generator=generator())[2].shape[-1] == 16
 
 
 def test_views_can_be_composed_by_hand():
     large, small = [RandomResizedCrop(16)], [RandomResizedCrop(8), ColorJitter(brightness=0.2)]
     views = Views(
-        multi_crop(two_view(large), small, count=2), normalisation=Normalisation((0.5,), (0.5,))
+        multi_crop(two_view(large), small, count=2), normalization=Normalization((0.5,), (0.5,))
     )
     shapes = [view.shape[-1] for view in views(images(), generator=generator())]
     assert shapes == [16, 16, 8, 8]
@@ -105,7 +106,7 @@ def test_mean_brightness_of_a_flat_image_survives():
 
 
 def test_unknown_preset_lists_the_known_ones():
-    with pytest.raises(InputError, match="cifar, imagenet, greyscale, digits"):
+    with pytest.raises(InputError, match="cifar, imagenet, grayscale, digits"):
         build_views("cifar11")
 
 
@@ -122,24 +123,24 @@ def test_unknown_preset_lists_the_known_ones():
 )
 def test_digits_take_no_crops(options):
     with pytest.raises(InputError, match="do not take the option"):
-        build_views("digits", **options)
+        build_views(ViewsConfig("digits", **options))
 
 
 def test_images_are_judged_at_a_size_of_their_own():
-    views = build_views("cifar", size=24, evaluate_size=32)
+    views = build_views(ViewsConfig("cifar", size=24, evaluate_size=32))
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     view1, _ = views(images, generator=torch.Generator().manual_seed(0))
     assert view1.shape == (2, 3, 24, 24)
     assert torch.equal(views.evaluate(images), build_views("cifar").evaluate(images))
-    assert build_views("cifar", size=24).evaluate(images).shape == (2, 3, 24, 24)
+    assert build_views(ViewsConfig("cifar", size=24)).evaluate(images).shape == (2, 3, 24, 24)
     with pytest.raises(InputError, match="evaluate_size"):
-        build_views("cifar", evaluate_size=0)
+        build_views(ViewsConfig("cifar", evaluate_size=0))
 
 
 @pytest.mark.parametrize("options", [{"small_views": -1}, {"small_size": 12}])
 def test_small_views_must_make_sense(options):
     with pytest.raises(InputError, match="small views do not fit"):
-        build_views("cifar", **options)
+        build_views(ViewsConfig("cifar", **options))
 
 
 @pytest.mark.parametrize(
@@ -158,16 +159,16 @@ def test_only_batches_of_bytes_are_taken(batch):
 
 
 def test_grey_images_in_colour_views_are_refused():
-    with pytest.raises(InputError, match="greyscale"):
+    with pytest.raises(InputError, match="grayscale"):
         build_views("cifar").evaluate(images(channels=1))
-    with pytest.raises(InputError, match="greyscale"):
+    with pytest.raises(InputError, match="grayscale"):
         build_views("cifar")(images(channels=1), generator=generator())
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_device_and_cpu_draw_the_same_views():
-    views, batch = build_views("imagenet", size=32), images()
+    views, batch = build_views(ViewsConfig("imagenet", size=32)), images()
     for there, here in zip(
         views(batch.cuda(), generator=generator()),
         views(batch, generator=generator()),
@@ -179,7 +180,7 @@ def test_device_and_cpu_draw_the_same_views():
 @pytest.mark.parametrize(("height", "width"), [(10, 40), (40, 10), (300, 100), (1, 200)])
 def test_contact_sheet_keeps_proportions(height, width):
     black = torch.zeros(1, 3, height, width, dtype=torch.uint8)
-    sheet = np.asarray(contact_sheet(black, build_views("cifar", size=8), cell=64))
+    sheet = np.asarray(contact_sheet(black, build_views(ViewsConfig("cifar", size=8)), cell=64))
     first = sheet[20:84, 4:68]  # below the caption, beside the margin
     rows, columns = np.nonzero((first == 0).all(-1))
     shown = (np.ptp(rows) + 1, np.ptp(columns) + 1)
@@ -190,33 +191,38 @@ def test_contact_sheet_keeps_proportions(height, width):
 
 
 def test_contact_sheet_shows_images_beside_views():
-    sheet = contact_sheet(images(count=3), build_views("cifar", small_views=1), cell=64)
+    sheet = contact_sheet(
+        images(count=3), build_views(ViewsConfig("cifar", small_views=1)), cell=64
+    )
     assert sheet.mode == "RGB"
     assert sheet.size == (4 * 68 + 4, 3 * 68 + 4 + 16)
-    grey = contact_sheet(images(channels=1, side=8, count=2), build_views("digits"))
-    assert len({grey.getpixel((x, 40)) for x in range(4, 100)}) > 4
+    gray = contact_sheet(images(channels=1, side=8, count=2), build_views("digits"))
+    assert len({gray.getpixel((x, 40)) for x in range(4, 100)}) > 4
 
 
-@pytest.mark.parametrize("preset", ["digits", "greyscale", "cifar", "imagenet"])
+@pytest.mark.parametrize("preset", ["digits", "grayscale", "cifar", "imagenet"])
 def test_an_image_gets_the_same_views_on_any_number_of_ranks(preset):
-    channels = 1 if preset in ("digits", "greyscale") else 3
+    channels = 1 if preset in ("digits", "grayscale") else 3
     views, batch = build_views(preset), images(count=10, channels=channels, side=32)
     whole = views(batch, generator=generator())
     for cuts in ([0, 5, 10], [0, 3, 4, 10]):
         parts = [
-            views(batch[a:b], generator=Share(generator(), first=a, total=10))
+            views(batch[a:b], generator=BatchSlice(generator(), first=a, total=10))
             for a, b in pairwise(cuts)
         ]
         for view, shared in zip(whole, zip(*parts, strict=True), strict=True):
             # Bit for bit, but where the largest box of a share decides how its crops are computed.
-            atol = 1e-5 if preset == "greyscale" else 0
+            atol = 1e-5 if preset == "grayscale" else 0
             torch.testing.assert_close(view, torch.cat(shared), atol=atol, rtol=0)
     apart = views(batch[5:], generator=generator())
     assert not torch.allclose(whole[0][5:], apart[0], atol=1e-2), "each rank drawing its own"
 
 
 def test_views_grow_over_the_training():
-    views, batch = build_views("cifar", size=24, start_size=14, evaluate_size=32), images()
+    views, batch = (
+        build_views(ViewsConfig("cifar", size=24, start_size=14, evaluate_size=32)),
+        images(),
+    )
     assert views.evaluate(batch).shape[2:] == (32, 32)
     sizes = [
         [view.shape[3] for view in views.at(progress)(batch, generator=generator())]
@@ -229,4 +235,4 @@ def test_views_grow_over_the_training():
 @pytest.mark.parametrize("start_size", [0, 24, 32])
 def test_views_that_cannot_grow_are_refused(start_size):
     with pytest.raises(InputError, match="start_size"):
-        build_views("cifar", size=24, start_size=start_size)
+        build_views(ViewsConfig("cifar", size=24, start_size=start_size))

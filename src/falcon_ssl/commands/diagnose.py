@@ -22,7 +22,7 @@ from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import timm_encoder
 from falcon_ssl.records.folder import CONFIG, DIAGNOSIS
-from falcon_ssl.views import Normalisation, Views
+from falcon_ssl.views import Normalization, Views
 
 logger = logging.getLogger(__name__)
 
@@ -156,12 +156,12 @@ class _Subject(NamedTuple):
         )
 
     def _own_views(self, encoder: nn.Module) -> Views:
-        """The normalisation that timm's weights were trained with; that of the data for other encoders."""
+        """The normalization that timm's weights were trained with; that of the data for other encoders."""
         about = getattr(encoder, "pretrained_cfg", None) or {}
         if len(about.get("mean", ())) != self.splits.train.image_shape[0]:
             return self.views
-        normalisation = Normalisation(mean=tuple(about["mean"]), std=tuple(about["std"]))
-        return Views((), normalisation=normalisation, size=self.views.evaluate_size)
+        normalization = Normalization(mean=tuple(about["mean"]), std=tuple(about["std"]))
+        return Views((), normalization=normalization, size=self.views.evaluate_size)
 
 
 class _Bare(nn.Module):

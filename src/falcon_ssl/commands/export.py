@@ -30,7 +30,7 @@ def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path
     about = {
         "encoder": asdict(config.encoder),
         "image_shape": seen_shape((channels, height, width), views),
-        "normalisation": asdict(views.normalisation),
+        "normalization": asdict(views.normalization),
         "data": config.data,
         "method": config.method,
     }

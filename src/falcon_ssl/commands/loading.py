@@ -136,7 +136,7 @@ def open_data(
 
 def make_views(config: RunConfig) -> Views:
     """The augmentations of a resolved configuration."""
-    return build_views(**asdict(config.views))
+    return build_views(config.views)
 
 
 def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         logger.info("encoder: %s for images of %d pixels", name, side)
     if config.views.preset == "auto":
         colour = "cifar" if small else "imagenet"
-        grey = "digits" if tiny else "greyscale"
+        grey = "digits" if tiny else "grayscale"
         preset = grey if channels == 1 else colour
         size = config.views.size or (None if preset == "digits" else min(side, LARGEST_VIEW))
         config = replace(config, views=replace(config.views, preset=preset, size=size))

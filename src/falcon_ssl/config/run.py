@@ -55,7 +55,7 @@ class ViewsConfig:
     """Augmentations: what two views of an image may differ in.
 
     Args:
-        preset: digits, greyscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.
+        preset: digits, grayscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.
         size: Side of the large views; null is the preset's own.
         start_size: Side of the large views when training begins; it grows to ``size`` by 4 pixels at a time. null: no
             growth.

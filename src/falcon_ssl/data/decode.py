@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-_IJG_LUMINANCE_SUM = 3688  # of the quantisation table of the JPEG standard, quality 50
+_IJG_LUMINANCE_SUM = 3688  # of the quantization table of the JPEG standard, quality 50
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Shape:
     """What images are brought to.
 
     Args:
-        channels: 1 (greyscale) or 3 (RGB).
+        channels: 1 (grayscale) or 3 (RGB).
         height: In pixels.
         width: In pixels.
     """
@@ -36,9 +36,9 @@ def decode(data: bytes, shape: Shape) -> Tensor:
     """Decode one image.
 
     The rotation that EXIF asks for is done; transparency is laid over white; palettes, CMYK and
-    other colour spaces become RGB; 16-bit greys keep their upper 8 bits; floating point greys must
+    other color spaces become RGB; 16-bit grays keep their upper 8 bits; floating point grays must
     be in [0, 1]. An image of another size is resized, antialiased, until it covers the shape, and
-    cut to it around its centre.
+    cut to it around its center.
 
     Args:
         data: Content of an image file of any format that Pillow reads.
@@ -72,7 +72,7 @@ class Look:
     """What the head of an image file says, without decoding it.
 
     Attributes:
-        shape: Upright size, and 1 channel for greys.
+        shape: Upright size, and 1 channel for grays.
         encoding: "PNG", "JPEG q75", ...
     """
 
@@ -98,19 +98,19 @@ def look(data: bytes) -> Look:
 
 
 def _plain(image: Image) -> Image:
-    """Remove what ``convert`` to L or RGB would get wrong: transparency, deep greys."""
+    """Remove what ``convert`` to L or RGB would get wrong: transparency, deep grays."""
     from PIL import Image as pil
 
     if image.mode.startswith("I"):
         deep = np.asarray(image).astype(np.int64)
         if deep.size and (deep.min() < 0 or deep.max() > 65535):
-            raise ValueError(f"grey values from {deep.min()} to {deep.max()}, expected 0 to 65535")
+            raise ValueError(f"gray values from {deep.min()} to {deep.max()}, expected 0 to 65535")
         return pil.fromarray((deep >> 8).astype(np.uint8))
     if image.mode == "F":
-        grey = np.asarray(image)
-        if not ((grey >= 0) & (grey <= 1)).all():  # NaN fails too
-            raise ValueError("floating point greys are NaN or outside [0, 1]")
-        return pil.fromarray((grey * 255).round().astype(np.uint8))
+        gray = np.asarray(image)
+        if not ((gray >= 0) & (gray <= 1)).all():  # NaN fails too
+            raise ValueError("floating point grays are NaN or outside [0, 1]")
+        return pil.fromarray((gray * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         layers = image.convert("RGBA")
         paper = pil.new("RGBA", layers.size, "white")

@@ -15,7 +15,7 @@ _SPLIT_SEED = 0  # fixed: the split belongs to the data set, not to a run
 
 
 class DigitsSource(TensorSource):
-    """One part of the digits: 8x8 greyscale, ten classes, split 80/20 within every class.
+    """One part of the digits: 8x8 grayscale, ten classes, split 80/20 within every class.
 
     The split is always the same, whatever the seed of a run, so figures of different runs compare.
 

@@ -93,14 +93,14 @@ class FolderRecords:
         return [path.parts[0] for path in self._paths]
 
 
-def folder_splits(root: Path, *, labelled: bool, options: ReadOptions) -> Splits:
+def folder_splits(root: Path, *, labeled: bool, options: ReadOptions) -> Splits:
     """Open a folder of images.
 
     Args:
         root: Holds images at any depth. With a folder ``train`` in it, that one is the training
             part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part; but
             ``train`` is a class like others when it lies beside other folders of images alone.
-        labelled: Whether the folders directly below a part name classes.
+        labeled: Whether the folders directly below a part name classes.
         options: How to read the images.
 
     Raises:
@@ -108,9 +108,9 @@ def folder_splits(root: Path, *, labelled: bool, options: ReadOptions) -> Splits
     """
     train_root, test_root = _part_roots(root)
     parts = [FolderRecords(part) for part in (train_root, test_root) if part is not None]
-    classes = [records.classes() if labelled else None for records in parts]
+    classes = [records.classes() if labeled else None for records in parts]
     names = None if classes[0] is None else sorted(set(classes[0]))
-    if not labelled and parts[0].has_class_folders():
+    if not labeled and parts[0].has_class_folders():
         logger.info(
             "%s: if its folders are classes, --reading.folder_labels true lets evaluation read them",
             root,

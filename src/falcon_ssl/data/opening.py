@@ -33,10 +33,10 @@ def load_splits(
         data: "digits"; "folder:PATH", any nested folder of images, with folders ``train`` and
             ``test`` (or ``val``) in it or without; "parquet:DIR", files ``train*.parquet`` and
             ``test*.parquet``; "hf:NAME", a set of the Hugging Face hub.
-        image_size: Side of the square that images are resized and centre-cropped to when they are
+        image_size: Side of the square that images are resized and center-cropped to when they are
             read, in pixels; None keeps their own size, which must then be the same for all.
-        channels: 1 reads greys, 3 colours, whatever the files hold; None decides by the files. The
-            digits are grey.
+        channels: 1 reads grays, 3 colors, whatever the files hold; None decides by the files. The
+            digits are gray.
         in_memory: Whether to decode everything now; None decides by the available memory.
         stream: Whether to read parquet:DIR or hf:NAME piece by piece where it lies, storing
             nothing: for sets larger than the disk.
@@ -93,7 +93,7 @@ def load_splits(
             )
         splits = digits_splits()
     elif kind == "folder":
-        splits = folder_splits(Path(where), labelled=folder_labels, options=options)
+        splits = folder_splits(Path(where), labeled=folder_labels, options=options)
     elif kind == "parquet":
         splits = parquet_splits(Path(where), options=options)
     else:

@@ -29,9 +29,9 @@ class ReadOptions:
     """How encoded images are read.
 
     Args:
-        image_size: Side of the square that images are resized and centre-cropped to, in pixels;
+        image_size: Side of the square that images are resized and center-cropped to, in pixels;
             None keeps their own size, which must then be the same for all.
-        channels: 1 reads greys, 3 colours; None decides by the files.
+        channels: 1 reads grays, 3 colors; None decides by the files.
         in_memory: Whether to decode everything at once; None decides by the available memory.
         stream: Whether to read tables piece by piece where they lie, storing nothing: for sets
             larger than the disk.
@@ -61,7 +61,7 @@ class ReadOptions:
             raise InputError(
                 "images have no such number of channels",
                 received=self.channels,
-                expected="1 (grey) or 3 (colour)",
+                expected="1 (gray) or 3 (color)",
                 fix="choose one",
             )
         if self.stream and self.in_memory:

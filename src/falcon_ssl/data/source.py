@@ -202,6 +202,6 @@ def as_uint8(images: Tensor, *, name: str) -> Tensor:
             f"pixel values of {name} are out of range",
             received=f"{low:.3g} to {high:.3g}",
             expected="0 to 1 for floating point images",
-            fix="rescale them, before any normalisation",
+            fix="rescale them, before any normalization",
         )
     return (images * 255).round().to(torch.uint8)

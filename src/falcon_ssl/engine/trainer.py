@@ -30,7 +30,7 @@ from falcon_ssl.methods import Method, StepOutput
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
 from falcon_ssl.records.folder import ENVIRONMENT, RunFolder
 from falcon_ssl.records.provenance import environment
-from falcon_ssl.views import Share
+from falcon_ssl.views import BatchSlice
 
 
 class Loader(Protocol):
@@ -49,7 +49,7 @@ class Loader(Protocol):
 class ViewMaker(Protocol):
     """Augmentations: uint8 images to normalised views."""
 
-    def __call__(self, images: Tensor, *, generator: Share) -> list[Tensor]:
+    def __call__(self, images: Tensor, *, generator: BatchSlice) -> list[Tensor]:
         """V tensors [B, C, H, W]."""
         ...
 
@@ -151,7 +151,7 @@ def pretrain(
                     warmup_steps=warmup_steps,
                     config=config.optim,
                 )
-                share = Share(
+                share = BatchSlice(
                     _step_generator(config.seed, position.step),
                     first=config.batch_size
                     * accelerator.process_index

@@ -1,4 +1,4 @@
-"""A small convolutional net for small greyscale images."""
+"""A small convolutional net for small grayscale images."""
 
 from __future__ import annotations
 

@@ -3,16 +3,16 @@
 from falcon_ssl.views.affine import RandomAffine, warp_affine
 from falcon_ssl.views.color import (
     ColorJitter,
-    RandomGreyscale,
+    RandomGrayscale,
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    to_greyscale,
+    to_grayscale,
 )
 from falcon_ssl.views.contact_sheet import contact_sheet
 from falcon_ssl.views.crop import RandomResizedCrop, resize, resized_crop
-from falcon_ssl.views.draw import Share
+from falcon_ssl.views.draw import BatchSlice
 from falcon_ssl.views.filters import (
     RandomBlur,
     RandomNoise,
@@ -20,20 +20,20 @@ from falcon_ssl.views.filters import (
     gaussian_blur,
     solarize,
 )
-from falcon_ssl.views.pipeline import Normalisation, Operation, Views
+from falcon_ssl.views.pipeline import Normalization, Operation, Views
 from falcon_ssl.views.presets import build_views, multi_crop, two_view
 
 __all__ = [
+    "BatchSlice",
     "ColorJitter",
-    "Normalisation",
+    "Normalization",
     "Operation",
     "RandomAffine",
     "RandomBlur",
-    "RandomGreyscale",
+    "RandomGrayscale",
     "RandomNoise",
     "RandomResizedCrop",
     "RandomSolarize",
-    "Share",
     "Views",
     "adjust_brightness",
     "adjust_contrast",
@@ -46,7 +46,7 @@ __all__ = [
     "resize",
     "resized_crop",
     "solarize",
-    "to_greyscale",
+    "to_grayscale",
     "two_view",
     "warp_affine",
 ]

@@ -5,31 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_ssl.views.draw import Random, uniform
 
 
 def warp_affine(images: Tensor, *, angle: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Rotate and scale about the image centre, then shift; bilinear, black outside.
+    """Rotate and scale about the image center, then shift; bilinear, black outside.
+
+    With the center as origin, a pixel p of the result shows the place q of the image:
+
+        p = s R(a) q + t  <=>  q = R(-a) (p - t) / s
 
     Args:
         images: [N, C, H, W], floating point.
-        angle: [N], degrees, clockwise.
-        scale: [N], > 1 enlarges.
-        shift: [N, 2], pixels to the right and down.
+        angle: a [N], degrees, clockwise.
+        scale: s [N], > 1 enlarges.
+        shift: t [N, 2], pixels to the right and down.
 
     Returns:
         [N, C, H, W].
     """
-    from kornia.geometry.transform import get_affine_matrix2d
-    from kornia.geometry.transform import warp_affine as kornia_warp_affine
+    N, _, H, W = images.shape
+    radians = torch.deg2rad(angle)
+    cos, sin = torch.cos(radians) / scale, torch.sin(radians) / scale
+    cos, sin = cos[:, None, None], sin[:, None, None]
+    right = (centered(W, images) - shift[:, :1])[:, None, :]
+    down = (centered(H, images) - shift[:, 1:])[:, :, None]
+    grid = images.new_empty(N, H, W, 2)  # grid_sample counts in halves of the sides
+    torch.add(cos * right, sin * down, out=grid[..., 0]).mul_(2 / W)
+    torch.sub(cos * down, sin * right, out=grid[..., 1]).mul_(2 / H)
+    return F.grid_sample(images, grid, align_corners=False)
 
-    height, width = images.shape[-2:]
-    centre = images.new_tensor([(width - 1) / 2, (height - 1) / 2]).expand(len(images), 2)
-    matrix = get_affine_matrix2d(shift, centre, scale[:, None].expand(-1, 2), angle)[:, :2]
-    warped: Tensor = kornia_warp_affine(images, matrix, (height, width), align_corners=True)
-    return warped
+
+def centered(count: int, images: Tensor) -> Tensor:
+    """Places of the pixels of an axis, from its center: (1 - count) / 2, ..., (count - 1) / 2."""
+    return torch.arange(count, device=images.device, dtype=images.dtype) - (count - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class RandomAffine:
     Args:
         degrees: Largest rotation either way.
         scale: Smallest and largest factor.
-        shift: Largest shift either way, as a share of the image's side.
+        shift: Largest shift either way, as a fraction of the image's side.
     """
 
     degrees: float

@@ -1,4 +1,4 @@
-"""Operations on colour: what Pillow's enhancers do, for a whole batch, one factor per image.
+"""Operations on color: what Pillow's enhancers do, for a whole batch, one factor per image.
 
 The functions may write to their argument: pass a tensor that nobody else needs.
 """
@@ -15,7 +15,7 @@ from falcon_ssl.views.draw import Random, permutation, uniform_each
 from falcon_ssl.views.rows import change_rows, chosen_rows
 
 _LUMA = (0.299, 0.587, 0.114)
-_SIXTH = 1 / 6  # of a turn: between neighbours of red, yellow, green, cyan, blue, magenta
+_SIXTH = 1 / 6  # of a turn: between neighbors of red, yellow, green, cyan, blue, magenta
 _GREY = 1e-8  # chroma below which a pixel has no hue
 
 
@@ -61,7 +61,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
 
     Args:
         images: [N, 3, H, W] in [0, 1].
-        turn: [N], in turns: 0.5 exchanges colours for their complements.
+        turn: [N], in turns: 0.5 exchanges colors for their complements.
     """
     red, green, blue = _channels(images)
     least, most = torch.minimum(red, green), torch.maximum(red, green)
@@ -78,7 +78,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     return images
 
 
-def to_greyscale(images: Tensor) -> Tensor:
+def to_grayscale(images: Tensor) -> Tensor:
     """Replace all channels by luma: [N, 3, H, W] -> [N, 3, H, W]."""
     return images.copy_(luma(images))
 
@@ -123,8 +123,8 @@ class ColorJitter:
 
 
 @dataclass(frozen=True)
-class RandomGreyscale:
-    """Take the colour out of some images.
+class RandomGrayscale:
+    """Take the color out of some images.
 
     Args:
         probability: Of touching an image.
@@ -135,7 +135,7 @@ class RandomGreyscale:
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
-        return change_rows(images, rows, to_greyscale)
+        return change_rows(images, rows, to_grayscale)
 
 
 def _around_one(amount: float) -> tuple[float, float]:
@@ -149,10 +149,10 @@ def _per_image(values: Tensor) -> Tensor:
 def _channels(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if images.shape[1] != 3:
         raise InputError(
-            "colour operations need colour images",
+            "color operations need color images",
             received=f"{images.shape[1]} channels",
             expected="3",
-            fix="use the views of the preset greyscale",
+            fix="use the views of the preset grayscale",
         )
     red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
     return red, green, blue

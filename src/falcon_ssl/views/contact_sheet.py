@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.pipeline import Normalisation, Views
+from falcon_ssl.views.pipeline import Normalization, Views
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
     drawn = views(images, generator=torch.Generator().manual_seed(seed))
     columns = [("image", images)]
     for index, view in enumerate(drawn, start=1):
-        columns.append((f"view {index}", _as_pixels(view, views.normalisation)))
+        columns.append((f"view {index}", _as_pixels(view, views.normalization)))
     pitch = cell + _MARGIN
     size = (len(columns) * pitch + _MARGIN, len(images) * pitch + _MARGIN + _CAPTION)
     sheet = pil.new("RGB", size, "white")
@@ -68,7 +68,7 @@ def _fitted(image: Image, cell: int) -> Image:
     return image.resize((width, height), smooth)
 
 
-def _as_pixels(view: Tensor, normalisation: Normalisation) -> Tensor:
-    mean = view.new_tensor(normalisation.mean)[:, None, None]
-    std = view.new_tensor(normalisation.std)[:, None, None]
+def _as_pixels(view: Tensor, normalization: Normalization) -> Tensor:
+    mean = view.new_tensor(normalization.mean)[:, None, None]
+    std = view.new_tensor(normalization.std)[:, None, None]
     return ((view * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)

@@ -15,7 +15,7 @@ from falcon_ssl.views.draw import Random, uniform
 from falcon_ssl.views.separable import apply_separable, resize_matrix
 
 _TRIES = 10
-_FEW_COLUMNS = 64  # up to here a CPU multiplies by a matrix faster than it gathers neighbours
+_FEW_COLUMNS = 64  # up to here a CPU multiplies by a matrix faster than it gathers neighbors
 
 
 def draw_boxes(
@@ -29,7 +29,7 @@ def draw_boxes(
 ) -> Tensor:
     """Draw boxes of random area, shape and place inside an image.
 
-    The share of the area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``, the
+    The fraction of the area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``, the
     place uniform. Boxes that do not fit are drawn again, up to ten times, then cut to fit: the
     usual distribution (Szegedy et al. 2015), here with boxes that need not lie on whole pixels.
 
@@ -37,7 +37,7 @@ def draw_boxes(
         count: N.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
-        scale: Smallest and largest share of the image's area.
+        scale: Smallest and largest fraction of the image's area.
         ratio: Smallest and largest width / height.
         generator: CPU generator.
 
@@ -60,7 +60,7 @@ def draw_boxes(
 def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> Tensor:
     """Cut a box out of every image, mirror it or not, and resize it to a square, antialiased.
 
-    Where no box is larger than the result there is nothing to antialias, and mixing neighbours
+    Where no box is larger than the result there is nothing to antialias, and mixing neighbors
     gives the same numbers as the matrices do, faster.
 
     Args:
@@ -77,15 +77,15 @@ def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> T
     length = torch.where(flip, -width, width)
     intervals = torch.stack([top, start, height, length]).to(images.device, non_blocking=True)
     if boxes[:, 2:].max() <= size:
-        return _mix_neighbours(images, intervals[:2], intervals[2:], size=size)
+        return _mix_neighbors(images, intervals[:2], intervals[2:], size=size)
     top, start, height, length = intervals
     rows = resize_matrix(top, height, inputs=images.shape[2], outputs=size)
     columns = resize_matrix(start, length, inputs=images.shape[3], outputs=size)
     return apply_separable(images, rows, columns)
 
 
-def _mix_neighbours(images: Tensor, start: Tensor, length: Tensor, *, size: int) -> Tensor:
-    """Bilinear interpolation at the centres of the pixels of every box; the edge goes on outside.
+def _mix_neighbors(images: Tensor, start: Tensor, length: Tensor, *, size: int) -> Tensor:
+    """Bilinear interpolation at the centers of the pixels of every box; the edge goes on outside.
 
     Args:
         images: [N, C, H, W].
@@ -93,8 +93,8 @@ def _mix_neighbours(images: Tensor, start: Tensor, length: Tensor, *, size: int)
         length: [2, N], likewise; negative for a flip.
         size: Side of the result.
     """
-    share = (torch.arange(size, device=images.device) + 0.5) / size
-    down, right = torch.addcmul(start[:, :, None], length[:, :, None], share)
+    fraction = (torch.arange(size, device=images.device) + 0.5) / size
+    down, right = torch.addcmul(start[:, :, None], length[:, :, None], fraction)
     if images.device.type == "cpu" and images.shape[3] <= _FEW_COLUMNS:
         return _mix_columns(_mix_rows(images, down), right)
     grid = images.new_empty(len(images), size, size, 2)
@@ -131,8 +131,8 @@ def resize(images: Tensor, *, size: int) -> Tensor:
     whole = images.new_tensor([[0, 0, height, width]])
     rows = resize_matrix(whole[:, 0], whole[:, 2], inputs=height, outputs=size)
     columns = resize_matrix(whole[:, 1], whole[:, 3], inputs=width, outputs=size)
-    shared = (len(images), -1, -1)
-    return apply_separable(images, rows.expand(shared), columns.expand(shared))
+    for_all = (len(images), -1, -1)
+    return apply_separable(images, rows.expand(for_all), columns.expand(for_all))
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class RandomResizedCrop:
 
     Args:
         size: Side of the result, in pixels.
-        scale: Smallest and largest share of the image's area.
+        scale: Smallest and largest fraction of the image's area.
         ratio: Smallest and largest width / height.
         flip: Probability of mirroring left and right.
 
     Raises:
-        InputError: A size below 1, or shares out of order or outside (0, 1].
+        InputError: A size below 1, or fractions out of order or outside (0, 1].
     """
 
     size: int
@@ -159,9 +159,9 @@ class RandomResizedCrop:
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise InputError(
-                "views.scale is no range of shares",
+                "views.scale is out of range",
                 received=list(self.scale),
-                expected="0 < smallest <= largest <= 1",
+                expected="0 < low <= high <= 1",
                 fix="try [0.08,1.0]",
             )
 

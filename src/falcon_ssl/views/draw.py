@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 
-class Share(NamedTuple):
+class BatchSlice(NamedTuple):
     """Some rows of a global batch, and the generator that all of its ranks have in the same state.
 
     Args:
@@ -31,28 +31,30 @@ class Share(NamedTuple):
     total: int
 
 
-Random: TypeAlias = torch.Generator | Share  # a plain generator: the batch is all there is
+Random: TypeAlias = torch.Generator | BatchSlice  # a plain generator: the batch is all there is
 
 
 def uniform(count: int, low: float, high: float, *, generator: Random, tries: int = 0) -> Tensor:
     """Draw float32 [count], or [count, tries], on the CPU, uniform in [low, high)."""
-    share = _share(generator, count)
-    shape = (share.total, tries) if tries else (share.total,)
-    drawn = torch.rand(shape, generator=share.generator)[share.first : share.first + count]
+    batch = _batch_slice(generator, count)
+    shape = (batch.total, tries) if tries else (batch.total,)
+    drawn = torch.rand(shape, generator=batch.generator)[batch.first : batch.first + count]
     return drawn.mul_(high - low).add_(low)
 
 
 def uniform_each(count: int, ranges: Sequence[tuple[float, float]], *, generator: Random) -> Tensor:
     """Draw float32 [K, count] on the CPU, row k uniform in range k, K being their number."""
-    share = _share(generator, count)
-    drawn = torch.rand((len(ranges), share.total), generator=share.generator)
+    batch = _batch_slice(generator, count)
+    drawn = torch.rand((len(ranges), batch.total), generator=batch.generator)
     low, high = torch.tensor(ranges).view(len(ranges), 2, 1).unbind(dim=1)
-    return drawn[:, share.first : share.first + count] * (high - low) + low
+    return drawn[:, batch.first : batch.first + count] * (high - low) + low
 
 
 def permutation(count: int, *, generator: Random) -> list[int]:
     """Draw an order of ``count`` things, the same for all rows and ranks."""
-    order: list[int] = torch.randperm(count, generator=_share(generator, 1).generator).tolist()
+    order: list[int] = torch.randperm(
+        count, generator=_batch_slice(generator, 1).generator
+    ).tolist()
     return order
 
 
@@ -62,15 +64,15 @@ def normal_like(images: Tensor, *, generator: Random) -> Tensor:
     Numerics: on another device than the CPU the noise comes from a generator of that device,
     seeded by one draw: repeatable there, but not the CPU's numbers.
     """
-    share = _share(generator, len(images))
-    source = share.generator
+    batch = _batch_slice(generator, len(images))
+    source = batch.generator
     if images.device.type != "cpu":
         seed = int(torch.randint(2**62, (), generator=source))
         source = torch.Generator(images.device).manual_seed(seed)
-    shape = (share.total, *images.shape[1:])
+    shape = (batch.total, *images.shape[1:])
     noise = torch.randn(shape, generator=source, dtype=images.dtype, device=images.device)
-    return noise[share.first : share.first + len(images)]
+    return noise[batch.first : batch.first + len(images)]
 
 
-def _share(random: Random, count: int) -> Share:
-    return random if isinstance(random, Share) else Share(random, 0, count)
+def _batch_slice(random: Random, count: int) -> BatchSlice:
+    return random if isinstance(random, BatchSlice) else BatchSlice(random, 0, count)

@@ -1,4 +1,4 @@
-"""Blur, solarisation and noise.
+"""Blur, solarization and noise.
 
 The functions may write to their argument: pass a tensor that nobody else needs.
 """
@@ -41,7 +41,7 @@ class RandomBlur:
 
     Args:
         probability: Of touching an image.
-        sigma: Smallest and largest width, as a share of the image's side: Pillow's radius 0.1 to 2
+        sigma: Smallest and largest width, as a fraction of the image's side: Pillow's radius 0.1 to 2
             on 224 pixels is 0.00045 to 0.009.
     """
 

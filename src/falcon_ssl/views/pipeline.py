@@ -1,4 +1,4 @@
-"""From a batch of uint8 images to a list of augmented, normalised views."""
+"""From a batch of uint8 images to a list of augmented, normalized views."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.crop import resize
-from falcon_ssl.views.draw import Random, Share
+from falcon_ssl.views.draw import BatchSlice, Random
 
 
 class Operation(Protocol):
@@ -23,7 +23,7 @@ class Operation(Protocol):
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """(x - mean) / std, per channel.
 
     Args:
@@ -45,7 +45,7 @@ class Normalisation:
                 "the views are made for other images",
                 received=f"{images.shape[1]} channels",
                 expected=f"{len(self.mean)}",
-                fix="choose the views cifar or imagenet for colour, greyscale or digits without",
+                fix="choose the views cifar or imagenet for color, grayscale or digits without",
             )
         mean = images.new_tensor(self.mean)[:, None, None]
         inverse = images.new_tensor([1 / std for std in self.std])[:, None, None]
@@ -57,7 +57,7 @@ class Views:
 
     Args:
         views: For every view, its operations in order.
-        normalisation: Applied last.
+        normalization: Applied last.
         size: Side of the large views; None is that of the images.
         evaluate_size: Side that `evaluate` resizes to; None is ``size``.
         earlier: What to draw in the first parts of a training instead, in order; see `at`.
@@ -75,13 +75,13 @@ class Views:
         self,
         views: Sequence[Sequence[Operation]],
         *,
-        normalisation: Normalisation,
+        normalization: Normalization,
         size: int | None = None,
         evaluate_size: int | None = None,
         earlier: Sequence[Views] = (),
     ) -> None:
         self.operations = tuple(tuple(operations) for operations in views)
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.size = size
         self.evaluate_size = size if evaluate_size is None else evaluate_size
         self._stages = (*earlier, self)
@@ -98,7 +98,7 @@ class Views:
         resizing; Tan and Le 2021).
 
         Args:
-            progress: Share of the training that is done, in [0, 1].
+            progress: Fraction of the training that is done, in [0, 1].
         """
         return self._stages[min(int(progress * len(self._stages)), len(self._stages) - 1)]
 
@@ -108,17 +108,17 @@ class Views:
         Args:
             images: uint8 [N, C, H, W].
             generator: CPU generator, the only source of randomness: with its state restored, the
-                same views come again. A `Share` of one where ranks share a global batch.
+                same views come again. A `BatchSlice` of one where ranks share a global batch.
 
         Returns:
-            V tensors, float32 [N, C, H', W'], normalised; row n of each comes from image n.
+            V tensors, float32 [N, C, H', W'], normalized; row n of each comes from image n.
 
         Raises:
             InputError: Images that are not uint8 [N, C, H, W] or have the wrong number of
                 channels, or a generator that is not on the CPU.
         """
         _check_images(images)
-        source = generator.generator if isinstance(generator, Share) else generator
+        source = generator.generator if isinstance(generator, BatchSlice) else generator
         if source.device.type != "cpu":
             raise InputError(
                 "the generator of the views is on the wrong device",
@@ -129,7 +129,7 @@ class Views:
         return [self._one_view(images, view, generator) for view in self.operations]
 
     def evaluate(self, images: Tensor) -> Tensor:
-        """Resize and normalise, without any randomness.
+        """Resize and normalize, without any randomness.
 
         Args:
             images: uint8 [N, C, H, W].
@@ -144,7 +144,7 @@ class Views:
         pixels, size = _unit_range(images), self.evaluate_size
         if size is not None and images.shape[2:] != (size, size):
             pixels = resize(pixels, size=size)
-        return self.normalisation(pixels)
+        return self.normalization(pixels)
 
     def _one_view(
         self, images: Tensor, operations: Sequence[Operation], generator: Random
@@ -152,7 +152,7 @@ class Views:
         pixels = _unit_range(images)
         for operation in operations:
             pixels = operation(pixels, generator=generator)
-        return self.normalisation(pixels)
+        return self.normalization(pixels)
 
 
 def _unit_range(images: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def apply_separable(x_NCHW: Tensor, R_NhH: Tensor, K_NwW: Tensor) -> Tensor:
 def resize_matrix(start: Tensor, length: Tensor, *, inputs: int, outputs: int) -> Tensor:
     """Weights that resize the interval [start, start + length) of an axis to ``outputs`` pixels.
 
-    Output pixel i looks at centre c_i = start + (i + 1/2) s with s = length / outputs, through a
+    Output pixel i looks at center c_i = start + (i + 1/2) s with s = length / outputs, through a
     triangle of half width max(s, 1): bilinear interpolation when enlarging, antialiased when
     reducing; the weights of pixels inside the image are scaled to sum to 1. Pillow's
     ``resize(..., BILINEAR, box=...)`` computes the same. A negative length runs backwards: a flip.
@@ -46,10 +46,10 @@ def resize_matrix(start: Tensor, length: Tensor, *, inputs: int, outputs: int) -
         [N, outputs, inputs].
     """
     step = (length / outputs)[:, None]
-    centre = start[:, None] + (torch.arange(outputs, device=start.device) + 0.5) * step
+    center = start[:, None] + (torch.arange(outputs, device=start.device) + 0.5) * step
     pixel = torch.arange(inputs, device=start.device) + 0.5
     half_width = step.abs().clamp(min=1)[:, :, None]
-    distance = (pixel - centre[:, :, None]).abs_().div_(half_width)
+    distance = (pixel - center[:, :, None]).abs_().div_(half_width)
     weights = distance.neg_().add_(1).clamp_(min=0)
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
