@@ -138,7 +138,7 @@ def test_a_contact_sheet_decodes_what_it_shows(
     monkeypatch.setattr(
         FolderRecords, "read", lambda self, i: (read.append(self.place(i)), one(self, i))[1]
     )
-    monkeypatch.setattr(reading, "_LOOKS", 1)
+    monkeypatch.setattr(reading, "_NUM_HEADS", 1)
     config = configuration(photos, in_memory=True)
     commands.views_sheet(config, out=tmp_path / "few.png", num_images=3)
     assert len(read) < 10
@@ -153,8 +153,10 @@ def test_a_contact_sheet_decodes_what_it_shows(
 
 def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:
     config = configuration(photos, in_memory=False)
-    source = load_splits(f"folder:{photos}", in_memory=False, max_unreadable=0.2).train
-    kept = load_splits(f"folder:{photos}", in_memory=True, max_unreadable=0.2).train
+    source = load_splits(
+        f"folder:{photos}", ReadingConfig(in_memory=False, max_unreadable=0.2)
+    ).train
+    kept = load_splits(f"folder:{photos}", ReadingConfig(in_memory=True, max_unreadable=0.2)).train
     assert (len(source), len(kept)) == (GOOD + len(BROKEN), GOOD)
     config, views = resolve(config, kept), build_views(ViewsConfig("cifar", size=16))
     found, want = (

@@ -1,25 +1,10 @@
 """Small image files and tables, written by the tests themselves."""
 
-import io
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-
-def pixels(seed: int, *, size: tuple[int, int] = (12, 12), channels: int = 3) -> np.ndarray:
-    """Random uint8 image [H, W, C] or [H, W]."""
-    shape = size if channels == 1 else (*size, channels)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def encoded(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object) -> bytes:
-    """Content of an image file."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return buffer.getvalue()
+from support.images import encoded, pixels
 
 
 @pytest.fixture

@@ -1,53 +1,41 @@
 """Every kind of image file is read as a person sees it."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from falcon_ssl.data.decode import Shape, decode, look
+from falcon_ssl.data.decode import Shape, decode, read_head
+from support.images import encoded, pixels
 
 RGB, GRAY = Shape(3, 12, 12), Shape(1, 12, 12)
-
-
-def pixels(*, channels: int = 3, size: tuple[int, int] = (12, 12)) -> np.ndarray:
-    shape = size if channels == 1 else (*size, channels)
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def expected(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
 
 
-def test_rgb_and_grey_are_read_as_they_are():
+def test_rgb_and_gray_are_read_as_they_are():
     color, gray = pixels(), pixels(channels=1)
     assert torch.equal(decode(encoded(Image.fromarray(color)), RGB), expected(color))
     assert torch.equal(decode(encoded(Image.fromarray(gray)), GRAY), expected(gray))
 
 
-def test_grey_becomes_three_equal_channels_where_colour_is_asked_for():
+def test_gray_becomes_three_equal_channels_where_color_is_asked_for():
     gray = pixels(channels=1)
     assert torch.equal(
         decode(encoded(Image.fromarray(gray)), RGB), expected(gray).expand(3, -1, -1)
     )
 
 
-def test_colour_becomes_luma_where_grey_is_asked_for():
+def test_color_becomes_luma_where_gray_is_asked_for():
     color = pixels()
     luma = color @ np.array([0.299, 0.587, 0.114])
     read = decode(encoded(Image.fromarray(color)), GRAY)[0]
     assert np.abs(read.numpy() - luma).max() <= 1
 
 
-def test_transparency_is_laid_over_white():
+def test_transparency_is_composited_over_white():
     color = np.zeros((12, 12, 4), np.uint8)
     color[..., 0] = 200
     color[:6, :, 3], color[6:, :, 3] = 255, 0
@@ -56,14 +44,14 @@ def test_transparency_is_laid_over_white():
     assert read[:, 11, 0].tolist() == [255, 255, 255]
 
 
-def test_half_transparent_grey_is_mixed_with_white():
+def test_half_transparent_gray_is_mixed_with_white():
     layers = np.zeros((12, 12, 2), np.uint8)
     layers[..., 1] = 128
     read = decode(encoded(Image.fromarray(layers, "LA")), GRAY)
     assert read.unique().tolist() == [127]
 
 
-def test_palette_with_transparent_colour():
+def test_palette_with_transparent_color():
     image = Image.new("P", (12, 12), 1)
     image.putpalette([10, 20, 30, 40, 50, 60])
     image.putpixel((0, 0), 0)
@@ -73,7 +61,7 @@ def test_palette_with_transparent_colour():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_keeps_its_upper_bits(kind):
+def test_sixteen_bit_gray_keeps_its_upper_bits(kind):
     deep = np.linspace(0, 65535, 144).astype(np.uint16).reshape(12, 12)
     read = decode(encoded(Image.fromarray(deep), kind), GRAY)
     assert torch.equal(read, expected((deep >> 8).astype(np.uint8)))
@@ -104,12 +92,12 @@ def test_exif_rotation_is_done(orientation):
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
     data = encoded(stored, "JPEG", quality=95, exif=exif)
-    assert look(data).shape == Shape(1, 16, 24)
+    assert read_head(data).shape == Shape(1, 16, 24)
     read = decode(data, Shape(1, 16, 24))[0].int()
     assert (read - torch.from_numpy(upright).int()).abs().max() < 16
 
 
-def test_another_size_is_covered_and_cut_around_the_centre():
+def test_another_size_is_covered_and_cut_around_the_center():
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 255  # the square in the middle
     read = decode(encoded(Image.fromarray(wide)), Shape(1, 10, 10))
@@ -144,6 +132,6 @@ def test_broken_files_raise(broken):
 
 def test_look_names_format_and_quality():
     image = Image.fromarray(pixels())
-    assert look(encoded(image)).encoding == "PNG"
+    assert read_head(encoded(image)).encoding == "PNG"
     for quality in (40, 75, 95):
-        assert look(encoded(image, "JPEG", quality=quality)).encoding == f"JPEG q{quality}"
+        assert read_head(encoded(image, "JPEG", quality=quality)).encoding == f"JPEG q{quality}"

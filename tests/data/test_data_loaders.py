@@ -1,5 +1,6 @@
 """Loaders: nothing lost, nothing doubled, one order for any number of ranks and either loader."""
 
+import re
 import threading
 from dataclasses import replace
 from unittest import mock
@@ -9,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from falcon_ssl.config import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import (
     BatchPlan,
@@ -159,7 +161,7 @@ def test_streamed_row_groups_are_read_about_once_an_epoch(write_parquet, monkeyp
     monkeypatch.setattr(
         shards, "_read_group", lambda *args: (reads.append(args), read_group(*args))[1]
     )
-    source = load_splits(f"parquet:{folder}", stream=True).train
+    source = load_splits(f"parquet:{folder}", ReadingConfig(stream=True)).train
     assert len(source.blocks) == 30
 
     def reads_of(batches: StreamingLoader) -> int:
@@ -207,7 +209,7 @@ def test_resuming_inside_an_epoch_continues_it(make):
 def test_streaming_and_resident_give_the_same_batches(write_parquet):
     folder = write_parquet("set/train.parquet", 20)
     kept = load_splits(f"parquet:{folder}").train
-    on_demand = load_splits(f"parquet:{folder}", in_memory=False).train
+    on_demand = load_splits(f"parquet:{folder}", ReadingConfig(in_memory=False)).train
     options = {"batch_size": 8, "seed": 1, "device": "cpu"}
     resident, streaming = build_loader(kept, **options), build_loader(on_demand, **options)
     assert isinstance(resident, ResidentLoader)
@@ -222,7 +224,7 @@ def test_streaming_leaves_unreadable_images_out(write_folder):
     root = write_folder(files)
     for holdout in (0.0, 0.05):
         source = load_splits(
-            f"folder:{root}", in_memory=False, max_unreadable=0.1, holdout=holdout
+            f"folder:{root}", ReadingConfig(in_memory=False, max_unreadable=0.1, holdout=holdout)
         ).train
         batches = StreamingLoader(source, batch_size=4, seed=0, device="cpu", drop_last=False)
         images = torch.cat([images for _, images in batches.epoch_batches(0)])
@@ -236,7 +238,9 @@ def test_streaming_stops_at_too_many_unreadable_images(write_folder):
     # Spread between the images whose heads are looked at; found only when they are read.
     truncated = write_folder(files) / "good002.png"
     truncated.write_bytes(truncated.read_bytes()[:200])
-    source = load_splits(f"folder:{truncated.parent}", in_memory=False, max_unreadable=0).train
+    source = load_splits(
+        f"folder:{truncated.parent}", ReadingConfig(in_memory=False, max_unreadable=0)
+    ).train
     batches = StreamingLoader(source, batch_size=8, seed=0, device="cpu")
     with pytest.raises(InputError, match="too many unreadable"):
         list(batches.epoch_batches(0))
@@ -250,50 +254,38 @@ def test_stopping_early_leaves_no_thread_behind():
     assert threading.active_count() == before
 
 
+@pytest.mark.parametrize("in_memory", [True, False, None])
+@pytest.mark.parametrize("holdout", [0.0, 0.5])
+def test_the_memory_estimate_is_logged_once(write_folder, caplog, in_memory, holdout):
+    root = write_folder({f"{i}.png": i for i in range(4)})
+    reading = ReadingConfig(in_memory=in_memory, holdout=holdout)
+    with caplog.at_level("INFO"):
+        source = load_splits(f"folder:{root}", reading).train
+        build_loader(source, batch_size=2, seed=0, device="cpu")
+    (line,) = [line for line in caplog.messages if " MiB" in line]
+    how = "decoded on demand" if in_memory is False else "decoded once and kept"
+    assert re.search(rf"4 images of 12x12\): 0\.0 MiB of .* free memory, {how}", line)
+
+
 def test_loader_streams_when_the_device_is_too_small(monkeypatch, caplog):
     monkeypatch.setattr(loader, "available_memory", lambda device: 100)
-    # No CUDA needed: construction does not touch the device.
-    chosen = build_loader(numbered(100), batch_size=8, seed=0, device="cuda")
+    with caplog.at_level("INFO"):  # no CUDA needed: construction does not touch the device
+        chosen = build_loader(numbered(100), batch_size=8, seed=0, device="cuda")
     assert isinstance(chosen, StreamingLoader)
-
-
-def test_memory_estimate_is_told(write_folder, caplog):
-    root = write_folder({f"{i}.png": i for i in range(4)})
-    with caplog.at_level("INFO"):
-        source = load_splits(f"folder:{root}").train
-        build_loader(source, batch_size=2, seed=0, device="cpu")
-    assert "0.0 MiB of" in caplog.text
-    assert "decoded once and kept" in caplog.text
-
-
-@pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("holdout", [0.0, 0.5])
-def test_memory_estimate_is_told_once(write_folder, caplog, in_memory, holdout):
-    root = write_folder({f"{i}.png": i for i in range(4)})
-    with caplog.at_level("INFO"):
-        source = load_splits(f"folder:{root}", in_memory=in_memory, holdout=holdout).train
-        build_loader(source, batch_size=2, seed=0, device="cpu")
-    assert len([line for line in caplog.messages if " MiB" in line]) == 1
+    assert "numbers: 0.0 MiB of 0.0 MiB free memory on cuda, streamed to it" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "drop_last", "told"),
+    ("batch_size", "drop_last", "short"),
     [(64, True, True), (64, False, False), (100, True, False), (300, True, False)],
 )
-def test_images_of_the_short_batch_are_told(batch_size, drop_last, told, caplog):
+def test_images_of_the_short_batch_are_logged(batch_size, drop_last, short, caplog):
     options = {"batch_size": batch_size, "drop_last": drop_last, "seed": 0, "device": "cpu"}
     with caplog.at_level("INFO"):
         batches = build_loader(numbered(300), **options)
     left = 300 - len(torch.cat([indices for indices, _ in batches.epoch_batches(0)]))
-    assert left == (44 if told else 0)
-    assert ("44 of 300 images wait for a later epoch" in caplog.text) == told
-
-
-def test_memory_estimate_of_tensors_is_told_by_the_loader(caplog):
-    with caplog.at_level("INFO"):
-        build_loader(numbered(100), batch_size=8, seed=0, device="cpu")
-    assert "numbers: 0.0 MiB of" in caplog.text
-    assert "resident on cpu" in caplog.text
+    assert left == (44 if short else 0)
+    assert ("leaves out 44 of 300 images" in caplog.text) == short
 
 
 @pytest.mark.parametrize(
@@ -303,7 +295,7 @@ def test_memory_estimate_of_tensors_is_told_by_the_loader(caplog):
         ({"batch_size": 0}, "too small"),
         ({"seed": -1}, "seed"),
         ({"world_size": 5, "batch_size": 4}, "too small"),
-        ({"world_size": 3, "batch_size": 4, "drop_last": False}, "too short to share out"),
+        ({"world_size": 3, "batch_size": 4, "drop_last": False}, "fewer rows than there are ranks"),
     ],
 )
 def test_plans_that_cannot_work_are_refused(options, message):

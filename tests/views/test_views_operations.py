@@ -127,7 +127,7 @@ def test_resize_is_pillows():
         (adjust_saturation, ImageEnhance.Color),
     ],
 )
-def test_colour_adjustments_are_pillows(ours, enhancer):
+def test_color_adjustments_are_pillows(ours, enhancer):
     images = pixels()
     factors = torch.tensor([0.2, 0.8, 1.0, 1.7])
     for image, factor, result in zip(images, factors, ours(images.clone(), factors), strict=True):
@@ -145,7 +145,7 @@ def test_hue_is_kornias(turn, seed):
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def test_hue_of_pure_and_grey_colours():
+def test_hue_of_pure_and_gray_colors():
     red, green, blue, gray = *torch.eye(3).tolist(), [0.4, 0.4, 0.4]
     colors = torch.tensor([red, green, blue, gray])[:, :, None, None]
     third = torch.full((4,), 1 / 3)
@@ -302,11 +302,11 @@ def test_boxes_that_cannot_fit_are_cut():
 @pytest.mark.parametrize(
     "operation", [ColorJitter(hue=0.1), ColorJitter(saturation=0.1), RandomGrayscale(1.0)]
 )
-def test_colour_operations_refuse_grey_images(operation):
+def test_color_operations_refuse_gray_images(operation):
     with pytest.raises(InputError, match=r"need color images.*received 1 channels.*grayscale"):
         operation(pixels(channels=1), generator=generator())
 
 
-def test_brightness_and_contrast_take_grey_images():
+def test_brightness_and_contrast_take_gray_images():
     jitter = ColorJitter(brightness=0.4, contrast=0.4)
     assert jitter(pixels(channels=1), generator=generator()).shape == (4, 1, 32, 32)

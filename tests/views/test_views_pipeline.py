@@ -158,7 +158,7 @@ def test_only_batches_of_bytes_are_taken(batch):
             call(build_views("cifar"))
 
 
-def test_grey_images_in_colour_views_are_refused():
+def test_gray_images_in_color_views_are_refused():
     with pytest.raises(InputError, match="grayscale"):
         build_views("cifar").evaluate(images(channels=1))
     with pytest.raises(InputError, match="grayscale"):

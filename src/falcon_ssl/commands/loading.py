@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,9 +129,7 @@ def open_data(
     config: RunConfig, *, skipped_path: Path | None = None, channels: int | None = None
 ) -> Splits:
     """The images of a configuration."""
-    return load_splits(
-        config.data, **asdict(config.reading), channels=channels, skipped_path=skipped_path
-    )
+    return load_splits(config.data, config.reading, channels=channels, skipped_path=skipped_path)
 
 
 def make_views(config: RunConfig) -> Views:

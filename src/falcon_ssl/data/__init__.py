@@ -1,12 +1,12 @@
 """Images: where they come from, and in which order."""
 
 from falcon_ssl.data.digits import DigitsSource
-from falcon_ssl.data.encoded import EncodedSource, Records
+from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records
 from falcon_ssl.data.hub import HUB_SETS
 from falcon_ssl.data.loader import ResidentLoader, StreamingLoader, build_loader
 from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
-from falcon_ssl.data.reading import ReadOptions, open_records
+from falcon_ssl.data.reading import open_records
 from falcon_ssl.data.skipped import count_skipped, skipped_sentence
 from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8, data_rows, read_images
 from falcon_ssl.data.subset import Subset, hold_out
@@ -16,7 +16,7 @@ __all__ = [
     "BatchPlan",
     "DigitsSource",
     "EncodedSource",
-    "ReadOptions",
+    "EncodedSplit",
     "Records",
     "ResidentLoader",
     "Source",

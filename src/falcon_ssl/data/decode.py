@@ -35,9 +35,9 @@ class Shape:
 def decode(data: bytes, shape: Shape) -> Tensor:
     """Decode one image.
 
-    The rotation that EXIF asks for is done; transparency is laid over white; palettes, CMYK and
-    other color spaces become RGB; 16-bit grays keep their upper 8 bits; floating point grays must
-    be in [0, 1]. An image of another size is resized, antialiased, until it covers the shape, and
+    The EXIF orientation is applied; transparency is composited over white; palettes, CMYK and
+    other color spaces become RGB; 16-bit grayscale keeps its upper 8 bits; floating point
+    grayscale must be in [0, 1]. An image of another size is resized, antialiased, until it covers the shape, and
     cut to it around its center.
 
     Args:
@@ -68,11 +68,11 @@ def decode(data: bytes, shape: Shape) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the head of an image file says, without decoding it.
+class Head:
+    """Properties of an image, from the head of its file.
 
     Attributes:
-        shape: Upright size, and 1 channel for grays.
+        shape: Size after the EXIF orientation, and 1 channel for grayscale.
         encoding: "PNG", "JPEG q75", ...
     """
 
@@ -80,7 +80,7 @@ class Look:
     encoding: str
 
 
-def look(data: bytes) -> Look:
+def read_head(data: bytes) -> Head:
     """Read the head of an image file.
 
     Raises:
@@ -94,11 +94,11 @@ def look(data: bytes) -> Look:
         if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
             width, height = height, width
         channels = 1 if image.mode in _GREY_MODES else 3
-        return Look(Shape(channels, height, width), _encoding(image))
+        return Head(Shape(channels, height, width), _encoding(image))
 
 
 def _plain(image: Image) -> Image:
-    """Remove what ``convert`` to L or RGB would get wrong: transparency, deep grays."""
+    """Remove what ``convert`` to L or RGB would get wrong: transparency, 16-bit and floating point grayscale."""
     from PIL import Image as pil
 
     if image.mode.startswith("I"):
@@ -109,7 +109,7 @@ def _plain(image: Image) -> Image:
     if image.mode == "F":
         gray = np.asarray(image)
         if not ((gray >= 0) & (gray <= 1)).all():  # NaN fails too
-            raise ValueError("floating point grays are NaN or outside [0, 1]")
+            raise ValueError("floating point pixels are NaN or outside [0, 1]")
         return pil.fromarray((gray * 255).round().astype(np.uint8))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         layers = image.convert("RGBA")

@@ -10,7 +10,7 @@ import torch
 from falcon_ssl.core.checks import check_choice
 from falcon_ssl.data.source import Splits, TensorSource
 
-_TEST_SHARE = 0.2
+_TEST_FRACTION = 0.2
 _SPLIT_SEED = 0  # fixed: the split belongs to the data set, not to a run
 
 
@@ -36,7 +36,7 @@ class DigitsSource(TensorSource):
         pixels, labels = load_digits(return_X_y=True)  # pixels 0..16
         rows = np.arange(len(labels))
         train_rows, test_rows = train_test_split(
-            rows, test_size=_TEST_SHARE, stratify=labels, random_state=_SPLIT_SEED
+            rows, test_size=_TEST_FRACTION, stratify=labels, random_state=_SPLIT_SEED
         )
         kept = np.sort(train_rows if split == "train" else test_rows)
         images = torch.from_numpy(pixels[kept] / 16).reshape(-1, 1, 8, 8)

@@ -1,10 +1,9 @@
-"""Images that lie encoded somewhere, in files or tables, and are decoded when they are read."""
+"""Images that are stored encoded, in files or tables, and decoded when they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -29,8 +28,24 @@ class Records(Protocol):
         ...
 
     def place(self, index: int) -> str:
-        """Where the image lies, for people."""
+        """Path, or table and row: for logs and lists."""
         ...
+
+
+class EncodedSplit(NamedTuple):
+    """A part of a data set before its images are read.
+
+    Args:
+        name: For logs and reports.
+        records: The encoded images.
+        labels: int64 [N], or None.
+        class_names: Name of every label, or None.
+    """
+
+    name: str
+    records: Records
+    labels: Tensor | None = None
+    class_names: list[str] | None = None
 
 
 def blocks_of(records: Records) -> tuple[int, ...] | None:
@@ -41,36 +56,21 @@ def blocks_of(records: Records) -> tuple[int, ...] | None:
 class EncodedSource:
     """A source that decodes on demand, for sets that do not fit in memory.
 
-    An unreadable image is found when it is decoded. It is then noted in ``skipped`` and returned
-    black; loaders leave such rows out.
+    An unreadable image is found when it is decoded. It is then recorded in ``skipped`` and
+    returned black; loaders leave such rows out.
 
     Args:
-        records: The encoded images.
+        split: The encoded images, and what is known of them.
         shape: What images are brought to.
-        name: For people.
-        labels: int64 [N], or None.
-        class_names: Name of every label, or None.
         skipped: Counts the unreadable ones.
-        told: Whether their size in memory has been told to people already.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        *,
-        shape: Shape,
-        name: str,
-        labels: Tensor | None,
-        class_names: list[str] | None,
-        skipped: Skipped,
-        told: bool = False,
-    ) -> None:
-        self.name = name
-        self.labels = labels
-        self.class_names = class_names
+    def __init__(self, split: EncodedSplit, *, shape: Shape, skipped: Skipped) -> None:
+        self.name = f"{split.name} ({len(split.records)} images of {shape.height}x{shape.width})"
+        self.labels = split.labels
+        self.class_names = split.class_names
         self.skipped = skipped
-        self.told = told
-        self._records = records
+        self._records = split.records
         self._shape = shape
 
     @property
@@ -112,32 +112,21 @@ def decode_all(source: EncodedSource) -> TensorSource:
         InputError: More unreadable images than tolerated.
     """
     images = torch.empty(len(source), *source.image_shape, dtype=torch.uint8)
-    chunks = torch.split(torch.arange(len(source)), _CHUNK)
 
     def fill(indices: Tensor) -> None:
         images[indices[0] : indices[-1] + 1] = source.images(indices)
 
-    run_in_threads(fill, chunks)
+    pool = ThreadPoolExecutor(num_workers())
+    try:  # the first error stops the rest
+        for _ in pool.map(fill, torch.split(torch.arange(len(source)), _CHUNK)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
     labels, rows = source.labels, None
     if source.skipped.indices:
         rows = torch.nonzero(source.readable(torch.arange(len(source)))).flatten()
         images = images[rows]
         labels = None if labels is None else labels[rows]
     return TensorSource(
-        images,
-        name=source.name,
-        labels=labels,
-        class_names=source.class_names,
-        rows=rows,
-        told=source.told,
+        images, name=source.name, labels=labels, class_names=source.class_names, rows=rows
     )
-
-
-def run_in_threads(function: Callable[[Tensor], None], items: Iterable[Tensor]) -> None:
-    """Call a function on every item from several threads; the first error stops the rest."""
-    pool = ThreadPoolExecutor(num_workers())
-    try:
-        for future in [pool.submit(function, item) for item in items]:
-            future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

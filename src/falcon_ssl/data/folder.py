@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.reading import Opened, ReadOptions, open_records
-from falcon_ssl.data.source import Splits
+from falcon_ssl.data.encoded import EncodedSplit
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ class FolderRecords:
                 fix="check the path after folder:",
             )
         if others:
-            logger.info("%s: files that are no images: %d", root, others)
+            logger.info("%s: files that are not images: %d", root, others)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -72,65 +71,59 @@ class FolderRecords:
         return str(self.root / self._paths[index])
 
     def has_class_folders(self) -> bool:
-        """Whether every image lies directly in one of several folders below the root."""
+        """Whether every image is directly in one of several folders below the root."""
         folders = {path.parts[0] for path in self._paths if len(path.parts) == 2}
         return len(folders) > 1 and all(len(path.parts) == 2 for path in self._paths)
 
     def classes(self) -> list[str]:
-        """Name of every image's class: the folder below the root that it lies in.
+        """Name of every image's class: the folder below the root that it is in.
 
         Raises:
-            InputError: An image lies in no class folder.
+            InputError: An image is in no class folder.
         """
         for path in self._paths:
             if len(path.parts) < 2:
                 raise InputError(
-                    "an image lies in no class folder",
+                    "an image is in no class folder",
                     received=self.root / path,
                     expected="images in one folder for each class",
-                    fix="move it, or do not ask for labels from folders",
+                    fix="move it, or leave out folder_labels",
                 )
         return [path.parts[0] for path in self._paths]
 
 
-def folder_splits(root: Path, *, labeled: bool, options: ReadOptions) -> Splits:
-    """Open a folder of images.
+def folder_splits(root: Path, *, labeled: bool) -> tuple[list[EncodedSplit], str]:
+    """Find the images of a folder.
 
     Args:
         root: Holds images at any depth. With a folder ``train`` in it, that one is the training
-            part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part; but
-            ``train`` is a class like others when it lies beside other folders of images alone.
+            part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part;
+            ``train`` is a class like others, though, when it is beside other folders of images
+            and no test part.
         labeled: Whether the folders directly below a part name classes.
-        options: How to read the images.
+
+    Returns:
+        The training part and, if there is one, the test part; and a note for reports.
 
     Raises:
         InputError: No such folder, no images in it, or images without class folder.
     """
     train_root, test_root = _part_roots(root)
     parts = [FolderRecords(part) for part in (train_root, test_root) if part is not None]
-    classes = [records.classes() if labeled else None for records in parts]
-    names = None if classes[0] is None else sorted(set(classes[0]))
     if not labeled and parts[0].has_class_folders():
         logger.info(
             "%s: if its folders are classes, --reading.folder_labels true lets evaluation read them",
             root,
         )
-    opened: list[Opened] = []
-    for records, of_part in zip(parts, classes, strict=True):
-        opened.append(
-            open_records(
-                records,
-                name=str(records.root),
-                options=options,
-                labels=None if of_part is None or names is None else labels_of(of_part, names),
-                class_names=names,
-                like=opened[0].source if opened else None,
-            )
-        )
-    test = opened[1].source if test_root is not None else None
+    classes = [records.classes() for records in parts] if labeled else []
+    names = sorted(set(classes[0])) if labeled else None
+    labels = [labels_of(part, names) for part in classes] if names else [None] * len(parts)
+    splits = [
+        EncodedSplit(str(records.root), records, of_part, names)
+        for records, of_part in zip(parts, labels, strict=True)
+    ]
     split = f"folders train and {test_root.name}" if test_root else "all images; no test part"
-    note = f"{root.name}: {split}; {opened[0].encoding} files"
-    return Splits(opened[0].source, test, note, tuple(one.skipped for one in opened))
+    return splits, f"{root.name}: {split}"
 
 
 def labels_of(classes: list[str], names: list[str]) -> Tensor:
@@ -166,7 +159,7 @@ def known_suffixes() -> frozenset[str]:
 
 
 def _part_roots(root: Path) -> tuple[Path, Path | None]:
-    """Folders of the training and test part: the root alone when its folder ``train`` is no part."""
+    """Folders of the training and test part: the root alone when its folder ``train`` is a class."""
     train = root / "train"
     if not train.is_dir():
         return root, None
@@ -175,10 +168,10 @@ def _part_roots(root: Path) -> tuple[Path, Path | None]:
     tests = [name for name in TEST_FOLDERS if name in beside]
     others = ", ".join(name for name in beside if name not in TEST_FOLDERS)
     if others and not tests:
-        logger.info("%s: train is read like %s beside it", root, others)
+        logger.info("%s: train is read as a class, like %s beside it", root, others)
         return root, None
     if others:
-        logger.warning("%s: left out, for there is a folder train: %s", root, others)
+        logger.warning("%s: left out, because there is a folder train: %s", root, others)
     return train, root / tests[0] if tests else None
 
 
@@ -206,5 +199,5 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _hidden(name: str) -> bool:
-    """Whether a name is for programs alone: macOS writes ._1.jpg beside 1.jpg."""
+    """Whether a name begins with a dot: macOS writes ._1.jpg beside 1.jpg."""
     return name.startswith(".")

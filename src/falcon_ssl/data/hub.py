@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.reading import Opened, ReadOptions, open_records
+from falcon_ssl.data.encoded import EncodedSplit
 from falcon_ssl.data.shards import ShardTable
-from falcon_ssl.data.source import Splits
 from falcon_ssl.data.table import ArrowTable, Table, image_records, table_labels
 
 TEST_SPLITS = ("test", "validation", "valid", "val")
@@ -33,7 +31,7 @@ SCAN_CLASSES: tuple[int, ...] = (
 
 @dataclass(frozen=True)
 class HubSet:
-    """Where a known set lies on the hub.
+    """Where a known set is on the hub.
 
     Args:
         repo: Repository of the hub.
@@ -41,7 +39,7 @@ class HubSet:
         train: Name of the training split.
         test: Name of the split to report on.
         classes: Labels to keep, in their new order; None keeps all.
-        note: What every result has to say.
+        note: What every report says about the data.
     """
 
     repo: str
@@ -75,12 +73,15 @@ HUB_SETS = {
 }
 
 
-def hub_splits(name: str, *, options: ReadOptions) -> Splits:
+def hub_splits(name: str, *, stream: bool) -> tuple[list[EncodedSplit], str]:
     """Open a set of the Hugging Face hub.
 
     Args:
         name: A key of `HUB_SETS`, or OWNER/REPOSITORY.
-        options: How to read the images.
+        stream: Whether to read it piece by piece, storing nothing.
+
+    Returns:
+        The training part and, if there is one, the test part; and a note for reports.
 
     Raises:
         InputError: An unknown name, or a set that cannot be opened.
@@ -93,20 +94,23 @@ def hub_splits(name: str, *, options: ReadOptions) -> Splits:
             fix="choose one",
         )
     if name not in HUB_SETS:
-        return _guessed_splits(name, _tables(name, stream=options.stream), options)
+        return _guessed_splits(name, _tables(name, stream=stream))
     known = HUB_SETS[name]
     splits = [known.train, known.test]
-    tables = _tables(known.repo, config=known.config, splits=splits, stream=options.stream)
-    parts = [_part(tables[split], split, classes=known.classes) for split in splits]
-    return _splits(name, parts, known.note, options)
+    tables = _tables(known.repo, config=known.config, splits=splits, stream=stream)
+    parts = [_split(name, split, tables[split], classes=known.classes) for split in splits]
+    return parts, f"{name}: {known.note}"
 
 
-def parquet_splits(folder: Path, *, options: ReadOptions) -> Splits:
+def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
     """Open files ``train*.parquet`` and ``test*.parquet`` (or ``validation*``) below a folder.
 
     Args:
         folder: Holds the files, at any depth.
-        options: How to read the images.
+        stream: Whether to read them piece by piece, storing nothing.
+
+    Returns:
+        As `hub_splits`.
 
     Raises:
         InputError: No such folder, no training file, or a table without images.
@@ -137,69 +141,42 @@ def parquet_splits(folder: Path, *, options: ReadOptions) -> Splits:
             expected="files train.parquet or train-*.parquet in that folder",
             fix="check the path after parquet:",
         )
-    tables = _tables("parquet", data_files=found, stream=options.stream)
-    return _guessed_splits(folder.name, tables, options)
+    return _guessed_splits(folder.name, _tables("parquet", data_files=found, stream=stream))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One split as a table; ``rows`` None for all of them."""
-
-    split: str
-    table: Table
-    rows: Tensor | None
-    labels: Tensor | None
-    class_names: list[str] | None
-
-
-def _splits(name: str, parts: list[_Part], note: str, options: ReadOptions) -> Splits:
-    opened: list[Opened] = []
-    for part in parts:
-        part_name = f"{name} {part.split}"
-        opened.append(
-            open_records(
-                image_records(part.table, rows=part.rows, name=part_name),
-                name=part_name,
-                options=options,
-                labels=part.labels,
-                class_names=part.class_names,
-                like=opened[0].source if opened else None,
-            )
-        )
-    test = opened[1].source if len(opened) > 1 else None
-    note = f"{name}: {note}; {opened[0].encoding} files"
-    return Splits(opened[0].source, test, note, tuple(one.skipped for one in opened))
-
-
-def _guessed_splits(name: str, tables: dict[str, Table], options: ReadOptions) -> Splits:
+def _guessed_splits(name: str, tables: dict[str, Table]) -> tuple[list[EncodedSplit], str]:
     train_split = "train" if "train" in tables else next(iter(tables))
-    train = _part(tables[train_split], train_split)
-    tests = [_part(tables[split], split) for split in TEST_SPLITS if split in tables]
-    # A test split may hide its labels; then the validation split is the one to report on.
-    tests.sort(key=lambda part: part.labels is None)
+    train = _split(name, train_split, tables[train_split])
+    tests = [
+        (split, _split(name, split, tables[split])) for split in TEST_SPLITS if split in tables
+    ]
     if not tests:
-        return _splits(name, [train], f"its {train_split} split; no test split", options)
-    note = f"its {train_split} and {tests[0].split} splits"
-    return _splits(name, [train, tests[0]], note, options)
+        return [train], f"{name}: its {train_split} split; no test split"
+    # A test split may hide its labels; then the validation split is the one to report on.
+    test_split, test = min(tests, key=lambda found: found[1].labels is None)
+    return [train, test], f"{name}: its {train_split} and {test_split} splits"
 
 
-def _part(table: Table, split: str, *, classes: tuple[int, ...] | None = None) -> _Part:
-    labels, names = table_labels(table)
-    if classes is None:
-        return _Part(split, table, None, labels, names)
-    if labels is None:
-        raise InputError(
-            "a class list needs labels",
-            received=f"split {split} without labels",
-            expected="labels in every split",
-            fix="use another revision of the set",
-        )
-    number = torch.full((max(int(labels.max()), *classes) + 1,), -1)
-    number[list(classes)] = torch.arange(len(classes))
-    new_labels = number[labels]
-    rows = torch.nonzero(new_labels >= 0).flatten()
-    new_names = None if names is None else [names[index] for index in classes]
-    return _Part(split, table, rows, new_labels[rows], new_names)
+def _split(
+    name: str, split: str, table: Table, *, classes: tuple[int, ...] | None = None
+) -> EncodedSplit:
+    """One split: all of it, or the images of some classes, numbered in the order of ``classes``."""
+    name, rows = f"{name} {split}", None
+    labels, class_names = table_labels(table)
+    if classes is not None:
+        if labels is None:
+            raise InputError(
+                "a class list needs labels",
+                received=f"split {split} without labels",
+                expected="labels in every split",
+                fix="use another revision of the set",
+            )
+        number = torch.full((max(int(labels.max()), *classes) + 1,), -1)
+        number[list(classes)] = torch.arange(len(classes))
+        rows = torch.nonzero(number[labels] >= 0).flatten()
+        labels = number[labels[rows]]
+        class_names = class_names and [class_names[index] for index in classes]
+    return EncodedSplit(name, image_records(table, rows=rows, name=name), labels, class_names)
 
 
 def _tables(

@@ -12,13 +12,17 @@ from torch import Tensor
 
 from falcon_ssl.core import distributed
 from falcon_ssl.data.encoded import EncodedSource
-from falcon_ssl.data.memory import available_memory, bytes_text, num_workers
+from falcon_ssl.data.memory import (
+    RESIDENT_FRACTION,
+    available_memory,
+    bytes_text,
+    num_workers,
+    source_bytes,
+)
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.source import Source, TensorSource, read_images
 
 logger = logging.getLogger(__name__)
-
-_RESIDENT_SHARE = 0.4  # of a device's free memory that images may take
 
 Batch = tuple[Tensor, Tensor]
 
@@ -168,28 +172,25 @@ def build_loader(
     Raises:
         InputError: As BatchPlan.
     """
-    channels, height, width = source.image_shape
-    needed = len(source) * channels * height * width
     device = torch.device(device)
-    available, on_cpu = available_memory(device), device.type == "cpu"
-    resident = isinstance(source, TensorSource) and (
-        on_cpu or needed <= _RESIDENT_SHARE * available
-    )
-    if not (on_cpu and getattr(source, "told", False)):
+    resident = isinstance(source, TensorSource)
+    if device.type != "cpu":  # on a CPU the images are where they are
+        needed, available = source_bytes(source), available_memory(device)
+        resident = resident and needed <= RESIDENT_FRACTION * available
         logger.info(
-            "%s: %s of %s free memory, %s %s",
+            "%s: %s of %s free memory on %s, %s",
             source.name,
             bytes_text(needed),
             bytes_text(available),
-            "resident on" if resident else "streamed to",
             device,
+            "resident there" if resident else "streamed to it",
         )
     make = ResidentLoader if resident else StreamingLoader
     loader = make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)
     left = len(source) % batch_size
     if drop_last and left:
         logger.info(
-            "%d of %d images wait for a later epoch: batches have %d",
+            "an epoch leaves out %d of %d images, others every time: batches have %d",
             left,
             len(source),
             batch_size,

@@ -2,61 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+if TYPE_CHECKING:
+    from falcon_ssl.data.source import Source
+
+RESIDENT_FRACTION = 0.4  # of the free memory that images may take
+
 _CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that this process may take of a device.
 
-    For the CPU that is its share of what is free, beside the other processes of the run on this machine and inside the
+    For the CPU that is its part of what is free, beside the other processes of the run on this machine and inside the
     limits of a container. Files that the system keeps cached only because nobody needs the memory count as free.
     """
+    import psutil
+
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = _machine_memory()
-    try:
+    free: int = psutil.virtual_memory().available
+    try:  # psutil knows the machine, not the container
         limit = int((_CGROUP / "memory.max").read_text())  # "max" without a limit
         used = int((_CGROUP / "memory.current").read_text())
-        free = min(free, limit - used + _field(_CGROUP / "memory.stat", "inactive_file"))
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):
         pass
     return max(0, free) // _local_processes()
 
 
-def _machine_memory() -> int:
-    available = 1024 * _field(_MEMINFO, "MemAvailable:")
-    if available:
-        return available
-    page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
-    try:
-        return page * os.sysconf("SC_AVPHYS_PAGES")
-    except ValueError:  # macOS tells the installed memory only
-        return page * pages // 2
-
-
-def _field(path: Path, name: str) -> int:
-    """The number after a name in a file of the kernel; 0 without it."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+def source_bytes(source: Source) -> int:
+    """Bytes of all images of a source, decoded."""
+    return len(source) * math.prod(source.image_shape)
 
 
 def _local_processes() -> int:
-    """Processes of this run on this machine, as torchrun tells each of them."""
+    """Processes of this run on this machine: torchrun sets the variable."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def bytes_text(count: int) -> str:
-    """Bytes for people: "146.5 MiB".
+    """Bytes in readable units: "146.5 MiB".
 
     Example:
         >>> bytes_text(2**29), bytes_text(3 * 2**29)
@@ -66,6 +60,6 @@ def bytes_text(count: int) -> str:
 
 
 def num_workers() -> int:
-    """Threads that read and decode: this process's share of the cores that it may use, at least two."""
+    """Threads that read and decode: this process's part of the cores that it may use, at least two."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(2, (cores or 1) // _local_processes())

@@ -1,4 +1,4 @@
-"""Which image comes when: an epoch's order as a function of (seed, epoch), shared over ranks."""
+"""Which image comes when: an epoch's order as a function of (seed, epoch), split over ranks."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class BatchPlan:
         short = self.num_images % self.batch_size
         if not self.drop_last and 0 < short < self.world_size:
             raise InputError(
-                "the last batch of an epoch is too short to share out",
+                "the last batch of an epoch has fewer rows than there are ranks",
                 received=f"{short} rows over {self.world_size} ranks",
                 expected="at least one row on every rank",
                 fix="use drop_last=True or another batch_size",

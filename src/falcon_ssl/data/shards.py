@@ -1,4 +1,4 @@
-"""Parquet files read piece by piece where they lie, on disk or on the hub: nothing is stored.
+"""Parquet files read piece by piece, from disk or from the hub; nothing is stored.
 
 A parquet file is a sequence of row groups, and a row group is read as a whole. An order that jumps
 over all rows would read a group for every image, so these records name their groups as ``blocks``,
@@ -37,7 +37,7 @@ class ShardTable:
         files: Paths, or addresses that fsspec knows: "hf://datasets/...".
 
     Raises:
-        InputError: No files, a file that is no parquet, or files with different columns.
+        InputError: No files, a file that is not parquet, or files with different columns.
     """
 
     def __init__(self, files: list[str]) -> None:
@@ -46,7 +46,7 @@ class ShardTable:
             opened = list(pool.map(_footer, files))
         if not opened or any(schema.names != opened[0][0].names for schema, _ in opened):
             raise InputError(
-                "the parquet files do not make a table",
+                "the parquet files do not form one table",
                 received=f"{len(files)} files",
                 expected="at least one, all with the same columns",
                 fix="check which files the folder or repository holds",

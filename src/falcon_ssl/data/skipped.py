@@ -13,16 +13,16 @@ from falcon_ssl.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow calls what it reads
+_STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow names an open file
 
 
 class Skipped:
     """Counts, lists and limits the images that cannot be decoded.
 
     Args:
-        name: Of the data, for people.
+        name: Of the data, for logs.
         num_images: N.
-        max_unreadable: Largest share of unreadable images that is tolerated.
+        max_unreadable: Largest fraction of unreadable images that is tolerated.
         path: File that lists them, one line each; None writes none. What it holds already is kept.
     """
 
@@ -34,11 +34,11 @@ class Skipped:
         self.num_images = num_images
         self.path = path
         self._name = name
-        self._share = max_unreadable
+        self._limit = max_unreadable
         self._lock = Lock()
 
     def add(self, index: int, *, place: str, reason: Exception) -> None:
-        """Note an unreadable image.
+        """Record an unreadable image.
 
         Raises:
             InputError: There are too many.
@@ -52,17 +52,19 @@ class Skipped:
             logger.warning("%s: skipped %s (%s)", self._name, place, text)
             if self.path is not None:
                 _append_once(self.path, place, text)
-        if len(self.indices) > self._share * self.num_images:
+        if len(self.indices) > self._limit * self.num_images:
             raise self._too_many(place)
 
     def _too_many(self, place: str) -> InputError:
-        found, allowed = len(self.indices), int(self._share * self.num_images)
-        share = f"{100 * self._share:g} % of {self.num_images} images"
+        found, allowed = len(self.indices), int(self._limit * self.num_images)
+        fraction = f"{100 * self._limit:g} % of {self.num_images} images"
         enough = max(0.1, math.ceil(100 * found / self.num_images) / 100)
         return InputError(
             f"too many unreadable images in {self._name}",
             received=f"{found} of {self.num_images}, the last one {place}",
-            expected=f"at most {allowed}" if allowed else f"none, for {share} is less than one",
+            expected=f"at most {allowed}"
+            if allowed
+            else f"none, because {fraction} is less than one",
             fix=f"repair or delete them, or allow more with --reading.max_unreadable {enough:g}",
         )
 
@@ -76,7 +78,7 @@ def count_skipped(parts: Sequence[Skipped]) -> int:
 
 
 def skipped_sentence(parts: Sequence[Skipped]) -> str:
-    """How many images were left out, for people; empty where there were none.
+    """One sentence on how many images were left out; empty where there were none.
 
     Example:
         >>> skipped = Skipped("photos", 300, max_unreadable=0.01, path=None)

@@ -18,7 +18,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: "digits train (scikit-learn, 1437 images of 8x8)"."""
+        """For logs and reports: "digits train (scikit-learn, 1437 images of 8x8)"."""
         ...
 
     @property
@@ -55,7 +55,7 @@ class Fallible(Protocol):
 
 
 def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Read images and leave the unreadable ones out: what everybody who computes on them calls.
+    """Read images and leave the unreadable ones out: to be called by all that computes on images.
 
     Args:
         source: Where they are.
@@ -65,7 +65,7 @@ def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
         The indices that are left, int64 [B'], and their images, uint8 [B', C, H, W], on the CPU.
     """
     images = source.images(indices)
-    if isinstance(source, Fallible):  # asked afterwards: reading is what finds out
+    if isinstance(source, Fallible):  # asked afterwards: they are found by reading
         readable = source.readable(indices)
         if not readable.all():
             indices, images = indices[readable], images[readable]
@@ -73,10 +73,10 @@ def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def data_rows(source: Source, indices: Tensor) -> Tensor:
-    """Rows of images in the data as it lies there, for sources that leave some of it out.
+    """Rows of images in the stored data, of which a source may leave some out.
 
     Args:
-        source: Where the images are; its ``rows`` [N], if it has them, say which part of the data it is.
+        source: Where the images are; its ``rows`` [N], if it has them, are the part of the data that it holds.
         indices: int64 [B], rows of the source.
 
     Returns:
@@ -109,10 +109,9 @@ class TensorSource:
     Args:
         images: [N, C, H, W], uint8 in 0..255 or floating point in [0, 1].
         labels: int64 [N], or None.
-        name: For people.
+        name: For logs and reports.
         class_names: Name of every label, or None.
         rows: Which rows of the data these images are, int64 [N]; None when they are all of it.
-        told: Whether their size in memory has been told to people already.
 
     Raises:
         InputError: Wrong shape, no images, NaN or values outside [0, 1], labels of another length.
@@ -131,7 +130,6 @@ class TensorSource:
         labels: Tensor | None = None,
         class_names: list[str] | None = None,
         rows: Tensor | None = None,
-        told: bool = False,
     ) -> None:
         if images.dim() != 4 or len(images) == 0:
             raise InputError(
@@ -151,7 +149,6 @@ class TensorSource:
         self.labels = None if labels is None else labels.long()
         self.class_names = class_names
         self.rows = rows
-        self.told = told
         self._images = as_uint8(images, name=name)
 
     @property

@@ -20,7 +20,7 @@ class Subset:
     Args:
         source: Where the images are.
         rows: int64 [N], in the order of the subset.
-        name: For people.
+        name: For logs and reports.
     """
 
     def __init__(self, source: Source, rows: Tensor, *, name: str) -> None:
@@ -28,7 +28,6 @@ class Subset:
         self.labels = None if source.labels is None else source.labels[rows]
         self.class_names = source.class_names
         self.rows = data_rows(source, rows)
-        self.told: bool = getattr(source, "told", False)
         self._source = source
         self._rows = rows
 
@@ -51,25 +50,25 @@ class Subset:
         return torch.ones(len(indices), dtype=torch.bool)
 
 
-def hold_out(splits: Splits, share: float) -> Splits:
+def hold_out(splits: Splits, fraction: float) -> Splits:
     """Take a test part out of the training part of data that has none.
 
     The images are chosen at random, always the same ones.
 
     Args:
         splits: Without test part.
-        share: Of the images, in (0, 1).
+        fraction: Of the images, in (0, 1).
 
     Raises:
-        InputError: A share that leaves one part empty.
+        InputError: A fraction that leaves one part empty.
     """
     source = splits.train
-    count = round(share * len(source))
+    count = round(fraction * len(source))
     if not 0 < count < len(source):
         raise InputError(
             "holdout leaves a part empty",
-            received=f"{share} of {len(source)} images",
-            expected="a share in (0, 1) that gives both parts an image",
+            received=f"{fraction} of {len(source)} images",
+            expected="a fraction in (0, 1) that gives both parts an image",
             fix="choose 0.2",
         )
     order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
@@ -78,7 +77,7 @@ def hold_out(splits: Splits, share: float) -> Splits:
         splits,
         train=_part(source, train, name=f"{source.name}, {len(train)} to train on"),
         test=_part(source, test, name=f"{source.name}, {count} held out"),
-        note=f"{splits.note}; test part: {share:.0%} held out at random, always the same",
+        note=f"{splits.note}; test part: {fraction:.0%} held out at random, always the same",
     )
 
 
@@ -93,5 +92,4 @@ def _part(source: Source, rows: Tensor, *, name: str) -> Source:
         labels=labels,
         class_names=source.class_names,
         rows=data_rows(source, rows),
-        told=source.told,
     )

@@ -119,7 +119,7 @@ def image_records(table: Table, *, rows: Tensor | None, name: str) -> Records:
     Args:
         table: One split.
         rows: int64 [N], ascending, which rows to keep; None keeps all.
-        name: For people.
+        name: For logs and reports.
 
     Raises:
         InputError: The table has no column of images.

@@ -46,7 +46,7 @@ def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turn the hue of HSV, keeping saturation and value, without telling cases apart.
+    """Turn the hue of HSV, keeping saturation and value, without branches.
 
     With M = max, m = min, c = M - m, the distance of the hue from red is, in units of c sixths of
     a turn,

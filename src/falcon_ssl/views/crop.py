@@ -31,7 +31,7 @@ def draw_boxes(
 
     The fraction of the area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``, the
     place uniform. Boxes that do not fit are drawn again, up to ten times, then cut to fit: the
-    usual distribution (Szegedy et al. 2015), here with boxes that need not lie on whole pixels.
+    usual distribution (Szegedy et al. 2015), here with boxes that need not be aligned to pixels.
 
     Args:
         count: N.
@@ -85,7 +85,7 @@ def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> T
 
 
 def _mix_neighbors(images: Tensor, start: Tensor, length: Tensor, *, size: int) -> Tensor:
-    """Bilinear interpolation at the centers of the pixels of every box; the edge goes on outside.
+    """Bilinear interpolation at the centers of the pixels of every box; outside, the pixel at the edge.
 
     Args:
         images: [N, C, H, W].

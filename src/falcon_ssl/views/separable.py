@@ -31,7 +31,7 @@ def apply_separable(x_NCHW: Tensor, R_NhH: Tensor, K_NwW: Tensor) -> Tensor:
 def resize_matrix(start: Tensor, length: Tensor, *, inputs: int, outputs: int) -> Tensor:
     """Weights that resize the interval [start, start + length) of an axis to ``outputs`` pixels.
 
-    Output pixel i looks at center c_i = start + (i + 1/2) s with s = length / outputs, through a
+    Output pixel i samples at center c_i = start + (i + 1/2) s with s = length / outputs, through a
     triangle of half width max(s, 1): bilinear interpolation when enlarging, antialiased when
     reducing; the weights of pixels inside the image are scaled to sum to 1. Pillow's
     ``resize(..., BILINEAR, box=...)`` computes the same. A negative length runs backwards: a flip.
