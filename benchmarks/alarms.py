@@ -94,7 +94,7 @@ def measure(config: RunConfig) -> dict[str, float]:
 def main() -> None:
     """Measure every setting three times; write the median by share."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/alarms.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/diagnosis/alarms.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = {}

@@ -121,7 +121,7 @@ def speed(num_rows: int, width: int) -> dict[str, float]:
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/diagnosis.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/diagnosis/diagnosis.json"))
     options = parser.parse_args()
     record = {
         "speed": speed(50_000, 512),

@@ -52,7 +52,7 @@ def variants() -> dict[str, tuple[FalconConfig, int | None]]:
 def main() -> None:
     """Run every variant, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/digits"))
+    parser.add_argument("--out", type=Path, default=Path("results/digits/dictionaries"))
     options = parser.parse_args()
     recipe: RunConfig = from_mapping(read_yaml(Path(recipe_path("digits"))))
     rows = []

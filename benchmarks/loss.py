@@ -3,7 +3,7 @@
     python benchmarks/loss.py                 the whole table, about 20 minutes on two cores
     python benchmarks/loss.py --quick         a few cells, about two minutes
 
-Writes benchmarks/results/loss_cpu.json and loss_cpu.md. Every cell (N, F, C, threads) runs in a fresh process in which
+Writes results/speed/loss_cpu.json and loss_cpu.md. Every cell (N, F, C, threads) runs in a fresh process in which
 all contenders take turns, so that a ratio compares what ran side by side; peak memory is measured in a fresh process
 for each contender. What cannot fit the memory or would take too long is skipped, and the table says so.
 """
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "speed"
 CONTENDERS = (
     "published",
     "log_softmax",
@@ -77,7 +77,7 @@ def main() -> None:
         "rows": rows,
         "memory": memory,
     }
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     name = "loss_cpu_quick" if options.quick else "loss_cpu"
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / f"{name}.md").write_text(table(record))

@@ -2,7 +2,7 @@
 
     python benchmarks/loss_cuda.py            one NVIDIA GPU, about three minutes
 
-Writes benchmarks/results/loss_cuda.json and loss_cuda.md. Median of several runs timed by CUDA events; a unit is one
+Writes results/speed/loss_cuda.json and loss_cuda.md. Median of several runs timed by CUDA events; a unit is one
 product of both views, 2 * 2N * F * C FLOP, at the measured matmul rate of the same precision.
 """
 
@@ -20,7 +20,7 @@ import torch
 
 from contenders import build, embeddings, tensors_of_n_times_c
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "speed"
 CELLS = ((256, 256, 16384), (1024, 384, 131072), (1024, 384, 524288), (1024, 384, 1048576))
 PRECISIONS = ("bf16", "fp16", "fp32")
 CONTENDERS = ("log_softmax", "compiled", "chunked", "triton", "complete")
@@ -48,7 +48,7 @@ def main() -> None:
         "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
     }
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "loss_cuda.json").write_text(json.dumps(record, indent=1) + "\n")
     (RESULTS / "loss_cuda.md").write_text(table(record))
     print(table(record))

@@ -122,8 +122,8 @@ def command(script: str, note: str) -> str:
 
 
 def write_record(name: str, record: Mapping[str, Any], table: str) -> None:
-    """Leave a record in benchmarks/results, as numbers and as a table, and print the table."""
-    folder = Path(__file__).parent / "results"
+    """Leave a record in results/speed, as numbers and as a table, and print the table."""
+    folder = Path(__file__).parents[1] / "results" / "speed"
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / f"{name}.md").write_text(table)

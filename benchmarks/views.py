@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2, help="threads, and DataLoader workers")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/views.json"))
+    parser.add_argument("--out", type=Path, default=Path("results/speed/views.json"))
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
