@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-_SUMMARY = {
-    "top1_linear": "linear probe, top-1",
-    "top1_knn": "kNN, top-1",
-    "ami_kmeans_z": "k-means on z, AMI",
-    "ami_kmeans_u": "k-means on u, AMI",
-    "nmi_codes": "codes, NMI",
-    "ami_codes": "codes, AMI",
-    "codes_used": "codes used",
-    "effective_rank_z": "effective rank of z",
-    "effective_rank_u": "effective rank of u",
-}
+from falcon_ssl.records.metrics import describe
+from falcon_ssl.report.formatting import format_duration, format_number
 
-
-_FORMATS = {"codes_used": ".0f", "effective_rank_z": ".1f", "effective_rank_u": ".1f"}
+SUMMARY = (
+    "top1_linear",
+    "top1_knn",
+    "ami_kmeans_z",
+    "ami_kmeans_u",
+    "nmi_codes",
+    "ami_codes",
+    "codes_used",
+    "effective_rank_z",
+    "effective_rank_u",
+)
 
 
 def _print_evaluation(evaluation: dict[str, Any]) -> None:
@@ -35,11 +35,11 @@ def _print_evaluation(evaluation: dict[str, Any]) -> None:
     table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
     for column in ("", "this run", "random encoder", "chance"):
         table.add_column(column, justify="right" if column else "left")
-    for name, label in _SUMMARY.items():
+    for name in SUMMARY:
         if name in evaluation:
+            metric = describe(name)
             values = (evaluation[name], random.get(name), chance.get(name))
-            form = _FORMATS.get(name, ".3f")
-            table.add_row(label, *("" if value is None else f"{value:{form}}" for value in values))
+            table.add_row(metric.label, *(format_number(value, metric.kind) for value in values))
     Console().print(table)
     print(f"{about['note']}.")
     if about["num_classes"] is None:
@@ -83,8 +83,6 @@ def _print_plan(cells: Sequence[Any], estimate: Any) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
-
-    from falcon_ssl.report.formatting import format_duration
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("cell", no_wrap=True)

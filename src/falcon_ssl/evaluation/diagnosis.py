@@ -22,6 +22,7 @@ from falcon_ssl.evaluation.clustering import kmeans_clusters
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.rules import LEAST_WIDTH_FOR_RANK, RULES, WORDS, Rule, Verdict, worst
+from falcon_ssl.records.metrics import describe
 
 LEAST_SAMPLES = 10
 CLUSTERS = 32  # of k-means when there are no labels to count classes by
@@ -149,7 +150,7 @@ def diagnose(
         )
         verdict: Verdict = "unknown" if too_narrow else rule.judge(value)
         return Measure(
-            rule.name, value, random.get(rule.name), most, meaning=rule.meaning, verdict=verdict
+            rule.name, value, random.get(rule.name), most, describe(rule.name).meaning, verdict
         )
 
     collapses = []

@@ -15,14 +15,12 @@ class Rule:
     """How to read one measure.
 
     Args:
-        name: Of the measure, as in ``evaluation.json``.
-        meaning: In plain words.
+        name: Of the measure; what it means says `falcon_ssl.records.metrics`.
         warning: First value of a warning; None for a measure that is shown but not judged.
         collapsed: First value of a collapse; above ``warning`` for a measure that grows with collapse.
     """
 
     name: str
-    meaning: str
     warning: float | None = None
     collapsed: float | None = None
 
@@ -40,39 +38,33 @@ class Rule:
 # collapsed do. z gets more patience than u: after a ReLU all features are positive, so cosines are large by nature.
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "representation": (
-        Rule("mean_cosine_z", "mean cosine of two z; 1: all samples alike", 0.95, 0.999),
-        Rule("mean_cosine_u", "mean cosine of two u; 1: all samples alike", 0.5, 0.95),
-        Rule("mean_cosine_centred_z", "the same of z after its mean is taken away"),
-        Rule("mean_cosine_centred_u", "the same of u after its mean is taken away"),
-        Rule(
-            "feature_std_z", "standard deviation of a feature of z, averaged; 0: all samples alike"
-        ),
-        Rule(
-            "feature_std_u", "standard deviation of a feature of u, averaged; 0: all samples alike"
-        ),
+        Rule("mean_cosine_z", warning=0.95, collapsed=0.999),
+        Rule("mean_cosine_u", warning=0.5, collapsed=0.95),
+        Rule("mean_cosine_centred_z"),
+        Rule("mean_cosine_centred_u"),
+        Rule("feature_std_z"),
+        Rule("feature_std_u"),
     ),
     "dimensional": (
-        Rule("effective_rank_z", "directions of z in use: exp(entropy of singular values)", 8, 4),
-        Rule("effective_rank_share_z", "of min(D, N - 1), the most there can be", 0.1, 0.03),
-        Rule("effective_rank_u", "directions of u in use: exp(entropy of singular values)", 8, 4),
-        Rule("effective_rank_share_u", "of min(F, N - 1), the most there can be", 0.1, 0.03),
-        Rule("identity_gap_u", "||H^T H - I|| / sqrt(F); 0: features decorrelated"),
-        Rule("offdiagonal_rms_u", "root mean square of H^T H off its diagonal"),
+        Rule("effective_rank_z", warning=8, collapsed=4),
+        Rule("effective_rank_share_z", warning=0.1, collapsed=0.03),
+        Rule("effective_rank_u", warning=8, collapsed=4),
+        Rule("effective_rank_share_u", warning=0.1, collapsed=0.03),
+        Rule("identity_gap_u"),
+        Rule("offdiagonal_rms_u"),
     ),
     "cluster": (
-        Rule("codes_used", "codes nearest to at least one sample"),
-        Rule("codes_used_share", "of min(C, N), the most there can be"),
-        Rule("code_entropy_share", "entropy of the use of codes over log min(C, N)", 0.3, 0.1),
-        Rule("code_perplexity", "as many evenly used codes would be as varied"),
-        Rule("code_largest_share", "share of samples on the most used code", 0.5, 0.9),
+        Rule("codes_used"),
+        Rule("codes_used_share"),
+        Rule("code_entropy_share", warning=0.3, collapsed=0.1),
+        Rule("code_perplexity"),
+        Rule("code_largest_share", warning=0.5, collapsed=0.9),
     ),
     "intracluster": (
-        Rule("within_variance_codes", "variance of z inside the codes over total", 0.1, 0.02),
-        Rule("within_variance_kmeans_z", "variance inside k-means clusters over total", 0.1, 0.02),
-        Rule(
-            "within_entropy_codes", "Gaussian entropy inside the codes minus total, per direction"
-        ),
-        Rule("within_entropy_kmeans_z", "Gaussian entropy inside k-means clusters minus total"),
+        Rule("within_variance_codes", warning=0.1, collapsed=0.02),
+        Rule("within_variance_kmeans_z", warning=0.1, collapsed=0.02),
+        Rule("within_entropy_codes"),
+        Rule("within_entropy_kmeans_z"),
     ),
 }
 # An effective rank of 8 says little about features that are hardly wider: there the share alone is judged.

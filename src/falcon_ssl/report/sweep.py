@@ -202,17 +202,17 @@ def _sentence(points: Sequence[Point]) -> str:
 
 
 def _quality(points: Sequence[Point]) -> list[Block]:
-    panels: list[tuple[str, dict[str, str], str, str, bool]] = [
+    panels: list[tuple[str, Sequence[str], str, str, bool]] = [
         (
             "Accuracy of frozen representations",
-            {"top1_linear": "linear probe", "top1_knn": "nearest neighbours"},
+            ("top1_linear", "top1_knn"),
             "top-1, in [0, 1]",
             "Share of test images classified correctly. Dashed: the same for the random encoder.",
             True,
         ),
         (
             "Codes as clusters",
-            {"ami_codes": "AMI", "nmi_codes": "NMI", "chance_nmi_codes": "NMI of permuted labels"},
+            ("ami_codes", "nmi_codes", "chance_nmi_codes"),
             "agreement with the classes",
             "NMI (arithmetic mean) grows with the number of codes even when labels are permuted:"
             " that chance level is drawn beside it. AMI is adjusted for it. Test split.",
@@ -220,7 +220,7 @@ def _quality(points: Sequence[Point]) -> list[Block]:
         ),
         (
             "k-means clusters",
-            {"ami_kmeans_z": "AMI on z", "ami_kmeans_u": "AMI on u"},
+            ("ami_kmeans_z", "ami_kmeans_u"),
             "agreement with the classes",
             "k-means with as many clusters as classes; AMI is adjusted for chance. Test split."
             " Dashed: the same for the random encoder.",
@@ -229,8 +229,7 @@ def _quality(points: Sequence[Point]) -> list[Block]:
     ]
     found = []
     for title, keys, unit, caption, beside in panels:
-        curves = [(text, key) for key, text in keys.items()]
-        series = [_along(points, key, text, k) for k, (text, key) in enumerate(curves)]
+        series = [_along(points, key, k) for k, key in enumerate(keys)]
         drawn = [s for s in series if np.isfinite(s.y).any()]
         levels = _random_levels(points, keys) if beside else []
         if drawn:
@@ -238,22 +237,19 @@ def _quality(points: Sequence[Point]) -> list[Block]:
     return [*found]
 
 
-def _random_levels(points: Sequence[Point], keys: dict[str, str]) -> list[Level]:
+def _random_levels(points: Sequence[Point], keys: Sequence[str]) -> list[Level]:
     """What the random encoder reaches, for each key; it does not depend on the dictionary."""
     runs = [run for point in points for run in point.family.runs]
-    found = [
-        (text, spread([r.metric("random_encoder", key) for r in runs]))
-        for key, text in keys.items()
-    ]
-    return [Level(s.mean, f"random encoder, {text}") for text, s in found if s is not None]
+    found = [(key, spread([run.metric("random_encoder", key) for run in runs])) for key in keys]
+    return [Level(s.mean, f"random encoder, {describe(key).label}") for key, s in found if s]
 
 
-def _along(points: Sequence[Point], key: str, text: str, colour: int) -> Series:
+def _along(points: Sequence[Point], key: str, colour: int) -> Series:
     """One number along the sweep; a gap where it was not measured."""
     spreads = [family_spread(point.family, key) for point in points]
     deviations = [s.deviation or 0.0 if s else 0.0 for s in spreads]
     return Series(
-        text,
+        describe(key).label,
         np.array([point.x for point in points]),
         np.array([s.mean if s else np.nan for s in spreads]),
         colour,
@@ -331,7 +327,7 @@ def _geometry(points: Sequence[Point]) -> list[Block]:
             "Codes that are the most probable one of at least one test image.",
         ),
     ):
-        along = _along(points, key, title, 0)
+        along = _along(points, key, 0)
         if np.isfinite(along.y).any():
             chart = _chart(points, [along], unit, title, from_zero=True)
             found.append(Figure(title, chart, caption))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from falcon_ssl.records.metrics import GROUPS, METRICS, Kind, Metric, describe
+from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import (
     Block,
@@ -31,19 +31,18 @@ MOST_CARDS = 6
 
 def headline_cards(run: Run) -> list[Card]:
     """The six numbers that tell most among those recorded, each with what to compare it with."""
-    chance = run.metric("chance", "top1")
-    bits = run.metric("certificate", "max_bits")
-    candidates = [
-        _card(run, "top1_linear", "Linear probe, top-1", "percent", most=1.0, chance=chance),
-        _card(run, "top1_knn", "Nearest neighbours, top-1", "percent", most=1.0, chance=chance),
-        _card(run, "ami_kmeans_z", "Clusters (k-means), AMI", "score", most=1.0, chance=0.0),
-        _card(run, "effective_rank_u", "Effective rank of u", "real", most=run.embed_dim),
-        _card(run, "codes_used", "Codes used", "count", most=_usable_codes(run)),
-        _card(run, "mutual_information_bits", "Bits of code per batch", "real", most=bits),
-        _card(
-            run, "effective_rank_z", "Effective rank of z", "real", most=run.representation_width
-        ),
-    ]
+    top1 = run.metric("chance", "top1")
+    most = {
+        "top1_linear": 1.0,
+        "top1_knn": 1.0,
+        "ami_kmeans_z": 1.0,
+        "effective_rank_u": run.embed_dim,
+        "codes_used": _usable_codes(run),
+        "mutual_information_bits": run.metric("certificate", "max_bits"),
+        "effective_rank_z": run.representation_width,
+    }
+    chance = {"top1_linear": top1, "top1_knn": top1, "ami_kmeans_z": 0.0}
+    candidates = [_card(run, key, most[key], chance.get(key)) for key in most]
     return [card for card in candidates if card is not None][:MOST_CARDS]
 
 
@@ -54,15 +53,8 @@ def _usable_codes(run: Run) -> float | None:
     return min(known) if len(known) == 2 else None
 
 
-def _card(
-    run: Run,
-    key: str,
-    label: str,
-    kind: Kind,
-    *,
-    most: float | None,
-    chance: float | None = None,
-) -> Card | None:
+def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card | None:
+    metric = describe(key)
     # The certificate is about training batches, which a random encoder never saw.
     nested = () if key in run.evaluation else ("certificate",)
     value, random = run.metric(*nested, key), run.metric("random_encoder", key)
@@ -70,7 +62,7 @@ def _card(
         return None
 
     def write(number: float) -> str:
-        return f"{number:.1f}" if kind == "real" else format_number(number, kind)
+        return f"{number:.1f}" if metric.kind == "real" else format_number(number, metric.kind)
 
     marks: list[Mark] = []
     notes: list[tuple[MarkKind, str]] = []
@@ -85,6 +77,7 @@ def _card(
     if chance is not None:
         notes.append(("chance", f"chance {write(chance) if chance else '0'}"))
     of = f"of {format_number(most, 'count')}" if most and most > 1 else ""
+    label = metric.label[:1].upper() + metric.label[1:]
     return Card(label, write(value), of, tuple(marks), tuple(notes))
 
 
