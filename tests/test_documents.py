@@ -16,7 +16,9 @@ from falcon_ssl.cli import parser as cli_parser
 
 ROOT = Path(__file__).parents[1]
 MINIMAL = ROOT / "MINIMAL.md"  # its code has a test of its own
-DOCUMENTS = [ROOT / "README.md", MINIMAL, *sorted((ROOT / "docs").glob("*.md"))]
+UNMEASURED = ROOT / "src/falcon_ssl/config/recipes/unmeasured/README.md"
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/LOG.md")]
+DOCUMENTS = [MINIMAL, UNMEASURED, *TOP, *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(document: Path, language: str) -> list[str]:

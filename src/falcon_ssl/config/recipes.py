@@ -40,13 +40,18 @@ def grid_path(name: str) -> Path:
 
 
 def _names(folder: Folder) -> list[str]:
-    files = (resources.files("falcon_ssl.config") / folder).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    files = _root(folder).rglob("*.yaml")
+    names = [path.relative_to(_root(folder)).with_suffix("").as_posix() for path in files]
+    return sorted(names, key=lambda name: ("/" in name, name))  # those in sub-folders last
+
+
+def _root(folder: Folder) -> Path:
+    return Path(str(resources.files("falcon_ssl.config") / folder))
 
 
 def _path(name: str, folder: Folder, what: str) -> Path:
     if name in _names(folder):
-        return Path(str(resources.files("falcon_ssl.config") / folder / f"{name}.yaml"))
+        return _root(folder) / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
     raise InputError(

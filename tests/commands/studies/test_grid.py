@@ -187,7 +187,7 @@ def test_every_number_of_a_real_evaluation_that_reports_describe_may_be_a_column
 
 def test_dino_of_table_2_is_trained_as_its_recipe() -> None:
     """The rows once lacked the rising weight decay and the rate at the end."""
-    recipe = from_mapping(read_yaml(Path(recipe_path("imagenet100-dino"))))
+    recipe = from_mapping(read_yaml(Path(recipe_path("unmeasured/imagenet100-dino"))))
     cells = [cell for cell in make_cells(read_grid("table2")) if cell.row.startswith("dino-")]
     assert len(cells) == 10
     assert all(cell.config.optim == recipe.optim for cell in cells)
