@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from torch import nn
 
 from falcon_ssl import cli, commands
+from falcon_ssl.commands import loading
 from falcon_ssl.config.run import FalconConfig, MonitorConfig, OptimConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError
 from falcon_ssl.engine import RunFolder
@@ -75,14 +75,14 @@ def test_a_broken_configuration_gives_its_alarm(
 
 def break_encoder(monkeypatch: pytest.MonkeyPatch, how: Callable[[nn.Module], object]) -> None:
     """Damage the encoder of the next run, whatever its options."""
-    built = sys.modules[commands.pretrain.__module__].build_method
+    built = loading.build_method
 
     def build(*args: Any, **options: Any) -> Method:
         method = built(*args, **options)
         how(method.encoder)
         return method
 
-    monkeypatch.setattr(sys.modules[commands.pretrain.__module__], "build_method", build)
+    monkeypatch.setattr(loading, "build_method", build)
 
 
 def test_a_frozen_encoder_is_noticed_although_the_projector_learns(

@@ -14,10 +14,9 @@ from PIL import Image
 from falcon_ssl import commands
 from falcon_ssl.commands.features import untrained
 from falcon_ssl.commands.resolve import resolve
-from falcon_ssl.config.run import ReadingConfig, RunConfig, ViewsConfig, from_mapping
+from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.data import TensorSource, load_splits, reading
 from falcon_ssl.data.folder import FolderRecords
-from falcon_ssl.views import build_views
 
 GOOD, BROKEN = 40, ("cats/04.png", "dogs/21.png")  # on demand, one is held out and one trained on
 
@@ -140,9 +139,9 @@ def test_a_contact_sheet_decodes_what_it_shows(
     )
     monkeypatch.setattr(reading, "_NUM_HEADS", 1)
     config = configuration(photos, in_memory=True)
-    commands.views_sheet(config, out=tmp_path / "few.png", num_images=3)
+    commands.views(config, out=tmp_path / "few.png", num_images=3)
     assert len(read) < 10
-    commands.views_sheet(config, out=tmp_path / "all.png", num_images=28)
+    commands.views(config, out=tmp_path / "all.png", num_images=28)
     heights = []
     for name in ("few.png", "all.png"):
         with Image.open(tmp_path / name) as sheet:
@@ -158,10 +157,9 @@ def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:
     ).train
     kept = load_splits(f"folder:{photos}", ReadingConfig(in_memory=True, max_unreadable=0.2)).train
     assert (len(source), len(kept)) == (GOOD + len(BROKEN), GOOD)
-    config, views = resolve(config, kept), build_views(ViewsConfig("cifar", size=16))
+    config = resolve(config, kept)
     found, want = (
-        untrained(config, one, views, device=torch.device("cpu")).state_dict()
-        for one in (source, kept)
+        untrained(config, one, device=torch.device("cpu")).state_dict() for one in (source, kept)
     )
     for name, value in want.items():
         if "running" in name:  # one batch holds all images, in another order
@@ -169,7 +167,7 @@ def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:
     black = TensorSource(
         torch.cat([kept.tensor, torch.zeros(2, 3, 16, 16, dtype=torch.uint8)]), name="control"
     )
-    control = untrained(config, black, views, device=torch.device("cpu")).state_dict()
+    control = untrained(config, black, device=torch.device("cpu")).state_dict()
     assert any(
         not torch.allclose(control[name], want[name], rtol=1e-3, atol=1e-4)
         for name in want

@@ -5,14 +5,14 @@ import torch
 
 from falcon_ssl.config.run import EngineConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.engine.speed import check_speed, in_words
+from falcon_ssl.engine.speed import check_speed, summary
 
 
-def test_one_line_says_what_is_on_and_off():
-    assert in_words(EngineConfig(precision="no"), optimizer="adamw") == (
+def test_one_line_lists_what_is_on_and_off():
+    assert summary(EngineConfig(precision="no"), optimizer="adamw") == (
         "on: channels_last, fused optimizer; off: bf16 autocast, compile, CUDA graphs"
     )
-    assert in_words(
+    assert summary(
         EngineConfig(precision="fp16", channels_last=False, cuda_graphs=True), optimizer="lars"
     ) == ("on: fp16 autocast, compile, CUDA graphs; off: channels_last, fused optimizer")
 

@@ -275,7 +275,7 @@ def test_a_few_epochs_on_digits_teach_it_the_classes(
     lines = [yaml.safe_load(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert next(x["monitor"]["top1_knn"] for x in lines if "monitor" in x) > 0.9
     assert [line for line in lines if "alarm" in line] == []
-    start = untrained(loaded.config, digits.train, loaded.views, device=torch.device("cpu"))
+    start = untrained(loaded.config, digits.train, device=torch.device("cpu"))
     assert agreement(loaded.method, digits, loaded.views) > 0.05 + agreement(
         start.eval(), digits, loaded.views
     )

@@ -171,5 +171,5 @@ def test_an_energy_term_does_not_undo_what_is_learned(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(abs(line["energy"]) < 5 and line["grad_norm"] < 20 for line in lines)
     train = loaded.splits.train
-    start = untrained(loaded.config, train, loaded.views, device=torch.device("cpu"))
+    start = untrained(loaded.config, train, device=torch.device("cpu"))
     assert agreement(loaded.method, loaded) > 0.05 + agreement(start.eval(), loaded)

@@ -143,7 +143,7 @@ def _export(options: Namespace) -> None:
 def _views(options: Namespace) -> None:
     from falcon_ssl import commands
 
-    sheet = commands.views_sheet(
+    sheet = commands.views(
         _run_config(options),
         out=options.out,
         num_images=options.num_images,

@@ -1,4 +1,4 @@
-"""The whole job as Python functions, one a command; the command line parses, calls these and prints.
+"""The whole job as Python functions, one per command; the command line parses, calls these and prints.
 
 pretrain(config, out=...) -> run folder      evaluate(run) -> numbers      falcon_ssl.report -> pages
 """
@@ -10,6 +10,6 @@ from falcon_ssl.commands.evaluate import evaluate
 from falcon_ssl.commands.export import export
 from falcon_ssl.commands.loading import load_run
 from falcon_ssl.commands.pretrain import pretrain
-from falcon_ssl.commands.views import views_sheet
+from falcon_ssl.commands.views import views
 
-__all__ = ["diagnose", "embed", "evaluate", "export", "load_run", "pretrain", "views_sheet"]
+__all__ = ["diagnose", "embed", "evaluate", "export", "load_run", "pretrain", "views"]

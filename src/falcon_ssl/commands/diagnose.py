@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from falcon_ssl.commands.features import diagnose_judged, extract_run
-from falcon_ssl.commands.loading import make_views, open_data, seen_shape
-from falcon_ssl.commands.resolve import resolve
+from falcon_ssl.commands.features import diagnose_run, extract_run_features
+from falcon_ssl.commands.loading import Prepared, prepare, seen_shape
 from falcon_ssl.config.run import EncoderConfig, ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data import Splits
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, load_prototypes
 from falcon_ssl.evaluation import diagnose as diagnose_features
-from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import timm_encoder
 from falcon_ssl.records.folder import CONFIG, DIAGNOSIS
 from falcon_ssl.views import Normalization, Views
@@ -51,7 +46,7 @@ def diagnose(
             by cosine with u, or with z where there is no u. A feature file may hold that array itself.
 
     Raises:
-        InputError: None of these, options that do not fit the target, or features that cannot be judged.
+        InputError: None of these, options that do not fit the target, or features that cannot be diagnosed.
     """
     codes = None if prototypes is None else load_prototypes(prototypes)
     is_run = (Path(target) / CONFIG).is_file()
@@ -65,8 +60,8 @@ def diagnose(
             fix="leave --weights out",
         )
     if is_run:
-        judged = extract_run(target, device=best_device(), data=data, reading=reading)
-        diagnosis = diagnose_judged(judged, prototypes=codes)
+        features = extract_run_features(target, device=best_device(), data=data, reading=reading)
+        diagnosis = diagnose_run(features, prototypes=codes)
         if data is None and codes is None:
             RunFolder.open(target).write_json(DIAGNOSIS, diagnosis.to_dict())
         return diagnosis
@@ -98,70 +93,55 @@ def _diagnose_encoder(
     codes: Tensor | None,
 ) -> Diagnosis:
     """Diagnose an encoder on images, beside an untrained one of the same architecture."""
-    subject = _Subject.open(
+    run = prepare(
         RunConfig(data=data, encoder=EncoderConfig(name=name), reading=reading or ReadingConfig())
     )
-    torch.manual_seed(subject.config.seed)
-    reference = subject.features(subject.build())
+    encoder = run.method.encoder
+    reference = _features(encoder, run)
     if weights is None:
         logger.warning("%s: no --weights: this is the diagnosis of an untrained network", name)
         return diagnose_features(reference, dictionary=codes)
-    encoder = subject.build(pretrained=weights == PRETRAINED)
-    if weights != PRETRAINED:
+    if weights == PRETRAINED:
+        encoder = _pretrained(name, run)
+    else:
         _load_weights(encoder, weights)
-    return diagnose_features(subject.features(encoder), dictionary=codes, reference=reference)
+    return diagnose_features(_features(encoder, run), dictionary=codes, reference=reference)
 
 
-class _Subject(NamedTuple):
-    """Images, how a network sees them, and how that network is built."""
-
-    config: RunConfig
-    splits: Splits
-    views: Views
-
-    @classmethod
-    def open(cls, config: RunConfig) -> _Subject:
-        """Read the images of a configuration."""
-        splits = open_data(config)
-        config = resolve(config, splits.train)
-        return cls(config, splits, make_views(config))
-
-    def build(self, *, pretrained: bool = False) -> nn.Module:
-        """The encoder, with weights of timm's or none."""
-        name = self.config.encoder.name
-        channels, side, _ = seen_shape(self.splits.train.image_shape, self.views)
-        if not pretrained:
-            return build_encoder(name, in_channels=channels, image_size=side)
-        if not name.startswith(TIMM):
-            raise InputError(
-                "only timm knows pretrained weights",
-                received=name,
-                expected="an encoder timm:NAME",
-                fix="pass a .safetensors file",
-            )
-        return timm_encoder(
-            name.removeprefix(TIMM), in_channels=channels, image_size=side, pretrained=True
+def _pretrained(name: str, run: Prepared) -> nn.Module:
+    """The encoder with timm's own weights."""
+    if not name.startswith(TIMM):
+        raise InputError(
+            "only timm knows pretrained weights",
+            received=name,
+            expected="an encoder timm:NAME",
+            fix="pass a .safetensors file",
         )
+    channels, side, _ = seen_shape(run.splits.train.image_shape, run.views)
+    return timm_encoder(
+        name.removeprefix(TIMM), in_channels=channels, image_size=side, pretrained=True
+    )
 
-    def features(self, encoder: nn.Module) -> Features:
-        """What the encoder says about the test images, or the training images where there are no others."""
-        device = best_device()
-        source = self.splits.train if self.splits.test is None else self.splits.test
-        return extract(
-            _Bare(encoder).to(device),
-            source,
-            self._own_views(encoder),
-            batch_size=self.config.evaluation.batch_size,
-            device=device,
-        )
 
-    def _own_views(self, encoder: nn.Module) -> Views:
-        """The normalization that timm's weights were trained with; that of the data for other encoders."""
-        about = getattr(encoder, "pretrained_cfg", None) or {}
-        if len(about.get("mean", ())) != self.splits.train.image_shape[0]:
-            return self.views
-        normalization = Normalization(mean=tuple(about["mean"]), std=tuple(about["std"]))
-        return Views((), normalization=normalization, size=self.views.evaluate_size)
+def _features(encoder: nn.Module, run: Prepared) -> Features:
+    """Features of the test images, or of the training images where there are no others."""
+    device = best_device()
+    return extract(
+        _Bare(encoder).to(device),
+        run.splits.train if run.splits.test is None else run.splits.test,
+        _own_views(encoder, run),
+        batch_size=run.config.evaluation.batch_size,
+        device=device,
+    )
+
+
+def _own_views(encoder: nn.Module, run: Prepared) -> Views:
+    """The normalization that timm's weights were trained with; that of the data for other encoders."""
+    about = getattr(encoder, "pretrained_cfg", None) or {}
+    if len(about.get("mean", ())) != run.splits.train.image_shape[0]:
+        return run.views
+    normalization = Normalization(mean=tuple(about["mean"]), std=tuple(about["std"]))
+    return Views((), normalization=normalization, size=run.views.evaluate_size)
 
 
 class _Bare(nn.Module):

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from falcon_ssl.commands.export import _new_file
+from falcon_ssl.commands.features import listed_dictionary
+from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import load_run, log_skipped
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import data_rows
-from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.evaluation import Features, extract
 
 
@@ -41,7 +41,7 @@ def embed(
     Raises:
         InputError: As `load_run`, no such split, or a file that may not be written.
     """
-    out = _new_file(out, suffixes=(".npz", ".safetensors"), overwrite=overwrite)
+    out = new_file(out, suffixes=(".npz", ".safetensors"), overwrite=overwrite)
     device = best_device()
     config, method, splits, views = load_run(run, device=device, data=data, reading=reading)
     source = splits.train if split == "train" or splits.test is None else splits.test
@@ -52,14 +52,13 @@ def embed(
             expected="images that are not trained on",
             fix="use --split train, which are all images",
         )
-    listed = not isinstance(method.dictionary, CompleteDictionary)
     features = extract(
         method,
         source,
         views,
         batch_size=config.evaluation.batch_size,
         device=device,
-        dictionary=method.dictionary if listed else None,
+        dictionary=listed_dictionary(method),
     )
     assert features.index is not None
     features = replace(features, index=data_rows(source, features.index))

@@ -1,4 +1,4 @@
-"""Judging a run: features once, then numbers, verdicts, pictures and a certificate."""
+"""Evaluate a run: features once, then numbers, verdicts, pictures and a certificate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from falcon_ssl import engine
-from falcon_ssl.commands.features import diagnose_judged, extract_run
+from falcon_ssl.commands.features import diagnose_run, extract_run_features
 from falcon_ssl.commands.loading import log_skipped
+from falcon_ssl.commands.monitors import prior_matching
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.dictionary.base import Dictionary
@@ -31,11 +32,11 @@ from falcon_ssl.records.folder import ARRAYS, DIAGNOSIS, EVALUATION
 def evaluate(
     run: str | Path, *, data: str | None = None, reading: ReadingConfig | None = None
 ) -> dict[str, Any]:
-    """Judge the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
+    """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
     Args:
         run: The run folder.
-        data: Images to judge on instead of the run's own, for example with labels; named in "about".
+        data: Images to evaluate on instead of the run's own, for example with labels; named in "about".
         reading: How to read them; None for the defaults.
 
     Returns:
@@ -47,16 +48,16 @@ def evaluate(
     """
     started = time.perf_counter()
     device = best_device()
-    judged = extract_run(run, device=device, data=data, reading=reading)
-    config, method, splits, _ = judged.run
+    features = extract_run_features(run, device=device, data=data, reading=reading)
+    config, method, splits, _ = features.run
     folder = RunFolder.open(run)
-    test_source, rows_N = judged.test_source, judged.test.index
+    test_source, rows_N = features.test_source, features.test.index
     assert rows_N is not None
     labels = splits.train.labels
     num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
-    num_codes = None if judged.dictionary is None else judged.dictionary.num_codes
+    num_codes = None if features.dictionary is None else features.dictionary.num_codes
 
-    def judge(train: Features, test: Features, dictionary: Dictionary | None) -> dict[str, float]:
+    def numbers(train: Features, test: Features, dictionary: Dictionary | None) -> dict[str, float]:
         return evaluate_features(
             train,
             test,
@@ -69,33 +70,33 @@ def evaluate(
             device=device,
         )
 
-    found = judge(judged.train, judged.test, judged.dictionary)
-    random_found = judge(judged.random_train, judged.random_test, judged.random_dictionary)
+    found = numbers(features.train, features.test, features.dictionary)
+    random_found = numbers(features.random_train, features.random_test, features.random_dictionary)
     arrays = picture_arrays(
-        judged.test,
-        judged.random_test,
+        features.test,
+        features.random_test,
         images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
         num_codes=num_codes,
         seed=config.evaluation.seed,
     )
     np.savez_compressed(folder.path / ARRAYS, allow_pickle=False, **arrays)
-    folder.write_json(DIAGNOSIS, diagnose_judged(judged).to_dict())
+    folder.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
     evaluation: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
-        "chance": {} if num_classes is None else {"top1": _largest_share(judged.test)},
+        "chance": {} if num_classes is None else {"top1": _chance(features.test)},
         "certificate": _certificate(config, method, folder),
         "about": {
             "data": config.data,
             "note": splits.note,
             "split": "test",
-            "num_train": len(judged.train),
-            "num_test": len(judged.test),
+            "num_train": len(features.train),
+            "num_test": len(features.test),
             "num_classes": num_classes,
             "class_names": test_source.class_names,
             "dictionary": str(method.dictionary),
             "num_codes": num_codes,
-            "embed_dim": None if judged.test.u is None else judged.test.u.shape[1],
+            "embed_dim": None if features.test.u is None else features.test.u.shape[1],
             "logit_scale": method.logit_scale,
             "step": engine.read_state(folder.checkpoint)["step"],
             "seconds": round(time.perf_counter() - started, 2),
@@ -129,13 +130,7 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
     )
 
 
-def prior_matching(config: RunConfig, method: Method) -> Any:
-    """The prior matching that the loss uses when the configuration leaves it open."""
-    complete = isinstance(method.dictionary, CompleteDictionary)
-    return config.falcon.prior_matching or ("renyi2" if complete else "reverse")
-
-
-def _largest_share(features: Features) -> float:
+def _chance(features: Features) -> float:
     """Accuracy of always answering the most frequent class."""
     assert features.label is not None
     return float(features.label.bincount().max()) / len(features)

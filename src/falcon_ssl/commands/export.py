@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import load_method, seen_shape
-from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.folder import DATA
 
@@ -24,7 +23,7 @@ def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path
     """
     from safetensors.torch import save_file
 
-    out = _new_file(out, suffixes=(".safetensors",), overwrite=overwrite)
+    out = new_file(out, suffixes=(".safetensors",), overwrite=overwrite)
     config, method, views = load_method(run)
     channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     about = {
@@ -39,24 +38,3 @@ def export(run: str | Path, *, out: str | Path, overwrite: bool = False) -> Path
     }
     save_file(tensors, out, metadata={"falcon_ssl": json.dumps(about)})
     return out
-
-
-def _new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> Path:
-    """A file that may be written, with its folder; said before any work is done."""
-    path = Path(path)
-    if path.suffix not in suffixes:
-        raise InputError(
-            "unknown kind of file",
-            received=path.name,
-            expected=f"a name that ends in {' or '.join(suffixes)}",
-            fix="rename it",
-        )
-    if path.exists() and not overwrite:
-        raise InputError(
-            "the file exists",
-            received=path,
-            expected="a path that does not exist yet",
-            fix="choose another --out, or replace it with --overwrite",
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

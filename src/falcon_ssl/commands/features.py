@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falcon_ssl.commands.loading import LoadedRun, load_run, seen_shape
+from falcon_ssl.commands.loading import LoadedRun, build, load_run
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
@@ -18,20 +18,19 @@ from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
-from falcon_ssl.methods import Method, build_method
+from falcon_ssl.methods import Method
 from falcon_ssl.records.folder import DATA
-from falcon_ssl.views import Views
 
 
 def untrained(
-    config: RunConfig, source: Source, views: Views, *, device: torch.device, num_batches: int = 8
+    config: RunConfig, source: Source, *, device: torch.device, num_batches: int = 8
 ) -> Method:
     """The network that a run started from, with the batch statistics of its data.
 
     Running statistics of an untrained network say nothing; measured ones make it a fair reference, not a crippled one.
     """
-    torch.manual_seed(config.seed)
-    method = build_method(config, image_shape=seen_shape(source.image_shape, views)).to(device)
+    views, method = build(config, source.image_shape)
+    method.to(device)
     norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -48,10 +47,10 @@ def untrained(
     return method.eval()
 
 
-HELD_OUT = 0.2  # share to judge on, of data that has no test split
+HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
 
 
-class Judged(NamedTuple):
+class RunFeatures(NamedTuple):
     """Features of a run's splits, and of the network that it started from."""
 
     run: LoadedRun
@@ -64,16 +63,16 @@ class Judged(NamedTuple):
     random_dictionary: Dictionary | None  # differs where codes are learned
 
 
-def extract_run(
+def extract_run_features(
     run: str | Path,
     *,
     device: torch.device,
     data: str | None = None,
     reading: ReadingConfig | None = None,
-) -> Judged:
+) -> RunFeatures:
     """Features of train and test images, and those of the run's untrained network.
 
-    Where there is no test split, a fifth of the images is held out to judge on.
+    Where there is no test split, a fifth of the images is held out to evaluate on.
 
     Raises:
         InputError: As `load_run`.
@@ -95,41 +94,41 @@ def extract_run(
             views,
             batch_size=config.evaluation.batch_size,
             device=device,
-            dictionary=_listed(network),
+            dictionary=listed_dictionary(network),
         )
 
-    start = untrained(config, splits.train, views, device=device)
-    return Judged(
+    start = untrained(config, splits.train, device=device)
+    return RunFeatures(
         run=loaded,
         test_source=test_source,
         train=features(method, splits.train),
         test=features(method, test_source),
         random_train=features(start, splits.train),
         random_test=features(start, test_source),
-        dictionary=_listed(method),
-        random_dictionary=_listed(start),
+        dictionary=listed_dictionary(method),
+        random_dictionary=listed_dictionary(start),
     )
 
 
-def _listed(method: Method) -> Dictionary | None:
-    """The codes that have a histogram: in the complete dictionary every image has its own."""
+def listed_dictionary(method: Method) -> Dictionary | None:
+    """The codes that have a histogram: in the complete dictionary every image has its own code."""
     return None if isinstance(method.dictionary, CompleteDictionary) else method.dictionary
 
 
-def diagnose_judged(judged: Judged, *, prototypes: Tensor | None = None) -> Diagnosis:
+def diagnose_run(features: RunFeatures, *, prototypes: Tensor | None = None) -> Diagnosis:
     """Diagnose a run beside the network that it started from.
 
     Args:
-        judged: Its features.
+        features: Of the run.
         prototypes: Codes [C, F] to assign embeddings to instead of the run's own dictionary.
 
     Raises:
         InputError: Prototypes of another width, or too few images.
     """
     return diagnose_features(
-        judged.test,
+        features.test,
         dictionary=prototypes,
-        num_codes=None if judged.dictionary is None else judged.dictionary.num_codes,
-        reference=judged.random_test,
-        seed=judged.run.config.evaluation.seed,
+        num_codes=None if features.dictionary is None else features.dictionary.num_codes,
+        reference=features.random_test,
+        seed=features.run.config.evaluation.seed,
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError
@@ -24,6 +25,51 @@ from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
 from falcon_ssl.views import Views, build_views
 
 logger = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """Everything that a configuration says, made: the parts of a run that has not begun.
+
+    Args:
+        config: With every auto replaced by a choice.
+        splits: Its images.
+        views: Its augmentations.
+        method: Freshly initialized.
+    """
+
+    config: RunConfig
+    splits: Splits
+    views: Views
+    method: Method
+
+
+def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> Prepared:
+    """Open the images of a configuration, resolve it, and build what it names.
+
+    Raises:
+        InputError: Data that cannot be read, or options that do not fit it or each other.
+    """
+    splits = open_data(config, skipped_path=skipped_path)
+    config = resolve(config, splits.train)
+    views, method = build(config, splits.train.image_shape)
+    check_views(views, splits.train.image_shape)
+    return Prepared(config, splits, views, method)
+
+
+def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, Method]:
+    """Views and method of a resolved configuration; the parameters are functions of its seed.
+
+    Args:
+        config: Nothing in it is auto any more.
+        image_shape: (channels, height, width) of the images.
+
+    Raises:
+        InputError: Options that do not fit the images or each other.
+    """
+    views = make_views(config)
+    torch.manual_seed(config.seed)
+    method = build_method(config, image_shape=seen_shape(image_shape, views))
+    return views, method
 
 
 class LoadedRun(NamedTuple):
@@ -91,9 +137,7 @@ def load_method(
     """
     folder = RunFolder.open(run)
     config = from_mapping(read_yaml(folder.path / CONFIG))
-    views = make_views(config)
-    channels, height, width = folder.read_json(DATA)["image_shape"]
-    method = build_method(config, image_shape=seen_shape((channels, height, width), views))
+    views, method = build(config, folder.read_json(DATA)["image_shape"])
     load_model(folder.checkpoint, method)
     return config, method.to(device).eval(), views
 
@@ -137,6 +181,13 @@ def make_views(config: RunConfig) -> Views:
     return build_views(config.views)
 
 
+def check_views(views: Views, image_shape: tuple[int, int, int]) -> None:
+    """Let views raise for images that they do not fit, before anything is written."""
+    blank = torch.zeros(1, *image_shape, dtype=torch.uint8)
+    views(blank, generator=torch.Generator())
+    views.evaluate(blank)
+
+
 def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, int, int]:
     """(channels, height, width) of what the encoder sees of images of such a shape."""
     channels, height, width = image_shape
@@ -144,7 +195,7 @@ def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, in
 
 
 def check_same_run(folder: RunFolder, config: RunConfig) -> None:
-    """Raise InputError unless ``config`` is what the run was started with, but for how it is executed."""
+    """Raise InputError unless ``config`` is what the run was started with, except for how it is executed."""
     begun = from_mapping(read_yaml(folder.path / CONFIG))
     changed = [
         field.name

@@ -16,7 +16,7 @@ LARGEST_VIEW = 224  # side of the views where nobody chooses one
 
 
 def resolve(config: RunConfig, source: Source) -> RunConfig:
-    """Replace every auto by a choice that fits the images and the device, and say so."""
+    """Replace every auto by a choice that fits the images and the device, and log it."""
     channels, side = source.image_shape[0], max(source.image_shape[1:])
     tiny, small = side <= 16, side <= 64
     if config.encoder.name == "auto":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from falcon_ssl.commands.export import _new_file
+from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import make_views, open_data
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import RunConfig
@@ -16,7 +16,7 @@ from falcon_ssl.data import read_images
 from falcon_ssl.views import contact_sheet
 
 
-def views_sheet(
+def views(
     config: RunConfig, *, out: str | Path, num_images: int = 8, overwrite: bool = False
 ) -> Path:
     """Draw what the network sees: images beside their augmented views.
@@ -25,7 +25,7 @@ def views_sheet(
         InputError: Data that cannot be read, fewer than one image, or a file that may not be written.
     """
     check_at_least("num_images", num_images, 1, fix="draw at least one")
-    out = _new_file(out, suffixes=(".png", ".jpg", ".webp"), overwrite=overwrite)
+    out = new_file(out, suffixes=(".png", ".jpg", ".webp"), overwrite=overwrite)
     # A few images are shown: the others need not be decoded.
     source = open_data(replace(config, reading=replace(config.reading, in_memory=False))).train
     config = resolve(config, source)

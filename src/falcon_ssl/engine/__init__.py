@@ -1,7 +1,8 @@
 """The engine: the training loop, its optimizer, checkpoints and records."""
 
 from falcon_ssl.engine.checkpoint import load_model, read_state, save_checkpoint
-from falcon_ssl.engine.trainer import NonFiniteError, Position, pretrain
+from falcon_ssl.engine.finite import NonFiniteError
+from falcon_ssl.engine.trainer import Position, pretrain
 from falcon_ssl.records.folder import RunFolder
 from falcon_ssl.records.provenance import environment
 

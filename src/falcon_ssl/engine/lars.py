@@ -1,4 +1,4 @@
-"""LARS: layers that all move by the same share of their length (You, Gitman, Ginsburg, 2017, arXiv 1708.03888)."""
+"""LARS: layer-wise adaptive rate scaling (You, Gitman, Ginsburg, 2017, arXiv 1708.03888)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class LARS(Optimizer):
         params: Parameters, or groups of them with options of their own.
         lr: Learning rate.
         weight_decay: decay.
-        momentum: Share of the past in v.
-        trust: eta, the share of its length by which a matrix moves at lr = 1.
-        clip_trust: min(rate, lr) in place of lr rate, known as LARC: layers with large gradients are slowed down,
-            no layer is hurried.
+        momentum: Of v.
+        trust: eta, the trust coefficient.
+        clip_trust: min(rate, lr) in place of lr rate. This is LARC: LARS with the trust ratio clipped.
+
+    Attributes:
+        found_inf: 0-dim; where it is 1 a step changes nothing, as with torch's fused optimizers. None is 0.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
@@ -36,6 +38,8 @@ class LARS(Optimizer):
         >>> w.data
         tensor([[3.0000, 3.5000]])
     """
+
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -69,12 +73,18 @@ class LARS(Optimizer):
             for w in group["params"]:
                 if w.grad is None:
                     continue
-                change = _change(w, w.grad, group)
                 state = self.state[w]
                 if "v" not in state:
                     state["v"] = torch.zeros_like(w)
-                w.sub_(state["v"].mul_(group["momentum"]).add_(change))
+                v = group["momentum"] * state["v"] + _change(w, w.grad, group)
+                self._assign(state["v"], v)
+                self._assign(w, w - v)
         return loss
+
+    def _assign(self, old: Tensor, new: Tensor) -> None:
+        """old = new, except where the step is skipped."""
+        skip = self.found_inf
+        old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
 
 
 def _change(w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:

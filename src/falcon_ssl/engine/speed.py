@@ -9,7 +9,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.methods import Method
 
 
-def speed_up(method: Method, config: EngineConfig, *, device: torch.device) -> torch.memory_format:
+def prepare(method: Method, config: EngineConfig, *, device: torch.device) -> torch.memory_format:
     """Bring ``method`` to the device, in the memory format and with the compiler of the options.
 
     Returns:
@@ -41,13 +41,13 @@ def check_speed(config: EngineConfig, device: torch.device) -> None:
         )
 
 
-def next_step(config: EngineConfig) -> None:
-    """Tell the recordings that the tensors of the last step are not needed any more."""
+def mark_step_begin(config: EngineConfig) -> None:
+    """A new step begins: CUDA graphs may overwrite the tensors of the last one."""
     if config.cuda_graphs:
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
 
-def in_words(config: EngineConfig, *, optimizer: str) -> str:
+def summary(config: EngineConfig, *, optimizer: str) -> str:
     """One line: what is on and what is off."""
     half = "bf16" if config.precision == "no" else config.precision
     options = {

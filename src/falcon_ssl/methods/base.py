@@ -83,6 +83,10 @@ class Method(nn.Module, ABC):
         """Where loss terms stay when nothing is learned, for a global batch of this size."""
         return ()
 
+    def running_state(self) -> list[Tensor]:
+        """What a step changes without the optimizer: running statistics, teachers, queues."""
+        return [x for x in self.state_dict(keep_vars=True).values() if not x.requires_grad]
+
     def before_step(self, step: int, num_steps: int) -> None:
         """Hook before a batch: whatever depends on the position in the run; steps are counted from 0."""
 

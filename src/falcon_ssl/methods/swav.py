@@ -69,10 +69,12 @@ class SwAV(Projected):
         self.prototypes_frozen = prototypes_frozen
         self.queue_starts = queue_starts
         self.queue_waits = False
+        self._num_queued = 0  # queue_rows on the host: no step waits for the device to decide
         if queue_length:
             width = prototypes.weight.shape[1]
             self.register_buffer("queue", torch.zeros(NUM_ASSIGNED, queue_length, width))
             self.register_buffer("queue_rows", torch.zeros((), dtype=torch.int64))
+            self.register_load_state_dict_post_hook(_count_queue)  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_config(cls, parts: Parts, config: SwAVConfig) -> SwAV:
@@ -104,6 +106,10 @@ class SwAV(Projected):
             self._enqueue(u_VNF[:NUM_ASSIGNED])
         return StepOutput.of(terms, u_VNF[0])
 
+    def running_state(self) -> list[Tensor]:
+        """Prototypes too, which `after_step` normalizes."""
+        return [*super().running_state(), self.prototypes.weight]
+
     def before_step(self, step: int, num_steps: int) -> None:
         """At the start of a run prototypes rest and the queue waits."""
         self.prototypes.frozen = step < self.prototypes_frozen * num_steps
@@ -125,7 +131,7 @@ class SwAV(Projected):
     @torch.no_grad()
     def _queued_scores(self) -> list[Tensor] | None:
         """Scores of this rank's share of the queue, once it is full."""
-        if not self.queue_length or int(self.queue_rows) < self.queue_length:
+        if not self.queue_length or self._num_queued < self.queue_length:
             return None
         return [self.prototypes(u_LF[rank() :: world_size()]) for u_LF in self.queue]
 
@@ -136,3 +142,9 @@ class SwAV(Projected):
             new_NF = all_gather_rows(u_NF.detach().to(u_LF.dtype))
             u_LF.copy_(torch.cat([new_NF, u_LF])[: self.queue_length])
         self.queue_rows += len(new_NF)
+        self._num_queued += len(new_NF)
+
+
+def _count_queue(method: nn.Module, _: object) -> None:
+    assert isinstance(method, SwAV)
+    method._num_queued = int(method.queue_rows)

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from falcon_ssl.commands.loading import make_views, seen_shape
+from falcon_ssl.commands.loading import build, seen_shape
 from falcon_ssl.commands.resolve import chosen_precision
 from falcon_ssl.commands.studies.grid import Cell, Grid
 from falcon_ssl.commands.studies.runner import Standing
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import named_device
-from falcon_ssl.engine.optim import build_optimizer
-from falcon_ssl.engine.speed import next_step, speed_up
-from falcon_ssl.methods import build_method
+from falcon_ssl.engine.accelerator import build_accelerator
+from falcon_ssl.engine.step import TrainingStep
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ LARGEST = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time of training alone; reading the images and judging the encoder come on top.
+    """Time of training alone; reading the images and evaluating the encoder come on top.
 
     Args:
         seconds: Of every cell, what is left of it.
@@ -83,36 +82,24 @@ def seconds_per_step(
         steps: Steps to time, after one that is not.
     """
     device = named_device(config.engine.device)
-    precision = chosen_precision(config)
-    generator = torch.Generator().manual_seed(config.seed)
-    torch.manual_seed(config.seed)
-    views = make_views(config)
-    method = build_method(config, image_shape=seen_shape(image_shape, views))
-    memory_format = speed_up(method, config.engine, device=device)
-    optimizer = build_optimizer(method, config.optim)
+    views, method = build(config, image_shape)
     size = _timed_batch(config, seen_shape(image_shape, views), device)
-    images = torch.randint(256, (size, *image_shape), dtype=torch.uint8, generator=generator).to(
-        device
+    engine = replace(config.engine, precision=chosen_precision(config), trackers=())
+    train_step = TrainingStep(
+        method,
+        views,
+        config=replace(config, batch_size=size, engine=engine),
+        num_steps=2 * steps,
+        accelerator=build_accelerator(engine),
     )
-    half = torch.float16 if precision == "fp16" else torch.bfloat16
-    for step in range(1 + steps):
-        if step == 1:
-            _wait(device)
-            started = time.perf_counter()
-        draw = views.at(max(0.0, (step - 0.5) / steps))  # views that grow: all sizes alike
-        seen = [
-            view.contiguous(memory_format=memory_format)
-            for view in draw(images, generator=generator)
-        ]
-        next_step(config.engine)
-        method.before_step(step, 1 + steps)
-        with torch.autocast(device.type, dtype=half, enabled=precision != "no"):
-            out = method(seen)
-        out.loss.backward()
-        method.after_backward(step, 1 + steps)
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step(step, 1 + steps)
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = (size, *image_shape)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
+    train_step(images, 0)
+    _wait(device)
+    started = time.perf_counter()
+    for number in range(steps):
+        train_step(images, 2 * number + 1)  # views that grow: all sizes alike
     _wait(device)
     return (time.perf_counter() - started) / steps * (config.batch_size / size)
 

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import torch
 
-from falcon_ssl.commands.loading import check_same_run, make_views, seen_shape
+from falcon_ssl.commands.loading import build, check_same_run
 from falcon_ssl.commands.studies.estimate import Estimate, estimate
 from falcon_ssl.commands.studies.grid import EVERYTHING, Cell, Choice, Grid, make_cells, read_grid
 from falcon_ssl.commands.studies.runner import Standing, interrupted_by_sigterm, run_all, standing
 from falcon_ssl.commands.studies.table import table_record
 from falcon_ssl.core.errors import FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.methods import build_method
 from falcon_ssl.records.folder import CONFIG
 from falcon_ssl.records.lock import Lock
 from falcon_ssl.report.table import write_tables
@@ -121,8 +120,7 @@ def check_cells(grid: Grid, cells: Sequence[Cell], out: Path) -> None:
         if standing(out / cell.name).state == "done":
             continue
         try:
-            shape = seen_shape(grid.datasets[cell.dataset].image_shape, make_views(cell.config))
-            build_method(cell.config, image_shape=shape)
+            build(cell.config, grid.datasets[cell.dataset].image_shape)
         except InputError as error:
             raise InputError(
                 f"{cell.row} on {cell.dataset} cannot be built",

@@ -1,0 +1,51 @@
+"""What watches a run while it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from falcon_ssl.commands.loading import Prepared
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.monitor import Monitor
+from falcon_ssl.dictionary.complete import CompleteDictionary
+from falcon_ssl.evaluation import AlarmMonitor, QualityMonitor
+from falcon_ssl.methods import Method
+
+
+def default_monitors(run: Prepared) -> list[Monitor]:
+    """The library's own monitors: alarms at every logged step, held-out images every few epochs."""
+    config, splits, views, method = run
+    monitors: list[Monitor] = [
+        AlarmMonitor(
+            method.dictionary,
+            logit_scale=method.logit_scale,
+            beta=config.falcon.beta,
+            prior_matching=prior_matching(config, method),
+            uniform_prior=config.falcon.prior_exponent == 0,
+            batch_size=config.batch_size,
+            stuck_values=method.stuck_values(config.batch_size),
+            few_codes_hint=method.few_codes_hint,
+            on_collapse=config.monitor.on_collapse,
+            patience=config.monitor.patience,
+        )
+    ]
+    if config.monitor.every_epochs and splits.test is not None:
+        labelled = splits.test.labels is not None and splits.train.labels is not None
+        monitors.append(
+            QualityMonitor(
+                splits.test,
+                views,
+                train=splits.train if labelled else None,
+                every_epochs=config.monitor.every_epochs,
+                linear=config.monitor.linear and labelled,
+                batch_size=config.evaluation.batch_size,
+                seed=config.evaluation.seed,
+            )
+        )
+    return monitors
+
+
+def prior_matching(config: RunConfig, method: Method) -> Any:
+    """The prior matching that the loss uses when the configuration leaves it open."""
+    complete = isinstance(method.dictionary, CompleteDictionary)
+    return config.falcon.prior_matching or ("renyi2" if complete else "reverse")

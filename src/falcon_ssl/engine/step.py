@@ -1,0 +1,150 @@
+"""One training step, for whoever takes one: the training loop, the estimate of a grid's time, the benchmarks.
+
+    images -> views -> method (encoder, head, loss) -> backward -> clip -> finite? -> optimizer -> hooks
+
+Everything random in step t is a function of (seed, t), and a batch is the same on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.engine import speed
+from falcon_ssl.engine.finite import FiniteGuard
+from falcon_ssl.engine.optim import build_optimizer, schedule
+from falcon_ssl.methods import Method, StepOutput
+from falcon_ssl.networks.batchnorm import use_global_batch_norm
+from falcon_ssl.views import BatchSlice
+
+
+class ViewMaker(Protocol):
+    """Augmentations: uint8 images to normalized views."""
+
+    def __call__(self, images: Tensor, *, generator: BatchSlice) -> list[Tensor]:
+        """V tensors [B, C, H, W]."""
+        ...
+
+    def at(self, progress: float) -> ViewMaker:
+        """The views at a fraction of the run."""
+        ...
+
+
+class StepResult(NamedTuple):
+    """What a step leaves besides better weights.
+
+    Args:
+        lr: Its learning rate.
+        u_NF: Embeddings of the first view, this rank's rows.
+    """
+
+    lr: float
+    u_NF: Tensor
+
+
+class TrainingStep:
+    """Takes training steps of a method; in one process nothing in them waits for the device.
+
+    Args:
+        method: Trained in place, on the accelerator's device and in training mode from now on.
+        views: Two or more views of a batch.
+        config: Batch size, epochs, seed, optimizer, engine.
+        num_steps: Steps of the whole run.
+        accelerator: Device, precision and processes.
+
+    Attributes:
+        optimizer: Its state belongs into a checkpoint.
+
+    Raises:
+        InputError: Options that the device cannot have.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        views: ViewMaker,
+        *,
+        config: RunConfig,
+        num_steps: int,
+        accelerator: Accelerator,
+    ) -> None:
+        if accelerator.num_processes > 1:
+            use_global_batch_norm(method)
+        self._memory_format = speed.prepare(method, config.engine, device=accelerator.device)
+        self.optimizer = build_optimizer(method, config.optim)
+        self._model, self._stepper = accelerator.prepare(method.train(), self.optimizer)
+        self._guard = FiniteGuard(
+            self.optimizer,
+            method.running_state(),
+            device=accelerator.device,
+            scaled=accelerator.scaler is not None,
+        )
+        self._method = method
+        self._views = views
+        self._config = config
+        self._num_steps = num_steps
+        self._warmup_steps = round(config.optim.warmup_epochs * (num_steps // config.epochs))
+        self._accelerator = accelerator
+
+    def __call__(self, images: Tensor, step: int) -> StepResult:
+        """Take a step.
+
+        Args:
+            images: uint8 [B, C, H, W], this rank's rows of the batch, on the device.
+            step: Its number, counted from 0.
+        """
+        lr = schedule(
+            self.optimizer,
+            step,
+            num_steps=self._num_steps,
+            warmup_steps=self._warmup_steps,
+            config=self._config.optim,
+        )
+        views = self._draw(images, step)
+        speed.mark_step_begin(self._config.engine)
+        self._guard.begin()
+        self._method.before_step(step, self._num_steps)
+        out: StepOutput = self._model(views)
+        self._accelerator.backward(out.loss)
+        grad_norm = self._accelerator.clip_grad_norm_(  # 0 measures without clipping
+            self._method.parameters(), self._config.optim.clip_norm or math.inf
+        )
+        self._guard.check(step + 1, out.terms, grad_norm)
+        self._method.after_backward(step, self._num_steps)
+        self._stepper.step()
+        self._stepper.zero_grad()
+        self._method.after_step(step, self._num_steps)
+        self._guard.end()
+        return StepResult(lr, out.u_NF)
+
+    def terms(self) -> dict[str, float]:
+        """Loss terms and gradient norm of the last step as numbers; waits for the device, once.
+
+        Raises:
+            NonFiniteError: NaN or infinity in this step or in one since the last call.
+        """
+        return self._guard.read()
+
+    def _draw(self, images: Tensor, step: int) -> list[Tensor]:
+        """The views of a batch, in the memory format of the encoder."""
+        rank, num_ranks = self._accelerator.process_index, self._accelerator.num_processes
+        rows = BatchSlice(
+            _generator(self._config.seed, step),
+            first=self._config.batch_size * rank // num_ranks,
+            total=self._config.batch_size,
+        )
+        draw = self._views.at(step / self._num_steps)
+        views = draw(images, generator=rows)
+        return [view.contiguous(memory_format=self._memory_format) for view in views]
+
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step: independent for every (seed, step)."""
+    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
