@@ -80,7 +80,7 @@ def measure(config: RunConfig) -> dict[str, float]:
         run = commands.pretrain(config, out=Path(folder) / "run", monitors=[watch])
         seconds = time.process_time() - start
         steps = json.loads((run / "environment.json").read_text())["steps"]
-    # The first calls pay for thread pools and caches once a run.
+    # The first calls pay for thread pools and caches once per run.
     rest = statistics.mean(watch.seconds[5:]) * len(watch.seconds)
     return {
         "steps": steps,

@@ -15,20 +15,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from falcon_ssl.commands.loading import build
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.core.devices import hardware
-from falcon_ssl.engine.optim import build_optimizer
-from falcon_ssl.methods import build_method
+from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.records.provenance import environment
-from falcon_ssl.views import Views, build_views
-from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
+from timeline import (
+    MarkedAccelerator,
+    MarkedViews,
+    Spent,
+    Timeline,
+    command,
+    mark_around,
+    median_parts,
+    whole,
+    write_record,
+)
 
 SIDE = 32
 REFERENCE = "FALCON, Rademacher 4096"
@@ -55,6 +64,7 @@ class Contender:
         config = from_mapping(
             {
                 **METHODS[name],
+                "views": {"preset": "cifar"},
                 "encoder": {
                     "name": options.encoder,
                     "width": options.width,
@@ -62,14 +72,21 @@ class Contender:
                 },
             }
         )
-        torch.manual_seed(0)
-        self.device = torch.device(options.device)
-        self.method = build_method(config, image_shape=(3, SIDE, SIDE)).to(self.device).train()
-        self.method.to(memory_format=torch.channels_last)
-        self.optimizer = build_optimizer(self.method, config.optim)
-        self.clip_norm = config.optim.clip_norm
-        self.bf16 = options.precision == "bf16"
-        self.timeline = Timeline(self.device)
+        self.timeline = Timeline(torch.device(options.device))
+        views, self.method = build(config, (3, SIDE, SIDE))
+        self.train_step = TrainingStep(
+            self.method,
+            MarkedViews(views, self.timeline),
+            config=replace(config, batch_size=options.batch_size),
+            num_steps=1000,
+            accelerator=MarkedAccelerator(
+                self.timeline,
+                before="head + loss",
+                backward="encoder",
+                cpu=options.device == "cpu",
+                mixed_precision=options.precision,
+            ),
+        )
         encoders = [self.method.encoder]
         if self.method.evaluated_encoder is not self.method.encoder:
             encoders.append(self.method.evaluated_encoder)
@@ -82,26 +99,11 @@ class Contender:
                 before_backward="head + loss",
             )
 
-    def step(self, images: Tensor, views: Views, number: int) -> dict[str, Spent]:
+    def step(self, images: Tensor, number: int) -> dict[str, Spent]:
         """One step as the engine takes it, and what its parts took."""
-        mark = self.timeline.mark
         self.timeline.start()
-        generator = torch.Generator().manual_seed(number)
-        batch = [
-            view.contiguous(memory_format=torch.channels_last)
-            for view in views(images, generator=generator)
-        ]
-        mark("views")
-        self.method.before_step(number, 1000)
-        with torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext():
-            loss = self.method(batch).loss
-        loss.backward()
-        mark("encoder")
-        nn.utils.clip_grad_norm_(self.method.parameters(), self.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.method.after_step(number, 1000)
-        mark("optimizer")
+        self.train_step(images, number)
+        self.timeline.mark("optimizer")
         return self.timeline.parts()
 
     def head_parameters(self) -> int:
@@ -126,30 +128,26 @@ def peak_bytes(device: torch.device) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("/proc/self/status does not tell VmHWM: use --no-memory on this system")
+    raise RuntimeError("/proc/self/status holds no VmHWM: use --no-memory on this system")
 
 
 def peak_of_a_step(name: str, options: argparse.Namespace) -> float:
     """Megabytes that two steps need above what the built method and its images take; for a fresh process."""
-    contender, images, views = (
-        Contender(name, options),
-        random_images(options),
-        build_views("cifar"),
-    )
-    before = peak_bytes(contender.device)
+    contender, images = Contender(name, options), random_images(options)
+    before = peak_bytes(images.device)
     for number in range(2):
-        contender.step(images, views, number)
-    return (peak_bytes(contender.device) - before) / 2**20
+        contender.step(images, number)
+    return (peak_bytes(images.device) - before) / 2**20
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Rounds of one step each; the record of every method."""
-    images, views = random_images(options), build_views("cifar")
+    images = random_images(options)
     contenders = {name: Contender(name, options) for name in options.methods}
     steps: dict[str, list[dict[str, Spent]]] = {name: [] for name in contenders}
     for number in range(options.warm_up + options.rounds):
         for name, contender in contenders.items():
-            parts = contender.step(images, views, number)
+            parts = contender.step(images, number)
             if number >= options.warm_up:
                 steps[name].append(parts)
     rows = {}

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.optim.optimizer import (
@@ -30,16 +29,25 @@ from torch.optim.optimizer import (
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from falcon_ssl import engine
-from falcon_ssl.commands.loading import make_views
-from falcon_ssl.commands.pretrain import default_monitors
+from falcon_ssl.commands.loading import Prepared, build
+from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config.run import RunConfig, from_mapping
 from falcon_ssl.core.devices import hardware
 from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.data import ResidentLoader, Splits, TensorSource, build_loader
-from falcon_ssl.methods import Falcon, build_method
+from falcon_ssl.methods import Falcon
 from falcon_ssl.records.provenance import environment
-from falcon_ssl.views import BatchSlice, Views
-from timeline import Spent, Timeline, command, mark_around, median_parts, whole, write_record
+from timeline import (
+    MarkedAccelerator,
+    MarkedViews,
+    Spent,
+    Timeline,
+    command,
+    mark_around,
+    median_parts,
+    whole,
+    write_record,
+)
 
 SIDE = 32
 BAR = 0.15
@@ -81,34 +89,6 @@ class MarkedLoader:
             self.timeline.start()
 
 
-class MarkedViews:
-    """The views of a run."""
-
-    def __init__(self, views: Views, timeline: Timeline) -> None:
-        self.views, self.timeline = views, timeline
-
-    def __call__(self, images: Tensor, *, generator: BatchSlice) -> list[Tensor]:
-        """Draw them."""
-        self.timeline.mark("views")
-        return self.views(images, generator=generator)
-
-    def at(self, progress: float) -> MarkedViews:
-        """Those of a moment of the run."""
-        return MarkedViews(self.views.at(progress), self.timeline)
-
-
-class MarkedAccelerator(Accelerator):
-    """Accelerate, with a mark where the backward pass begins and ends."""
-
-    timeline: Timeline
-
-    def backward(self, loss: Tensor, **options: Any) -> None:
-        """Run it."""
-        self.timeline.mark("loss forward")
-        super().backward(loss, **options)
-        self.timeline.mark("encoder backward")
-
-
 class MarkedMonitor:
     """A monitor of a run."""
 
@@ -116,7 +96,7 @@ class MarkedMonitor:
         self.monitor, self.timeline = monitor, timeline
 
     def __call__(self, moment: Moment) -> Observation:
-        """Look."""
+        """Call it."""
         observation = self.monitor(moment)
         self.timeline.mark("records")
         return observation
@@ -153,9 +133,12 @@ def run(config: RunConfig, num_steps: int, stepped: Any = lambda: None) -> list[
     timeline = Timeline(torch.device(config.engine.device))
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = MarkedAccelerator(
-        cpu=config.engine.device == "cpu", mixed_precision=config.engine.precision
+        timeline,
+        before="loss forward",
+        backward="encoder backward",
+        cpu=config.engine.device == "cpu",
+        mixed_precision=config.engine.precision,
     )
-    accelerator.timeline = timeline
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch_size * num_steps, 3, SIDE, SIDE)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
@@ -163,9 +146,7 @@ def run(config: RunConfig, num_steps: int, stepped: Any = lambda: None) -> list[
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
     )
-    views = make_views(config)
-    torch.manual_seed(config.seed)
-    method = build_method(config, image_shape=(3, SIDE, SIDE))
+    views, method = build(config, (3, SIDE, SIDE))
     assert isinstance(method, Falcon)
     mark_around(
         method.encoder,
@@ -198,7 +179,7 @@ def run(config: RunConfig, num_steps: int, stepped: Any = lambda: None) -> list[
             accelerator=accelerator,
             monitors=[
                 MarkedMonitor(monitor, timeline)
-                for monitor in default_monitors(config, method, splits, views)
+                for monitor in default_monitors(Prepared(config, splits, views, method))
             ],
         )
     for hook in hooks:

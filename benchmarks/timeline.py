@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
+
+from falcon_ssl.views import BatchSlice, Views
 
 
 class Spent(NamedTuple):
@@ -66,6 +69,44 @@ class Timeline:
             wall[part] += 1e-3 * before.elapsed_time(now) if self._on_gpu else now - before
             cpu[part] += cpu_now - cpu_before
         return {part: Spent(wall[part], cpu[part]) for part in wall}
+
+
+class MarkedViews:
+    """The views of a run."""
+
+    def __init__(self, views: Views, timeline: Timeline) -> None:
+        self.views, self.timeline = views, timeline
+
+    def __call__(self, images: Tensor, *, generator: BatchSlice) -> list[Tensor]:
+        """Draw them."""
+        views = self.views(images, generator=generator)
+        self.timeline.mark("views")
+        return views
+
+    def at(self, progress: float) -> MarkedViews:
+        """Those at a fraction of the run."""
+        return MarkedViews(self.views.at(progress), self.timeline)
+
+
+class MarkedAccelerator(Accelerator):
+    """Accelerate, with a mark where the backward pass begins and ends.
+
+    Args:
+        timeline: Where marks go; it may be replaced later.
+        before: Name of the part that ends when the backward pass begins.
+        backward: Name of the part that ends with it.
+        options: Of Accelerate.
+    """
+
+    def __init__(self, timeline: Timeline, *, before: str, backward: str, **options: Any) -> None:
+        super().__init__(**options)
+        self.timeline, self.before, self.end = timeline, before, backward
+
+    def backward(self, loss: Tensor, **options: Any) -> None:
+        """Run it."""
+        self.timeline.mark(self.before)
+        super().backward(loss, **options)
+        self.timeline.mark(self.end)
 
 
 def mark_around(
