@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,12 @@ DISPATCHED = {
     torch.ops.aten.is_nonzero.default,
     torch.ops.aten.equal.default,
 }
+
+INDEXED = {torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default}  # by a mask: nonzero
+
+
+def _has_mask(indices: Sequence[Tensor | None]) -> bool:
+    return any(index is not None and index.dtype == torch.bool for index in indices)
 
 
 class _Asked(TorchFunctionMode):
@@ -38,10 +44,8 @@ class _Dispatched(TorchDispatchMode):
         super().__init__()
         self.found = found
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if func in DISPATCHED:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in DISPATCHED or (func in INDEXED and _has_mask(args[1])):
             self.found.append(str(func))
         return func(*args, **(kwargs or {}))
 

@@ -1,0 +1,160 @@
+"""One training step: nothing in it waits for the device, and nothing that is not finite leaves a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.config.run import RunConfig, from_mapping
+from falcon_ssl.engine import NonFiniteError
+from falcon_ssl.engine.accelerator import build_accelerator
+from falcon_ssl.engine.step import TrainingStep
+from falcon_ssl.methods import Method, build_method
+from support.host_reads import host_reads
+
+SHAPE = (1, 8, 8)
+ROWS = 16
+METHODS: dict[str, dict[str, Any]] = {
+    "falcon": {"falcon": {"num_codes": 64, "embed_dim": 16, "marginal_momentum": 0.9}},
+    "hadamard": {"falcon": {"num_codes": 64, "embed_dim": 16, "dictionary": "hadamard"}},
+    "complete": {"falcon": {"embed_dim": 16, "dictionary": "complete"}},
+    "prior": {"falcon": {"num_codes": 64, "embed_dim": 16, "prior_exponent": 1.0}},
+    "barlow_twins": {"barlow_twins": {"hidden_dim": 16, "embed_dim": 8}},
+    "vicreg": {"vicreg": {"hidden_dim": 16, "embed_dim": 8}},
+    "swav": {"swav": {"hidden_dim": 16, "embed_dim": 8, "num_prototypes": 10, "queue_length": 32}},
+    "self_classifier": {"self_classifier": {"hidden_dim": 16, "embed_dim": 8}},
+    "gedi": {
+        "gedi": {
+            "hidden_dim": 16,
+            "num_prototypes": 10,
+            "generative": True,
+            "sgld_steps": 2,
+            "buffer_size": 32,
+        }
+    },
+    "dino": {"dino": {"hidden_dim": 16, "embed_dim": 8, "num_prototypes": 10}},
+    "lejepa": {"lejepa": {"hidden_dim": 16, "embed_dim": 8, "num_directions": 4}},
+}
+
+
+class Plain:
+    """Views without augmentation, of which one batch may be broken."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+
+    def at(self, progress: float) -> Plain:
+        return self
+
+    def __call__(self, images: Tensor, *, generator: object) -> list[Tensor]:
+        views = [images / 255, images.flip(3) / 255]
+        return [view * torch.nan for view in views] if self.broken else views
+
+
+def configuration(kind: str, **optim: Any) -> RunConfig:
+    method = kind if kind in METHODS[kind] else "falcon"
+    config = {
+        "method": method,
+        "batch_size": ROWS,
+        "epochs": 2,
+        "engine": {"device": "cpu", "precision": "no"},
+        "encoder": {"name": "digits_cnn"},
+        "optim": {"warmup_epochs": 0, **optim},
+        **METHODS[kind],
+    }
+    return from_mapping(config)
+
+
+def training_step(config: RunConfig, views: Plain) -> tuple[Method, TrainingStep]:
+    torch.manual_seed(0)
+    method = build_method(config, image_shape=SHAPE)
+    accelerator = build_accelerator(config.engine)
+    step = TrainingStep(method, views, config=config, num_steps=20, accelerator=accelerator)
+    return method, step
+
+
+def images(seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (ROWS, *SHAPE), dtype=torch.uint8, generator=generator)
+
+
+def remembered(method: nn.Module, step: TrainingStep) -> dict[str, Tensor]:
+    """Everything that a checkpoint keeps."""
+    moments = step.optimizer.state_dict()["state"]
+    state = {f"{k}.{name}": v for k, entry in moments.items() for name, v in entry.items()}
+    return {name: value.clone() for name, value in (method.state_dict() | state).items()}
+
+
+def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    assert before.keys() == after.keys()
+    return [name for name in before if not torch.equal(before[name], after[name])]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_does_not_wait_for_the_device(name: str) -> None:
+    _, step = training_step(configuration(name), Plain())
+    with host_reads() as reads:
+        for number in range(3):
+            step(images(number), number)
+        assert reads == []
+        step.terms()
+    assert reads == ["tolist"], "one read when the step is logged"
+
+
+def test_lars_does_not_wait_for_the_device() -> None:
+    _, step = training_step(configuration("falcon", name="lars"), Plain())
+    with host_reads() as reads:
+        step(images(0), 0)
+    assert reads == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_of_a_bad_step_is_kept(name: str, optimizer: str) -> None:
+    """Weights, moments, batch statistics, teachers, queues and running marginals are those before it, bit for bit."""
+    views = Plain()
+    method, step = training_step(configuration(name, name=optimizer), views)
+    for number in range(4):
+        step(images(number), number)
+    before = remembered(method, step)
+    views.broken = True
+    step(images(4), 4)
+    views.broken = False
+    for number in (5, 6):  # good batches, before anybody looks
+        step(images(number), number)
+    assert differing(before, remembered(method, step)) == []
+    with pytest.raises(NonFiniteError, match=r"step 5: \w+ is nan.*weights are those of step 4"):
+        step.terms()
+
+
+@pytest.mark.parametrize("name", ["falcon", "swav", "dino"])
+def test_the_next_good_step_would_have_changed_all_of_it(name: str) -> None:
+    """The control of the test above."""
+    method, step = training_step(configuration(name), Plain())
+    for number in range(4):
+        step(images(number), number)
+    before = remembered(method, step)
+    step(images(4), 4)
+    changed = differing(before, remembered(method, step))
+    state = {"falcon": "loss.running_marginal", "swav": "queue", "dino": "centre"}[name]
+    assert state in changed
+    assert set(dict(method.named_parameters())) & set(changed)
+    step.terms()
+
+
+def test_an_infinite_gradient_is_found_although_all_terms_are_finite() -> None:
+    method, step = training_step(configuration("falcon"), Plain())
+    step(images(0), 0)
+    before = remembered(method, step)
+    hook = method.projector.register_full_backward_hook(
+        lambda _, grads, __: tuple(grad * torch.inf for grad in grads)
+    )
+    step(images(1), 1)
+    hook.remove()
+    step(images(2), 2)
+    assert differing(before, remembered(method, step)) == []
+    with pytest.raises(NonFiniteError, match=r"step 2: grad_norm is (inf|nan)"):
+        step.terms()
