@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from falcon_ssl import commands
-from falcon_ssl.config.run import EngineConfig, FalconConfig, RunConfig
+from falcon_ssl.config import EngineConfig, FalconConfig, RunConfig
 from falcon_ssl.core.devices import hardware
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.evaluation import AlarmMonitor

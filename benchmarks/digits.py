@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from falcon_ssl import commands
+from falcon_ssl.config import FalconConfig, RunConfig, from_mapping
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
-from falcon_ssl.config.run import FalconConfig, RunConfig, from_mapping
 
 METRICS = ("top1_linear", "top1_knn", "ami_kmeans_z", "ami_kmeans_u", "effective_rank_z")
 SEEDS = (0, 1, 2)

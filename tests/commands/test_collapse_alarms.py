@@ -13,7 +13,7 @@ from torch import nn
 
 from falcon_ssl import cli, commands
 from falcon_ssl.commands import loading
-from falcon_ssl.config.run import FalconConfig, MonitorConfig, OptimConfig, RunConfig
+from falcon_ssl.config import FalconConfig, MonitorConfig, OptimConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.methods import Method

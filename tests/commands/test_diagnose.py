@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from falcon_ssl import cli, commands
-from falcon_ssl.config.run import FalconConfig, MonitorConfig, RunConfig
+from falcon_ssl.config import FalconConfig, MonitorConfig, RunConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks import timm as timm_encoders

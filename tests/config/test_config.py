@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_ssl.config.run import (
+from falcon_ssl.config import (
     EngineConfig,
     FalconConfig,
     OptimConfig,

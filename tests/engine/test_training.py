@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
-from falcon_ssl.config.run import EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import NonFiniteError, RunFolder

@@ -56,7 +56,7 @@ def test_options_reach_the_evaluators():
         *splits,
         **options,
         dictionary=RademacherDictionary(NUM_CODES, WIDTH, seed=0),
-        knn_neighbours=61,
+        knn_neighbors=61,
         knn_temperature=1e6,  # one vote for each train image: class 0, of 16, wins
     )
     assert 0.5 < other["aligned_cosine"] < 1

@@ -18,8 +18,8 @@ from falcon_ssl import commands
 from falcon_ssl.commands.features import untrained
 from falcon_ssl.commands.loading import load_run
 from falcon_ssl.commands.pretrain import default_monitors
+from falcon_ssl.config import METHODS
 from falcon_ssl.config.mapping import read_yaml
-from falcon_ssl.config.methods import METHODS
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import (
     EncoderConfig,
@@ -329,13 +329,13 @@ def test_the_configuration_names_its_own_options_alone(name: str) -> None:
         ("swav", "queue_length", -1, "swav.queue_length is too small"),
         ("dino", "teacher_temperature", 0.0, "dino.teacher_temperature is not positive"),
         ("dino", "teacher_temperature_warmup", 0.1, "does nothing without dino.teacher_temp"),
-        ("dino", "teacher_temperature_start", 0.02, "which dino.teacher_temperature_start needs"),
+        ("dino", "teacher_temperature_start", 0.02, "does nothing without dino.teacher_temp"),
         ("dino", "teacher_momentum", 1.1, "dino.teacher_momentum is out of range"),
-        ("dino", "centre_momentum", 1.0, "dino.centre_momentum is out of range"),
-        ("self_classifier", "num_prototypes", [], "self_classifier.num_prototypes"),
+        ("dino", "center_momentum", 1.0, "dino.center_momentum is out of range"),
+        ("self_classifier", "num_prototypes", [], "entries of self_classifier.num_prototypes is"),
         ("self_classifier", "num_prototypes", [1], "self_classifier.num_prototypes is too small"),
         ("gedi", "temperature", 0.0, "gedi.temperature is not positive"),
-        ("lejepa", "regularisation", 2.0, "lejepa.regularisation is out of range"),
+        ("lejepa", "regularization", 2.0, "lejepa.regularization is out of range"),
     ],
 )
 def test_bad_options_are_refused_by_name(

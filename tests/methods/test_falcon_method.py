@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from falcon_ssl import FalconLoss, FalconProjector, RademacherDictionary, logit_scale
-from falcon_ssl.config.run import EncoderConfig, FalconConfig, RunConfig
-from falcon_ssl.methods import Falcon, build_method
+from falcon_ssl import logit_scale
+from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig
+from falcon_ssl.methods import Falcon, Parts, build_method
 
 CONFIG = RunConfig(
     encoder=EncoderConfig("digits_cnn"), falcon=FalconConfig(num_codes=64, embed_dim=16)
@@ -23,7 +23,7 @@ def views(num: int = 8) -> list[torch.Tensor]:
 
 def test_any_module_is_an_encoder_and_gradients_reach_it() -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 24))
-    method = Falcon(encoder, FalconProjector(24, 16), FalconLoss(RademacherDictionary(64, 16)))
+    method = Falcon(Parts(encoder, 24, (1, 8, 8)), CONFIG.falcon)
     out = method(views())
     out.loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())

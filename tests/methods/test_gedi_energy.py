@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from falcon_ssl import commands
 from falcon_ssl.commands.features import untrained
 from falcon_ssl.commands.loading import LoadedRun, load_run
-from falcon_ssl.config.methods import GEDIConfig
+from falcon_ssl.config import GEDIConfig
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation import extract
@@ -34,7 +34,7 @@ def views(seed: int = 0, rows: int = 8) -> list[Tensor]:
 
 def gedi(**options: float) -> GEDI:
     config = GEDIConfig(32, 20, generative=True, buffer_size=40, **options)
-    return GEDI.from_config(parts(), config)
+    return GEDI(parts(), config)
 
 
 def images(seed: int = 0, rows: int = 8) -> Tensor:
@@ -139,7 +139,7 @@ def test_a_buffer_smaller_than_the_batch_is_refused() -> None:
     with pytest.raises(InputError, match="buffer of samples is smaller than the batch"):
         gedi().draw(images(rows=41))
     with pytest.raises(InputError, match="no samples"):
-        GEDI.from_config(parts(), GEDIConfig(32, 20)).draw(images())
+        GEDI(parts(), GEDIConfig(32, 20)).draw(images())
     with pytest.raises(InputError, match="another size than the samples"):
         gedi().draw(images()[:, :, :4])
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl import commands
-from falcon_ssl.config.methods import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
+from falcon_ssl.config import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.dictionary.assign import nearest_codes
@@ -29,7 +29,7 @@ def views(seed: int = 0, rows: int = 8) -> list[Tensor]:
 
 
 def dino(**options: float) -> DINO:
-    return DINO.from_config(parts(), DINOConfig(32, 16, 20, **options))
+    return DINO(parts(), DINOConfig(32, 16, 20, **options))
 
 
 def step(method: nn.Module, seed: int, *, at: int = 0, num_steps: int = 10) -> None:
@@ -70,7 +70,7 @@ def test_the_teacher_leaves_nothing_to_chance() -> None:
         "timm:vit_tiny_patch16_224", in_channels=1, image_size=16, patch_size=8, drop_path=0.5
     )
     encoder = nn.Sequential(encoder, nn.Dropout(0.3))
-    method = DINO.from_config(Parts(encoder, 192, (1, 16, 16)), DINOConfig(32, 16, 20))
+    method = DINO(Parts(encoder, 192, (1, 16, 16)), DINOConfig(32, 16, 20))
     images = torch.randn(8, 1, 16, 16)
     student, teacher = method.encoder, method.teacher["encoder"]
     assert student.training
@@ -112,7 +112,7 @@ def test_the_temperature_of_the_teacher_warms_up() -> None:
 
 
 def test_the_centre_follows_the_teacher() -> None:
-    method = dino(centre_momentum=0.0)
+    method = dino(center_momentum=0.0)
     method.teacher.eval()
     with torch.no_grad():
         t_NC = torch.cat([method.teacher["prototypes"](method.embed(v)[1]) for v in views()])
@@ -140,7 +140,7 @@ def test_prototypes_rest_at_the_start(name: str) -> None:
     method = (
         dino(prototypes_frozen=0.2)
         if name == "dino"
-        else SwAV.from_config(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.2))
+        else SwAV(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.2))
     )
     # Adam counts steps, and decays, wherever there is a gradient, be it zero.
     trained = [p for p in method.parameters() if p.requires_grad]
@@ -205,14 +205,14 @@ def test_a_run_leaves_resting_prototypes_where_they_are(tmp_path: Path) -> None:
 
 
 def test_prototypes_of_swav_have_length_one_after_every_step() -> None:
-    method = SwAV.from_config(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.0))
+    method = SwAV(parts(), SwAVConfig(32, 16, 20, prototypes_frozen=0.0))
     step(method, 0)
     torch.testing.assert_close(method.prototypes.weight.norm(dim=1), torch.ones(20))
 
 
 def test_the_queue_holds_the_newest_embeddings_and_is_used_once_full() -> None:
-    method = SwAV.from_config(parts(), SwAVConfig(32, 16, 20, queue_length=20))
-    plain = SwAV.from_config(parts(), SwAVConfig(32, 16, 20))
+    method = SwAV(parts(), SwAVConfig(32, 16, 20, queue_length=20))
+    plain = SwAV(parts(), SwAVConfig(32, 16, 20))
     plain.load_state_dict(method.state_dict(), strict=False)
     seen = []
     for seed in range(3):
@@ -228,8 +228,8 @@ def test_the_queue_holds_the_newest_embeddings_and_is_used_once_full() -> None:
 
 def test_the_queue_may_wait_for_a_share_of_the_run() -> None:
     """Until then nothing is kept, as in the authors' code; from then on it fills."""
-    method = SwAV.from_config(parts(), SwAVConfig(32, 16, 20, queue_length=8, queue_starts=0.2))
-    plain = SwAV.from_config(parts(), SwAVConfig(32, 16, 20))
+    method = SwAV(parts(), SwAVConfig(32, 16, 20, queue_length=8, queue_starts=0.2))
+    plain = SwAV(parts(), SwAVConfig(32, 16, 20))
     plain.load_state_dict(method.state_dict(), strict=False)
     kept, used = [], []
     for at in range(4):
@@ -242,7 +242,7 @@ def test_the_queue_may_wait_for_a_share_of_the_run() -> None:
 
 
 def test_directions_of_lejepa_change_with_the_step() -> None:
-    method = LeJEPA.from_config(parts(), LeJEPAConfig(32, 16, num_directions=4))
+    method = LeJEPA(parts(), LeJEPAConfig(32, 16, num_directions=4))
     totals = []
     for at in (0, 1, 0):
         method.before_step(at, 10)
@@ -251,7 +251,7 @@ def test_directions_of_lejepa_change_with_the_step() -> None:
 
 
 def test_the_code_of_gedi_is_the_largest_output_of_its_head() -> None:
-    method = GEDI.from_config(parts(), GEDIConfig(32, 20)).eval()
+    method = GEDI(parts(), GEDIConfig(32, 20)).eval()
     with torch.no_grad():
         z_ND, u_NF = method.embed(views(rows=40)[0])
         s_NC = method.head(z_ND)

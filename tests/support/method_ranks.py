@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from falcon_ssl.config.methods import (
+from falcon_ssl.config import (
     BarlowTwinsConfig,
     DINOConfig,
     GEDIConfig,
@@ -38,21 +38,21 @@ def methods() -> dict[str, Any]:
     """Name -> how to build it around an encoder; small, with everything that has a state."""
     gedi = GEDIConfig(12, 10, generative=True, sgld_steps=2, buffer_size=20)
     return {
-        "barlow_twins": lambda parts: BarlowTwins.from_config(parts, BarlowTwinsConfig(12, 8)),
-        "vicreg": lambda parts: VICReg.from_config(parts, VICRegConfig(12, 8)),
-        "swav": lambda parts: SwAV.from_config(parts, SwAVConfig(12, 6, 10, queue_length=19)),
-        "swav with crops": lambda parts: SwAV.from_config(
+        "barlow_twins": lambda parts: BarlowTwins(parts, BarlowTwinsConfig(12, 8)),
+        "vicreg": lambda parts: VICReg(parts, VICRegConfig(12, 8)),
+        "swav": lambda parts: SwAV(parts, SwAVConfig(12, 6, 10, queue_length=19)),
+        "swav with crops": lambda parts: SwAV(
             parts, SwAVConfig(12, 6, 10, queue_length=19, prototypes_frozen=0.5)
         ),
-        "dino with crops": lambda parts: DINO.from_config(
+        "dino with crops": lambda parts: DINO(
             parts, DINOConfig(12, 6, 10, teacher_momentum=0.5, prototypes_frozen=0.5)
         ),
-        "dino": lambda parts: DINO.from_config(parts, DINOConfig(12, 6, 10, teacher_momentum=0.5)),
-        "self_classifier": lambda parts: SelfClassifier.from_config(
+        "dino": lambda parts: DINO(parts, DINOConfig(12, 6, 10, teacher_momentum=0.5)),
+        "self_classifier": lambda parts: SelfClassifier(
             parts, SelfClassifierConfig(12, 6, (10, 4))
         ),
-        "gedi": lambda parts: GEDI.from_config(parts, gedi),
-        "lejepa": lambda parts: LeJEPA.from_config(parts, LeJEPAConfig(12, 6, num_directions=7)),
+        "gedi": lambda parts: GEDI(parts, gedi),
+        "lejepa": lambda parts: LeJEPA(parts, LeJEPAConfig(12, 6, num_directions=7)),
     }
 
 

@@ -64,7 +64,7 @@ def evaluate(
             num_classes=num_classes,
             num_codes=num_codes,
             dictionary=dictionary,
-            knn_neighbours=config.evaluation.knn_neighbours,
+            knn_neighbors=config.evaluation.knn_neighbors,
             knn_temperature=config.evaluation.knn_temperature,
             seed=config.evaluation.seed,
             device=device,

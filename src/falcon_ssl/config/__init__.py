@@ -1,21 +1,21 @@
 """Every option of a run, its default, its bounds and its meaning, in one place."""
 
 from falcon_ssl.config.methods import (
-    METHODS,
     BarlowTwinsConfig,
     DINOConfig,
+    FalconConfig,
     GEDIConfig,
     LeJEPAConfig,
-    MethodName,
+    MethodConfig,
     SelfClassifierConfig,
     SwAVConfig,
     VICRegConfig,
 )
 from falcon_ssl.config.run import (
+    METHODS,
     EncoderConfig,
     EngineConfig,
     EvaluationConfig,
-    FalconConfig,
     MonitorConfig,
     OptimConfig,
     ReadingConfig,
@@ -35,7 +35,7 @@ __all__ = [
     "FalconConfig",
     "GEDIConfig",
     "LeJEPAConfig",
-    "MethodName",
+    "MethodConfig",
     "MonitorConfig",
     "OptimConfig",
     "ReadingConfig",

@@ -1,297 +1,254 @@
-"""Options of the methods that FALCON is compared with; defaults are the papers', at the scale of CIFAR."""
+"""Options of every method; defaults are the papers', at the scale of CIFAR."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import ClassVar, Literal
 
-from falcon_ssl.config.bounds import at_defaults, at_least, positive, share
+from falcon_ssl.config.bounds import Options, check_bounds, option
 from falcon_ssl.core.errors import InputError
 
-MethodName = Literal[
-    "falcon", "barlow_twins", "vicreg", "swav", "self_classifier", "gedi", "dino", "lejepa"
-]
-METHODS: tuple[str, ...] = get_args(MethodName)  # each has a group of options of its own name
-TAKE_SMALL_VIEWS = ("swav", "dino", "lejepa")
+
+@dataclass(frozen=True)
+class MethodConfig(Options, group=""):
+    """Base of the options of a method; its group is the method's name."""
+
+    takes_small_views: ClassVar[bool] = False
 
 
-def check_method(
-    method: str, groups: Mapping[str, Any], *, small_views: int, batch_size: int
-) -> None:
-    """Raise InputError for an unknown method, and for options that it does not take.
+@dataclass(frozen=True)
+class FalconConfig(MethodConfig, group="falcon"):
+    """FALCON, arXiv 2410.04959: dictionary, projector and loss."""
 
-    Args:
-        method: What is trained.
-        groups: For every method, its options.
-        small_views: Number of small crops.
-        batch_size: Images of a step, over all devices.
-    """
-    if method not in METHODS:
-        raise InputError(
-            "unknown method",
-            received=method,
-            expected=f"one of {', '.join(METHODS)}",
-            fix="choose one",
+    dictionary: Literal["rademacher", "hadamard", "complete"] = option(
+        "rademacher",
+        "rademacher (the paper's independent random signs), hadamard (a tight frame with fast transforms) or complete "
+        "(all 2^F codes in closed form).",
+    )
+    num_codes: int = option(
+        4096, "C, codes in the dictionary; not used by the complete dictionary.", at_least=2
+    )
+    embed_dim: int = option(128, "F, width of the embedding.", at_least=1)
+    dictionary_seed: int = option(0, "Seed of the codes.", at_least=0)
+    epsilon: float | None = option(
+        None,
+        "Probability of every code but the aligned one, in (0, 1/C); states how sharp assignments are.",
+    )
+    temperature: float | None = option(
+        None,
+        "The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for "
+        "epsilon = 1e-8 (complete dictionary: temperature 0.38).",
+    )
+    beta: float = option(1.0, "Weight of the invariance term.", at_least=0)
+    prior_matching: Literal["reverse", "forward", "renyi2"] | None = option(
+        None,
+        "reverse KL(marginal || prior), forward cross-entropy, or renyi2; null is reverse, and renyi2 (closed form) "
+        "for the complete dictionary.",
+    )
+    prior_exponent: float = option(
+        0.0, "The prior is proportional to rank^-exponent; 0 is uniform.", at_least=0
+    )
+    symmetric: bool = option(
+        True,
+        "Average both orders of the views; false is the paper's one-directional formula.",
+    )
+    embedding_norm: Literal["l2", "tanh"] = option(
+        "l2", "l2 (the paper), or tanh as in the authors' released code."
+    )
+    affine: bool = option(
+        False,
+        "Learn scale and shift of the projector's batch normalization; measured worse, see docs/theory.md.",
+    )
+    marginal_momentum: float = option(
+        0.0,
+        "Momentum (decay) of the running average of the marginal; 0 uses the current batch alone.",
+        at_least=0,
+        below=1,
+    )
+    backend: Literal["auto", "reference", "dense", "chunked", "triton"] = option(
+        "auto", "How the loss is computed; auto chooses by size."
+    )
+
+
+@dataclass(frozen=True)
+class BarlowTwinsConfig(MethodConfig, group="barlow_twins"):
+    """Barlow Twins (Zbontar et al., 2021, arXiv 2103.03230)."""
+
+    hidden_dim: int = option(2048, "Width of the two hidden layers of the head.", at_least=1)
+    embed_dim: int = option(2048, "F, width of the embedding.", at_least=2)
+    redundancy_weight: float = option(
+        5e-3, "lambda, weight of the off-diagonal correlations.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class VICRegConfig(MethodConfig, group="vicreg"):
+    """VICReg (Bardes et al., 2022, arXiv 2105.04906)."""
+
+    hidden_dim: int = option(2048, "Width of the two hidden layers of the head.", at_least=1)
+    embed_dim: int = option(2048, "F, width of the embedding.", at_least=2)
+    invariance_weight: float = option(25.0, "lambda, weight of the mean square.", at_least=0)
+    variance_weight: float = option(25.0, "mu, weight of the hinge on variances.", at_least=0)
+    covariance_weight: float = option(
+        1.0, "nu, weight of the off-diagonal covariances.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class SwAVConfig(MethodConfig, group="swav"):
+    """SwAV (Caron et al., 2020, arXiv 2006.09882)."""
+
+    takes_small_views = True
+
+    hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
+    embed_dim: int = option(128, "F, width of the embedding.", at_least=2)
+    num_prototypes: int = option(3000, "C.", at_least=2)
+    temperature: float = option(0.1, "T of the predictions.", above=0)
+    sinkhorn_eps: float = option(0.05, "The smaller, the harder the assignments.", above=0)
+    sinkhorn_steps: int = option(3, "Iterations of the Sinkhorn-Knopp algorithm.", at_least=1)
+    queue_length: int = option(
+        0,
+        "Earlier embeddings that help to balance the assignments of a small batch, once the queue is full; 0 is no "
+        "queue.",
+        at_least=0,
+    )
+    queue_starts: float = option(
+        0.0,
+        "Fraction of the run after which embeddings are queued.",
+        at_least=0,
+        at_most=1,
+        needs="queue_length",
+    )
+    prototypes_frozen: float = option(
+        0.01,
+        "Fraction of the run, from its start, in which the prototypes are frozen.",
+        at_least=0,
+        at_most=1,
+    )
+
+
+@dataclass(frozen=True)
+class SelfClassifierConfig(MethodConfig, group="self_classifier"):
+    """Self-Classifier (Amrani et al., 2022, arXiv 2103.10994)."""
+
+    hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
+    embed_dim: int = option(128, "F, width of the embedding.", at_least=2)
+    num_prototypes: tuple[int, ...] = option(
+        (1000,), "C of every classifier; the loss is their mean.", at_least=2
+    )
+    row_temperature: float = option(0.1, "Of the softmax over classes.", above=0)
+    column_temperature: float = option(0.05, "Of the softmax over samples.", above=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        classifiers = len(self.num_prototypes)
+        check_bounds(
+            "number of entries of self_classifier.num_prototypes", classifiers, {"at_least": 1}
         )
-    for group, options in groups.items():
-        for option in dataclasses.fields(options):
-            value = getattr(options, option.name)
-            if group != method and value != option.default:
-                raise InputError(
-                    f"{group}.{option.name} does not apply to the method {method}",
-                    received=value,
-                    expected=f"options of {method} alone",
-                    fix=f"train with method={group}, or leave the option out",
-                )
-    if small_views and method not in TAKE_SMALL_VIEWS:
-        raise InputError(
-            f"the method {method} takes two views",
-            received=f"views.small_views={small_views}",
-            expected=f"small views with {', '.join(TAKE_SMALL_VIEWS)} alone",
-            fix="leave them out",
-        )
-    gedi = groups["gedi"]
-    if gedi.generative and gedi.buffer_size < batch_size:
-        raise InputError(
-            "gedi.buffer_size is smaller than the batch",
-            received=gedi.buffer_size,
-            expected=f"at least batch_size={batch_size}",
-            fix="raise it",
-        )
 
 
 @dataclass(frozen=True)
-class BarlowTwinsConfig:
-    """Barlow Twins (Zbontar et al., 2021).
+class GEDIConfig(MethodConfig, group="gedi"):
+    """GEDI (Sansone and Manhaeve, 2022, arXiv 2212.13425)."""
 
-    Args:
-        hidden_dim: Width of the two hidden layers of the head.
-        embed_dim: F, width of the embedding.
-        redundancy_weight: lambda, weight of the off-diagonal correlations.
-    """
-
-    hidden_dim: int = 2048
-    embed_dim: int = 2048
-    redundancy_weight: float = 5e-3
-
-    def __post_init__(self) -> None:
-        at_least("barlow_twins.hidden_dim", self.hidden_dim, 1)
-        at_least("barlow_twins.embed_dim", self.embed_dim, 2)
-        at_least("barlow_twins.redundancy_weight", self.redundancy_weight, 0)
-
-
-@dataclass(frozen=True)
-class VICRegConfig:
-    """VICReg (Bardes et al., 2022).
-
-    Args:
-        hidden_dim: Width of the two hidden layers of the head.
-        embed_dim: F, width of the embedding.
-        invariance_weight: lambda.
-        variance_weight: mu.
-        covariance_weight: nu.
-    """
-
-    hidden_dim: int = 2048
-    embed_dim: int = 2048
-    invariance_weight: float = 25.0
-    variance_weight: float = 25.0
-    covariance_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        at_least("vicreg.hidden_dim", self.hidden_dim, 1)
-        at_least("vicreg.embed_dim", self.embed_dim, 2)
-        for name in ("invariance_weight", "variance_weight", "covariance_weight"):
-            at_least(f"vicreg.{name}", getattr(self, name), 0)
+    hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
+    num_prototypes: int = option(2048, "C, outputs of the head.", at_least=2)
+    temperature: float = option(0.1, "T of the assignments.", above=0)
+    beta: float = option(0.1, "Weight of the invariance term.", at_least=0)
+    generative: bool = option(False, "Add the energy term, with samples drawn from the model.")
+    energy_weight: float = option(
+        0.01, "Weight of the energy term.", at_least=0, needs="generative=true"
+    )
+    energy_temperature: float = option(
+        1.0, "T_e of the energy, which JEM has at 1.", above=0, needs="generative=true"
+    )
+    data_noise: float = option(
+        0.03,
+        "Standard deviation of the noise on the images of the energy term, as in JEM.",
+        at_least=0,
+        needs="generative=true",
+    )
+    sgld_steps: int = option(
+        20, "Steps of Langevin dynamics a batch.", at_least=1, needs="generative=true"
+    )
+    sgld_step_size: float = option(
+        1.0, "Factor of the gradient of the energy in a step.", at_least=0, needs="generative=true"
+    )
+    sgld_noise: float = option(
+        0.01, "Standard deviation of the noise of a step.", at_least=0, needs="generative=true"
+    )
+    buffer_size: int = option(
+        10_000, "Samples in the replay buffer.", at_least=1, needs="generative=true"
+    )
+    restart: float = option(
+        0.05,
+        "Probability that a sample is reinitialized instead of continued.",
+        at_least=0,
+        at_most=1,
+        needs="generative=true",
+    )
 
 
 @dataclass(frozen=True)
-class SwAVConfig:
-    """SwAV (Caron et al., 2020).
+class DINOConfig(MethodConfig, group="dino"):
+    """DINO (Caron et al., 2021, arXiv 2104.14294)."""
 
-    Args:
-        hidden_dim: Width of the hidden layer of the head.
-        embed_dim: F, width of the embedding.
-        num_prototypes: C.
-        temperature: T of the predictions.
-        sinkhorn_eps: The smaller, the harder the assignments.
-        sinkhorn_steps: Steps of the Sinkhorn-Knopp algorithm.
-        queue_length: Earlier embeddings that help to balance the assignments of a small batch, once there are so
-            many; 0 keeps none.
-        queue_starts: Share of the run after which embeddings are kept.
-        prototypes_frozen: Share of the run at whose start the prototypes are not trained.
-    """
+    takes_small_views = True
 
-    hidden_dim: int = 2048
-    embed_dim: int = 128
-    num_prototypes: int = 3000
-    temperature: float = 0.1
-    sinkhorn_eps: float = 0.05
-    sinkhorn_steps: int = 3
-    queue_length: int = 0
-    queue_starts: float = 0.0
-    prototypes_frozen: float = 0.01
-
-    def __post_init__(self) -> None:
-        at_least("swav.hidden_dim", self.hidden_dim, 1)
-        at_least("swav.embed_dim", self.embed_dim, 2)
-        at_least("swav.num_prototypes", self.num_prototypes, 2)
-        positive("swav.temperature", self.temperature)
-        positive("swav.sinkhorn_eps", self.sinkhorn_eps)
-        at_least("swav.sinkhorn_steps", self.sinkhorn_steps, 1)
-        at_least("swav.queue_length", self.queue_length, 0)
-        share("swav.queue_starts", self.queue_starts)
-        if not self.queue_length:
-            at_defaults(self, "swav", ("queue_starts",), unless="swav.queue_length")
-        share("swav.prototypes_frozen", self.prototypes_frozen)
-
-
-@dataclass(frozen=True)
-class DINOConfig:
-    """DINO (Caron et al., 2021).
-
-    Args:
-        hidden_dim: Width of the two hidden layers of the head.
-        embed_dim: F, width of the embedding.
-        num_prototypes: C; 65536 on ImageNet.
-        student_temperature: T_s.
-        teacher_temperature: T_t.
-        teacher_temperature_start: T_t at the start of a run, from which it moves in a line; null is T_t itself.
-        teacher_temperature_warmup: Share of the run in which it does so.
-        teacher_momentum: Share of the past in the teacher's weights at the start; rises to 1 along a cosine.
-        centre_momentum: Share of the past in the centre.
-        prototypes_frozen: Share of the run at whose start the prototypes are not trained.
-    """
-
-    hidden_dim: int = 2048
-    embed_dim: int = 256
-    num_prototypes: int = 4096
-    student_temperature: float = 0.1
-    teacher_temperature: float = 0.04
-    teacher_temperature_start: float | None = None
-    teacher_temperature_warmup: float = 0.0
-    teacher_momentum: float = 0.996
-    centre_momentum: float = 0.9
-    prototypes_frozen: float = 0.01
+    hidden_dim: int = option(2048, "Width of the two hidden layers of the head.", at_least=1)
+    embed_dim: int = option(256, "F, width of the embedding.", at_least=2)
+    num_prototypes: int = option(4096, "C; 65536 on ImageNet.", at_least=2)
+    student_temperature: float = option(0.1, "T_s.", above=0)
+    teacher_temperature: float = option(0.04, "T_t.", above=0)
+    teacher_temperature_start: float | None = option(
+        None, "T_t at the start of the run, warmed up linearly to T_t; null: no warm-up.", above=0
+    )
+    teacher_temperature_warmup: float = option(
+        0.0,
+        "Fraction of the run in which T_t is warmed up.",
+        at_least=0,
+        at_most=1,
+        needs="teacher_temperature_start",
+    )
+    teacher_momentum: float = option(
+        0.996,
+        "Momentum (decay) of the running average of the student that the teacher is; increases to 1 along a cosine.",
+        at_least=0,
+        at_most=1,
+    )
+    center_momentum: float = option(
+        0.9,
+        "Momentum (decay) of the running average of the center.",
+        at_least=0,
+        below=1,
+    )
+    prototypes_frozen: float = option(
+        0.01,
+        "Fraction of the run, from its start, in which the prototypes are frozen.",
+        at_least=0,
+        at_most=1,
+    )
 
     def __post_init__(self) -> None:
-        at_least("dino.hidden_dim", self.hidden_dim, 1)
-        at_least("dino.embed_dim", self.embed_dim, 2)
-        at_least("dino.num_prototypes", self.num_prototypes, 2)
-        positive("dino.student_temperature", self.student_temperature)
-        positive("dino.teacher_temperature", self.teacher_temperature)
-        share("dino.teacher_temperature_warmup", self.teacher_temperature_warmup)
-        if self.teacher_temperature_start is None:
-            warmup = ("teacher_temperature_warmup",)
-            at_defaults(self, "dino", warmup, unless="dino.teacher_temperature_start")
-        else:
-            positive("dino.teacher_temperature_start", self.teacher_temperature_start)
-            positive(
-                "dino.teacher_temperature_warmup, which dino.teacher_temperature_start needs,",
-                self.teacher_temperature_warmup,
+        super().__post_init__()
+        if self.teacher_temperature_start is not None and not self.teacher_temperature_warmup:
+            raise InputError(
+                "dino.teacher_temperature_start does nothing without dino.teacher_temperature_warmup",
+                received=self.teacher_temperature_start,
+                expected="dino.teacher_temperature_warmup > 0",
+                fix="set it, or leave the option out",
             )
-        share("dino.teacher_momentum", self.teacher_momentum)
-        share("dino.centre_momentum", self.centre_momentum, below_one=True)
-        share("dino.prototypes_frozen", self.prototypes_frozen)
 
 
 @dataclass(frozen=True)
-class SelfClassifierConfig:
-    """Self-Classifier (Amrani et al., 2022).
+class LeJEPAConfig(MethodConfig, group="lejepa"):
+    """LeJEPA (Balestriero and LeCun, 2025, arXiv 2511.08544)."""
 
-    Args:
-        hidden_dim: Width of the hidden layer of the head.
-        embed_dim: F, width of the embedding.
-        num_prototypes: C of every classifier; the loss is their mean.
-        row_temperature: Of the softmax over classes.
-        column_temperature: Of the softmax over samples.
-    """
+    takes_small_views = True
 
-    hidden_dim: int = 2048
-    embed_dim: int = 128
-    num_prototypes: tuple[int, ...] = (1000,)
-    row_temperature: float = 0.1
-    column_temperature: float = 0.05
-
-    def __post_init__(self) -> None:
-        at_least("self_classifier.hidden_dim", self.hidden_dim, 1)
-        at_least("self_classifier.embed_dim", self.embed_dim, 2)
-        at_least("number of entries of self_classifier.num_prototypes", len(self.num_prototypes), 1)
-        at_least("self_classifier.num_prototypes", min(self.num_prototypes), 2)
-        positive("self_classifier.row_temperature", self.row_temperature)
-        positive("self_classifier.column_temperature", self.column_temperature)
-
-
-@dataclass(frozen=True)
-class GEDIConfig:
-    """GEDI (Sansone and Manhaeve, 2022).
-
-    Args:
-        hidden_dim: Width of the hidden layer of the head.
-        num_prototypes: C, outputs of the head.
-        temperature: T.
-        beta: Weight of the invariance.
-        generative: Add the energy term, with samples drawn from the model.
-        energy_weight: Weight of the energy term.
-        energy_temperature: T_e of the energy, which JEM has at 1.
-        data_noise: Standard deviation of the noise on the images of the energy term, as in JEM.
-        sgld_steps: Steps of Langevin dynamics a batch.
-        sgld_step_size: Length of a step along the gradient of the energy.
-        sgld_noise: Standard deviation of the noise of a step.
-        buffer_size: Samples that are kept and continued.
-        restart: Share of the samples that start anew instead.
-    """
-
-    hidden_dim: int = 2048
-    num_prototypes: int = 2048
-    temperature: float = 0.1
-    beta: float = 0.1
-    generative: bool = False
-    energy_weight: float = 0.01
-    energy_temperature: float = 1.0
-    data_noise: float = 0.03
-    sgld_steps: int = 20
-    sgld_step_size: float = 1.0
-    sgld_noise: float = 0.01
-    buffer_size: int = 10_000
-    restart: float = 0.05
-
-    def __post_init__(self) -> None:
-        at_least("gedi.hidden_dim", self.hidden_dim, 1)
-        at_least("gedi.num_prototypes", self.num_prototypes, 2)
-        positive("gedi.temperature", self.temperature)
-        positive("gedi.energy_temperature", self.energy_temperature)
-        for name in ("beta", "energy_weight", "data_noise", "sgld_step_size", "sgld_noise"):
-            at_least(f"gedi.{name}", getattr(self, name), 0)
-        at_least("gedi.sgld_steps", self.sgld_steps, 1)
-        at_least("gedi.buffer_size", self.buffer_size, 1)
-        share("gedi.restart", self.restart)
-        if not self.generative:
-            energy = ("energy_weight", "energy_temperature", "data_noise", "buffer_size", "restart")
-            sgld = ("sgld_steps", "sgld_step_size", "sgld_noise")
-            at_defaults(self, "gedi", (*energy, *sgld), unless="gedi.generative=true")
-
-
-@dataclass(frozen=True)
-class LeJEPAConfig:
-    """LeJEPA (Balestriero and LeCun, 2025).
-
-    Args:
-        hidden_dim: Width of the two hidden layers of the head.
-        embed_dim: F, width of the embedding.
-        regularisation: lambda, weight of SIGReg against the prediction.
-        num_directions: Random directions of a step.
-    """
-
-    hidden_dim: int = 2048
-    embed_dim: int = 128
-    regularisation: float = 0.05
-    num_directions: int = 1024
-
-    def __post_init__(self) -> None:
-        at_least("lejepa.hidden_dim", self.hidden_dim, 1)
-        at_least("lejepa.embed_dim", self.embed_dim, 2)
-        share("lejepa.regularisation", self.regularisation)
-        at_least("lejepa.num_directions", self.num_directions, 1)
+    hidden_dim: int = option(2048, "Width of the two hidden layers of the head.", at_least=1)
+    embed_dim: int = option(128, "F, width of the embedding.", at_least=2)
+    regularization: float = option(
+        0.05, "lambda, weight of SIGReg against the prediction.", at_least=0, at_most=1
+    )
+    num_directions: int = option(1024, "Random directions of a step.", at_least=1)

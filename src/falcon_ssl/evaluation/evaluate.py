@@ -21,7 +21,7 @@ def evaluate_features(
     num_classes: int | None = None,
     num_codes: int | None = None,
     dictionary: Dictionary | None = None,
-    knn_neighbours: int = 20,
+    knn_neighbors: int = 20,
     knn_temperature: float = 0.07,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -37,7 +37,7 @@ def evaluate_features(
         num_classes: K; None for images without labels, which leaves the label-free measures.
         num_codes: C; needed where ``test.code`` exists.
         dictionary: The codes themselves, to measure how well ``test.u`` aligns with them.
-        knn_neighbours: k of kNN.
+        knn_neighbors: k of kNN.
         knn_temperature: T of its weights exp(cosine / T).
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
@@ -64,7 +64,7 @@ def evaluate_features(
         train,
         test,
         num_classes=num_classes,
-        k=knn_neighbours,
+        k=knn_neighbors,
         temperature=knn_temperature,
         device=device,
     )

@@ -37,7 +37,7 @@ __all__ = [
 
 
 def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Method:
-    """The method of a resolved configuration, with freshly initialised parameters.
+    """The method of a resolved configuration, with freshly initialized parameters.
 
     Args:
         config: Whole configuration; ``encoder.name`` is not auto any more.
@@ -57,16 +57,16 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
         drop_path=config.encoder.drop_path,
     )
     parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)
-    return _BUILDERS[config.method](parts, getattr(config, config.method))
+    return _METHODS[config.method](parts, getattr(config, config.method))
 
 
-_BUILDERS: dict[str, Callable[[Parts, Any], Method]] = {
-    "falcon": Falcon.from_config,
-    "barlow_twins": BarlowTwins.from_config,
-    "vicreg": VICReg.from_config,
-    "swav": SwAV.from_config,
-    "self_classifier": SelfClassifier.from_config,
-    "gedi": GEDI.from_config,
-    "dino": DINO.from_config,
-    "lejepa": LeJEPA.from_config,
+_METHODS: dict[str, Callable[[Parts, Any], Method]] = {
+    "falcon": Falcon,
+    "barlow_twins": BarlowTwins,
+    "vicreg": VICReg,
+    "swav": SwAV,
+    "self_classifier": SelfClassifier,
+    "gedi": GEDI,
+    "dino": DINO,
+    "lejepa": LeJEPA,
 }

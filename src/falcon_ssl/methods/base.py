@@ -21,7 +21,7 @@ class StepOutput(NamedTuple):
     Args:
         loss: 0-dim, with gradient, equal on every rank.
         terms: What the loss is made of, by name; 0-dim, detached, in nats where it is an entropy.
-        u_NF: Embeddings of the first view, this rank's rows, detached: what monitors look at.
+        u_NF: Embeddings of the first view, this rank's rows, detached: what monitors receive.
     """
 
     loss: Tensor
@@ -50,7 +50,7 @@ class Parts(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """An encoder with a head and a loss.
+    """An encoder with a head and a loss, made from `Parts` and the method's options, which it keeps as ``config``.
 
     `forward` takes the views of a batch, so that DDP and autocast wrap all of the computation.
 
@@ -72,11 +72,11 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Representations z_ND and embeddings u_NF of normalised images [N, C, H, W]."""
+        """Representations z_ND and embeddings u_NF of normalized images [N, C, H, W]."""
 
     @property
     def evaluated_encoder(self) -> nn.Module:
-        """The encoder behind `embed`: what is judged and exported."""
+        """The encoder behind `embed`: what is evaluated and exported."""
         return self.encoder
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
@@ -91,10 +91,10 @@ class Method(nn.Module, ABC):
         """Hook before a batch: whatever depends on the position in the run; steps are counted from 0."""
 
     def after_backward(self, step: int, num_steps: int) -> None:
-        """Hook before the optimizer moves: a parameter that is to rest loses its gradient."""
+        """Hook before the optimizer steps: frozen parameters lose their gradient."""
 
     def after_step(self, step: int, num_steps: int) -> None:
-        """Hook after the optimizer has moved: EMA, prototype norms."""
+        """Hook after the optimizer's step: EMA, norms of prototypes."""
 
 
 def check_two_views(method: str, views: Sequence[Tensor]) -> None:
@@ -104,7 +104,7 @@ def check_two_views(method: str, views: Sequence[Tensor]) -> None:
             f"{method} takes two views",
             received=len(views),
             expected="2",
-            fix="train swav, dino or lejepa with small views",
+            fix="leave the others out",
         )
 
 

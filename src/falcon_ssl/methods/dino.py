@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from falcon_ssl.config.methods import DINOConfig
+from falcon_ssl.config import DINOConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.losses.dino import dino_loss, updated_centre
@@ -22,23 +22,11 @@ NUM_LARGE = 2  # views that the teacher sees
 class DINO(Projected):
     """Caron et al., 2021 (arXiv 2104.14294); takes small views after the two large ones.
 
-    The teacher is what is judged and exported, as in the paper. As with its authors it drops nothing: it is the student
-    without dropout and stochastic depth.
-
-    Args:
-        encoder: Images [N, C, H, W] to z_ND.
-        head: z_ND to y_NF.
-        prototypes: u_NF to scores.
-        student_temperature: T_s.
-        teacher_temperature: T_t.
-        teacher_temperature_start: T_t at the start of a run, from which it moves in a line; None is T_t itself.
-        teacher_temperature_warmup: Share of the run in which it does so.
-        teacher_momentum: Share of the past in the teacher at the start of a run; rises to 1.
-        centre_momentum: Share of the past in the centre.
-        prototypes_frozen: Share of the run at whose start the prototypes are not trained.
+    The teacher is what is evaluated and exported, as in the paper. As with its authors it drops nothing: it is the
+    student without dropout and stochastic depth.
 
     Example:
-        >>> method = DINO.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), DINOConfig(32, 16, 20))
+        >>> method = DINO(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), DINOConfig(32, 16, 20))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['consistency', 'entropy', 'total']
@@ -46,25 +34,15 @@ class DINO(Projected):
 
     few_codes_hint = "is teacher_temperature too small?"
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        head: nn.Module,
-        prototypes: Prototypes,
-        *,
-        student_temperature: float,
-        teacher_temperature: float,
-        teacher_momentum: float,
-        centre_momentum: float,
-        prototypes_frozen: float = 0.0,
-        teacher_temperature_start: float | None = None,
-        teacher_temperature_warmup: float = 0.0,
-    ) -> None:
-        super().__init__(encoder, head)
-        self.prototypes = prototypes
+    def __init__(self, parts: Parts, config: DINOConfig) -> None:
+        widths = [parts.in_dim, config.hidden_dim, config.hidden_dim, config.embed_dim]
+        head = mlp(widths, activation="gelu", batch_norm=False, last_bias=True)
+        super().__init__(parts.encoder, head)
+        self.config = config
+        self.prototypes = Prototypes(config.num_prototypes, config.embed_dim)
         self.teacher = nn.ModuleDict(
             {
-                name: _without_chance(copy.deepcopy(module)).requires_grad_(False)
+                name: _disable_dropout(copy.deepcopy(module)).requires_grad_(False)
                 for name, module in self._student().items()
             }
         )
@@ -72,35 +50,9 @@ class DINO(Projected):
         assert isinstance(teacher_prototypes, Prototypes)
         # Not a buffer: those are replaced when a module moves, and the dictionary follows this one as it follows the
         # prototypes.
-        self.centre = nn.Parameter(torch.zeros(len(prototypes.weight)), requires_grad=False)
+        self.centre = nn.Parameter(torch.zeros(config.num_prototypes), requires_grad=False)
         self.dictionary = PrototypeDictionary(teacher_prototypes.weight, centre_C=self.centre)
-        self.student_temperature = student_temperature
-        self.teacher_temperature = teacher_temperature  # of the step
-        self.teacher_temperature_end = teacher_temperature
-        self.teacher_temperature_start = (
-            teacher_temperature if teacher_temperature_start is None else teacher_temperature_start
-        )
-        self.teacher_temperature_warmup = teacher_temperature_warmup
-        self.teacher_momentum = teacher_momentum
-        self.centre_momentum = centre_momentum
-        self.prototypes_frozen = prototypes_frozen
-
-    @classmethod
-    def from_config(cls, parts: Parts, config: DINOConfig) -> DINO:
-        """With freshly initialised head and prototypes."""
-        widths = [parts.in_dim, config.hidden_dim, config.hidden_dim, config.embed_dim]
-        return cls(
-            parts.encoder,
-            mlp(widths, activation="gelu", batch_norm=False, last_bias=True),
-            Prototypes(config.num_prototypes, config.embed_dim),
-            student_temperature=config.student_temperature,
-            teacher_temperature=config.teacher_temperature,
-            teacher_momentum=config.teacher_momentum,
-            centre_momentum=config.centre_momentum,
-            prototypes_frozen=config.prototypes_frozen,
-            teacher_temperature_start=config.teacher_temperature_start,
-            teacher_temperature_warmup=config.teacher_temperature_warmup,
-        )
+        self.teacher_temperature = config.teacher_temperature  # of the step
 
     @property
     def evaluated_encoder(self) -> nn.Module:
@@ -118,11 +70,12 @@ class DINO(Projected):
             student,
             teacher,
             self.centre,
-            student_temperature=self.student_temperature,
+            student_temperature=self.config.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
         if self.training:
-            self.centre.copy_(updated_centre(self.centre, teacher, momentum=self.centre_momentum))
+            momentum = self.config.center_momentum
+            self.centre.copy_(updated_centre(self.centre, teacher, momentum=momentum))
         return StepOutput.of(terms, t_VNF.chunk(NUM_LARGE)[0])
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,40 +84,41 @@ class DINO(Projected):
         return z_ND, unit_rows(self.teacher["head"](z_ND))
 
     def before_step(self, step: int, num_steps: int) -> None:
-        """Prototypes rest at the start of a run, and the teacher's temperature moves.
+        """Prototypes are frozen at the start of a run, and the teacher's temperature is warmed up.
 
         T_t = start + (end - start) min(1, step / (warmup num_steps))
         """
-        self.prototypes.frozen = step < self.prototypes_frozen * num_steps
-        warmup_steps = self.teacher_temperature_warmup * num_steps
-        done = min(1.0, step / warmup_steps) if warmup_steps else 1.0
-        start, end = self.teacher_temperature_start, self.teacher_temperature_end
-        self.teacher_temperature = start + (end - start) * done
+        self.prototypes.frozen = step < self.config.prototypes_frozen * num_steps
+        start, end = self.config.teacher_temperature_start, self.config.teacher_temperature
+        if start is not None:
+            done = min(1.0, step / (self.config.teacher_temperature_warmup * num_steps))
+            self.teacher_temperature = start + (end - start) * done
 
     def after_backward(self, step: int, num_steps: int) -> None:
-        """Resting prototypes are neither moved nor decayed."""
-        self.prototypes.rest()
+        """Frozen prototypes are neither moved nor decayed."""
+        self.prototypes.cancel_gradient()
 
     @torch.no_grad()
     def after_step(self, step: int, num_steps: int) -> None:
         """teacher = m teacher + (1 - m) student, m from its start to 1 along a cosine."""
-        rest = (1 - self.teacher_momentum) * (1 + math.cos(math.pi * step / num_steps)) / 2
+        cosine = (1 + math.cos(math.pi * step / num_steps)) / 2
+        weight = (1 - self.config.teacher_momentum) * cosine  # 1 - m
         for name, module in self._student().items():
             pairs = zip(self.teacher[name].parameters(), module.parameters(), strict=True)
             for mine, theirs in pairs:
-                mine.lerp_(theirs, rest)
+                mine.lerp_(theirs, weight)
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """log C when teacher or student is uniform."""
-        value = math.log(len(self.centre))
+        value = math.log(self.config.num_prototypes)
         return (StuckValue("total", value, "every sample gets the same assignment (log C)"),)
 
     def _student(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "head": self.head, "prototypes": self.prototypes}
 
 
-def _without_chance(module: nn.Module) -> nn.Module:
-    """Dropout and stochastic depth switched off, in training mode too; batch statistics stay those of the batch."""
+def _disable_dropout(module: nn.Module) -> nn.Module:
+    """Dropout and stochastic depth off, in training mode too; batch statistics stay those of the batch."""
     for child in module.modules():
         if isinstance(child, _DropoutNd):
             child.p = 0.0

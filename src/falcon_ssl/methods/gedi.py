@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.config.methods import GEDIConfig
+from falcon_ssl.config import GEDIConfig
 from falcon_ssl.core.distributed import all_gather_rows, all_reduce_max, rank, row_counts
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import StuckValue
@@ -19,43 +19,16 @@ from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 
-class Langevin(nn.Module):
-    """Samples of an energy model by Langevin dynamics, continued from batch to batch (as in JEM, arXiv 1912.03263).
-
-        x <- clamp(x - step_size dE/dx + noise * standard normal, low, high)
-
-    A chain starts uniform in [low, high], for every channel the smallest and largest value of the images of the batch.
-    JEM does not clamp; without, the energy of a network of ReLUs falls without end far away from all images.
-
-    Args:
-        image_shape: Of a sample.
-        steps: Steps of a batch.
-        step_size: Along the gradient.
-        noise: Standard deviation of the noise.
-        buffer_size: Samples that are kept and continued.
-        restart: Share of the samples that start anew instead.
-    """
+class ReplayBuffer(nn.Module):
+    """Samples of an energy model that Langevin dynamics continues from batch to batch."""
 
     samples: Tensor
     started: Tensor
 
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        *,
-        steps: int,
-        step_size: float,
-        noise: float,
-        buffer_size: int,
-        restart: float,
-    ) -> None:
+    def __init__(self, size: int, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
-        self.register_buffer("samples", torch.zeros(buffer_size, *image_shape))
-        self.register_buffer("started", torch.zeros(buffer_size, dtype=torch.bool))
-        self.steps = steps
-        self.step_size = step_size
-        self.noise = noise
-        self.restart = restart
+        self.register_buffer("samples", torch.zeros(size, *image_shape))
+        self.register_buffer("started", torch.zeros(size, dtype=torch.bool))
 
 
 class GEDI(Projected):
@@ -64,23 +37,13 @@ class GEDI(Projected):
     The outputs of the head are the scores, so an embedding is as wide as there are classes, and its code is its largest
     entry.
 
-    Args:
-        encoder: Images [N, C, H, W] to z_ND.
-        head: z_ND to scores [N, C], a `torch.nn.Sequential` that ends in a linear layer.
-        temperature: T.
-        beta: Weight of the invariance.
-        langevin: Draws the samples of the energy term; None leaves the term out.
-        energy_weight: Weight of the energy term.
-        energy_temperature: T_e of the energy.
-        data_noise: Standard deviation of the noise on the images of the energy term.
-
     Numerics:
-        Energies, and the samples that lower them, see the network in evaluation mode: batch statistics of samples
-        would say what batch they come from. The random numbers of a step are a function of its number, which
-        `before_step` is told, and the same on any number of ranks.
+        Energies, and the samples that lower them, are computed in evaluation mode: batch statistics of samples would
+        give away what batch they come from. The random numbers of a step are a function of its number, which
+        `before_step` receives, and the same on any number of ranks.
 
     Example:
-        >>> method = GEDI.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), GEDIConfig(32, 20))
+        >>> method = GEDI(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), GEDIConfig(32, 20))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['consistency', 'entropy', 'invariance', 'prior_matching', 'total']
@@ -88,79 +51,52 @@ class GEDI(Projected):
 
     few_codes_hint = "is beta too large?"
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        head: nn.Sequential,
-        *,
-        temperature: float,
-        beta: float,
-        langevin: Langevin | None = None,
-        energy_weight: float = 0.01,
-        energy_temperature: float = 1.0,
-        data_noise: float = 0.03,
-    ) -> None:
-        super().__init__(encoder, head)
-        self.num_classes: int = head[-1].out_features  # type: ignore[assignment]
-        self.dictionary = OneHotDictionary(self.num_classes)
-        self.temperature = temperature
-        self.beta = beta
-        self.langevin = langevin
-        self.energy_weight = energy_weight
-        self.energy_temperature = energy_temperature
-        self.data_noise = data_noise
+    def __init__(self, parts: Parts, config: GEDIConfig) -> None:
+        widths = [parts.in_dim, config.hidden_dim, config.num_prototypes]
+        super().__init__(parts.encoder, mlp(widths, last_bias=True))
+        self.config = config
+        self.dictionary = OneHotDictionary(config.num_prototypes)
+        self.langevin: ReplayBuffer | None = None
+        if config.generative:
+            self.langevin = ReplayBuffer(config.buffer_size, parts.image_shape)
         self.step = 0
-
-    @classmethod
-    def from_config(cls, parts: Parts, config: GEDIConfig) -> GEDI:
-        """With freshly initialised head and samples."""
-        langevin = Langevin(
-            parts.image_shape,
-            steps=config.sgld_steps,
-            step_size=config.sgld_step_size,
-            noise=config.sgld_noise,
-            buffer_size=config.buffer_size,
-            restart=config.restart,
-        )
-        return cls(
-            parts.encoder,
-            mlp([parts.in_dim, config.hidden_dim, config.num_prototypes], last_bias=True),
-            temperature=config.temperature,
-            beta=config.beta,
-            langevin=langevin if config.generative else None,
-            energy_weight=config.energy_weight,
-            energy_temperature=config.energy_temperature,
-            data_noise=config.data_noise,
-        )
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
         check_two_views("gedi", views)
         s1_NC, s2_NC = self.project(views)
-        terms = gedi_loss(s1_NC, s2_NC, temperature=self.temperature, beta=self.beta)
+        terms = gedi_loss(s1_NC, s2_NC, temperature=self.config.temperature, beta=self.config.beta)
         out = StepOutput.of(terms, unit_rows(s1_NC))
         if self.langevin is None or not self.training:
             return out
         images = views[0]
-        with _as_evaluated(self):
+        with _eval_mode(self):
             drawn = self.draw(images)
-            noisy = images + self.data_noise * self._normal(images)
-            # One pass for both: of images and samples alike.
+            noise = _Draws(len(images), images, seed=2 * self.step + 1).normal()
+            noisy = images + self.config.data_noise * noise
+            # One pass for images and samples.
             data, samples = self.energies(torch.cat([noisy, drawn])).chunk(2)
         difference = energy_loss(data, samples)
-        total = terms.total + self.energy_weight * difference
+        total = terms.total + self.config.energy_weight * difference
         more = {"energy": difference.detach(), "total": total.detach()}
         return out._replace(loss=total, terms=out.terms | more)
 
     def energies(self, images: Tensor) -> Tensor:
-        """E(x) of normalised images [N, C, H, W]: [N]."""
-        return energy(self.head(self.encoder(images)), temperature=self.energy_temperature)
+        """E(x) of normalized images [N, C, H, W]: [N]."""
+        scores_NC = self.head(self.encoder(images))
+        return energy(scores_NC, temperature=self.config.energy_temperature)
 
     def draw(self, images: Tensor) -> Tensor:
-        """As many samples of the model as ``images``, after some more steps; they are kept for the next time.
+        """As many samples of the model as ``images``, by Langevin dynamics as in JEM (arXiv 1912.03263).
+
+            x <- clamp(x - step_size dE/dx + noise * standard normal, low, high)
+
+        A chain starts uniform in [low, high], for every channel the smallest and largest value of the images of the
+        batch, and is continued from the buffer the next time. JEM does not clamp; without, the energy of a network of
+        ReLUs falls without end far away from all images.
 
         Args:
-            images: This rank's normalised images [N, C, H, W]; only their number and range matter.
+            images: This rank's normalized images [N, C, H, W]; only their number and range matter.
 
         Raises:
             InputError: No energy term, a buffer that is smaller than the batch of all ranks, or images of another size.
@@ -168,11 +104,11 @@ class GEDI(Projected):
         if self.langevin is None:
             raise InputError(
                 "this model has no samples",
-                received="langevin=None",
+                received="gedi.generative=false",
                 expected="the energy term",
-                fix="use gedi.generative=true",
+                fix="set gedi.generative=true",
             )
-        chain, kept = self.langevin, self.langevin.samples
+        kept = self.langevin.samples
         draws = _Draws(len(images), kept, seed=2 * self.step)
         if draws.total > len(kept):
             raise InputError(
@@ -191,21 +127,19 @@ class GEDI(Projected):
         low, high = _range(images)
         places = draws.places(len(kept))
         mine = places[draws.mine]
-        fresh = (draws.uniform()[:, 0, 0, 0] < chain.restart) | ~chain.started[mine]
+        restarted = draws.uniform()[:, 0, 0, 0] < self.config.restart
+        fresh = restarted | ~self.langevin.started[mine]
         start = low + (high - low) * draws.uniform()
         x = torch.where(fresh[:, None, None, None], start, kept[mine])
-        for _ in range(chain.steps):
+        for _ in range(self.config.sgld_steps):
             with torch.enable_grad():
                 x.requires_grad_()
                 slope = torch.autograd.grad(self.energies(x).sum(), x)[0]
-            x = x.detach() - chain.step_size * slope + chain.noise * draws.normal()
-            x = x.clamp(low, high)
+            noise = self.config.sgld_noise * draws.normal()
+            x = (x.detach() - self.config.sgld_step_size * slope + noise).clamp(low, high)
         kept[places] = all_gather_rows(x.detach())
-        chain.started[places] = True
+        self.langevin.started[places] = True
         return x.detach()
-
-    def _normal(self, images: Tensor) -> Tensor:
-        return _Draws(len(images), images, seed=2 * self.step + 1).normal()
 
     def before_step(self, step: int, num_steps: int) -> None:
         """New random numbers."""
@@ -213,7 +147,7 @@ class GEDI(Projected):
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """H(p_i) = log C when every assignment is uniform; a cross-entropy passes there when views disagree, too."""
-        value = math.log(self.num_classes)
+        value = math.log(self.config.num_prototypes)
         return (StuckValue("entropy", value, "every assignment is uniform (log C)"),)
 
 
@@ -254,7 +188,7 @@ def _range(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _as_evaluated(module: nn.Module) -> Iterator[None]:
+def _eval_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode inside."""
     training = [child for child in module.modules() if child.training]
     for child in training:

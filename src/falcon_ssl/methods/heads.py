@@ -21,7 +21,7 @@ def mlp(
     batch_norm: bool = True,
     last_bias: bool = False,
 ) -> nn.Sequential:
-    """Linear layers with (batch normalisation and) activation between them.
+    """Linear layers with (batch normalization and) activation between them.
 
     Args:
         widths: From the input to the output.
@@ -31,7 +31,7 @@ def mlp(
     """
     layers: list[nn.Module] = []
     for width, following in pairwise(widths[:-1]):
-        # No bias before batch normalisation, which removes it.
+        # No bias before batch normalization, which removes it.
         layers.append(nn.Linear(width, following, bias=not batch_norm))
         if batch_norm:
             layers.append(GlobalBatchNorm(following))
@@ -41,7 +41,7 @@ def mlp(
 
 
 def unit_rows(y_NF: Tensor) -> Tensor:
-    """L2-normalised rows in the dtype of ``y``; under autocast the norm is float32 and would widen them."""
+    """L2-normalized rows in the dtype of ``y``; under autocast the norm is float32 and would widen them."""
     return normalize(y_NF, dim=1).to(y_NF.dtype)
 
 
@@ -53,7 +53,7 @@ class Prototypes(nn.Module):
         width: F.
 
     Attributes:
-        frozen: While true, the prototypes get a gradient of zero, which `rest` takes away.
+        frozen: While true, the prototypes get a gradient of zero, which `cancel_gradient` removes.
     """
 
     def __init__(self, num_prototypes: int, width: int) -> None:
@@ -68,19 +68,19 @@ class Prototypes(nn.Module):
             unit_CF = unit_CF.detach() + 0 * unit_CF
         return linear(u_NF, unit_CF.to(u_NF.dtype))
 
-    def rest(self) -> None:
-        """While frozen, leave nothing to the optimizer: with a gradient of zero it counts steps and decays weights."""
+    def cancel_gradient(self) -> None:
+        """While frozen, remove the gradient: given one of zero, an optimizer still counts steps and decays weights."""
         if self.frozen:
             self.weight.grad = None
 
     @torch.no_grad()
-    def normalise(self) -> None:
+    def normalize(self) -> None:
         """Bring every prototype to length 1."""
         self.weight.copy_(normalize(self.weight, dim=1))
 
 
 class Projected(Method):
-    """An encoder with a head: y = head(encoder(x)), and u = y / |y| for whoever watches.
+    """An encoder with a head: y = head(encoder(x)), and u = y / |y| for monitors and codes.
 
     Args:
         encoder: Images [N, C, H, W] to z_ND.

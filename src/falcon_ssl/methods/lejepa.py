@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from falcon_ssl.config.methods import LeJEPAConfig
+from falcon_ssl.config import LeJEPAConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.losses.lejepa import lejepa_loss, random_directions
 from falcon_ssl.methods.base import Parts, StepOutput
@@ -20,48 +20,31 @@ COLLAPSED = math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
 class LeJEPA(Projected):
     """Balestriero and LeCun, 2025 (arXiv 2511.08544); takes small views after the two large ones.
 
-    The directions of a step are a function of its number, which `before_step` is told.
-
-    Args:
-        encoder: Images [N, C, H, W] to z_ND.
-        head: z_ND to y_NF.
-        regularisation: lambda.
-        num_directions: Random directions of a step.
+    The directions of a step are a function of its number, which `before_step` receives.
 
     Example:
-        >>> method = LeJEPA.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), LeJEPAConfig(32, 16))
+        >>> method = LeJEPA(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), LeJEPAConfig(32, 16))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['prediction', 'sigreg', 'total']
     """
 
-    def __init__(
-        self, encoder: nn.Module, head: nn.Module, *, regularisation: float, num_directions: int
-    ) -> None:
-        super().__init__(encoder, head)
-        self.regularisation = regularisation
-        self.num_directions = num_directions
-        self.step = 0
-
-    @classmethod
-    def from_config(cls, parts: Parts, config: LeJEPAConfig) -> LeJEPA:
-        """With a freshly initialised head."""
+    def __init__(self, parts: Parts, config: LeJEPAConfig) -> None:
         widths = [parts.in_dim, config.hidden_dim, config.hidden_dim, config.embed_dim]
-        return cls(
-            parts.encoder,
-            mlp(widths, last_bias=True),
-            regularisation=config.regularisation,
-            num_directions=config.num_directions,
-        )
+        super().__init__(parts.encoder, mlp(widths, last_bias=True))
+        self.config = config
+        self.step = 0
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two large views and any number of small ones."""
         y_VNF = self.project(views)
-        directions = random_directions(self.num_directions, y_VNF[0].shape[1], seed=self.step)
+        directions = random_directions(
+            self.config.num_directions, self.config.embed_dim, seed=self.step
+        )
         terms = lejepa_loss(
             y_VNF,
             directions.to(y_VNF[0].device),
-            regularisation=self.regularisation,
+            regularisation=self.config.regularization,
             num_large=NUM_LARGE,
         )
         return StepOutput.of(terms, unit_rows(y_VNF[0]))

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.config.methods import SwAVConfig
+from falcon_ssl.config import SwAVConfig
 from falcon_ssl.core.distributed import all_gather_rows, rank, world_size
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
@@ -21,21 +21,10 @@ NUM_ASSIGNED = 2  # the large views
 class SwAV(Projected):
     """Caron et al., 2020 (arXiv 2006.09882); takes small views after the two large ones.
 
-    The queue is the same on every rank, each of which counts its share of it: a run is the same on any number of ranks.
-
-    Args:
-        encoder: Images [N, C, H, W] to z_ND.
-        head: z_ND to y_NF.
-        prototypes: u_NF to scores.
-        temperature: T.
-        sinkhorn_eps: Strength of the entropy.
-        sinkhorn_steps: Steps of Sinkhorn-Knopp.
-        queue_length: Earlier embeddings of each large view; 0 keeps none.
-        prototypes_frozen: Share of the run at whose start the prototypes are not trained.
-        queue_starts: Share of the run after which embeddings are kept.
+    The queue is the same on every rank, each of which scores its slice of it: a run is the same on any number of ranks.
 
     Example:
-        >>> method = SwAV.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), SwAVConfig(32, 16, 20))
+        >>> method = SwAV(Parts(nn.Flatten(), 64, (1, 8, 8)), SwAVConfig(32, 16, 20))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['consistency', 'entropy', 'total']
@@ -46,50 +35,18 @@ class SwAV(Projected):
     queue: Tensor
     queue_rows: Tensor
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        head: nn.Module,
-        prototypes: Prototypes,
-        *,
-        temperature: float,
-        sinkhorn_eps: float,
-        sinkhorn_steps: int,
-        queue_length: int = 0,
-        prototypes_frozen: float = 0.0,
-        queue_starts: float = 0.0,
-    ) -> None:
-        super().__init__(encoder, head)
-        self.prototypes = prototypes
-        self.dictionary = PrototypeDictionary(prototypes.weight)
-        self.temperature = temperature
-        self.sinkhorn_eps = sinkhorn_eps
-        self.sinkhorn_steps = sinkhorn_steps
-        self.queue_length = queue_length
-        self.prototypes_frozen = prototypes_frozen
-        self.queue_starts = queue_starts
+    def __init__(self, parts: Parts, config: SwAVConfig) -> None:
+        widths = [parts.in_dim, config.hidden_dim, config.embed_dim]
+        super().__init__(parts.encoder, mlp(widths, last_bias=True))
+        self.config = config
+        self.prototypes = Prototypes(config.num_prototypes, config.embed_dim)
+        self.dictionary = PrototypeDictionary(self.prototypes.weight)
         self.queue_waits = False
         self._num_queued = 0  # queue_rows on the host: no step waits for the device to decide
-        if queue_length:
-            width = prototypes.weight.shape[1]
-            self.register_buffer("queue", torch.zeros(NUM_ASSIGNED, queue_length, width))
+        if length := config.queue_length:
+            self.register_buffer("queue", torch.zeros(NUM_ASSIGNED, length, config.embed_dim))
             self.register_buffer("queue_rows", torch.zeros((), dtype=torch.int64))
             self.register_load_state_dict_post_hook(_count_queue)  # type: ignore[no-untyped-call]
-
-    @classmethod
-    def from_config(cls, parts: Parts, config: SwAVConfig) -> SwAV:
-        """With freshly initialised head and prototypes."""
-        return cls(
-            parts.encoder,
-            mlp([parts.in_dim, config.hidden_dim, config.embed_dim], last_bias=True),
-            Prototypes(config.num_prototypes, config.embed_dim),
-            temperature=config.temperature,
-            sinkhorn_eps=config.sinkhorn_eps,
-            sinkhorn_steps=config.sinkhorn_steps,
-            queue_length=config.queue_length,
-            prototypes_frozen=config.prototypes_frozen,
-            queue_starts=config.queue_starts,
-        )
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two large views and any number of small ones."""
@@ -97,12 +54,12 @@ class SwAV(Projected):
         terms = swav_loss(
             [self.prototypes(u_NF) for u_NF in u_VNF],
             queued_scores=self._queued_scores(),
-            temperature=self.temperature,
-            sinkhorn_eps=self.sinkhorn_eps,
-            sinkhorn_steps=self.sinkhorn_steps,
+            temperature=self.config.temperature,
+            sinkhorn_eps=self.config.sinkhorn_eps,
+            sinkhorn_steps=self.config.sinkhorn_steps,
             num_assigned=NUM_ASSIGNED,
         )
-        if self.queue_length and self.training and not self.queue_waits:
+        if self.config.queue_length and self.training and not self.queue_waits:
             self._enqueue(u_VNF[:NUM_ASSIGNED])
         return StepOutput.of(terms, u_VNF[0])
 
@@ -111,27 +68,27 @@ class SwAV(Projected):
         return [*super().running_state(), self.prototypes.weight]
 
     def before_step(self, step: int, num_steps: int) -> None:
-        """At the start of a run prototypes rest and the queue waits."""
-        self.prototypes.frozen = step < self.prototypes_frozen * num_steps
-        self.queue_waits = step < self.queue_starts * num_steps
+        """At the start of a run prototypes are frozen and the queue waits."""
+        self.prototypes.frozen = step < self.config.prototypes_frozen * num_steps
+        self.queue_waits = step < self.config.queue_starts * num_steps
 
     def after_backward(self, step: int, num_steps: int) -> None:
-        """Resting prototypes are neither moved nor decayed."""
-        self.prototypes.rest()
+        """Frozen prototypes are neither moved nor decayed."""
+        self.prototypes.cancel_gradient()
 
     def after_step(self, step: int, num_steps: int) -> None:
         """Prototypes have length 1 after every step."""
-        self.prototypes.normalise()
+        self.prototypes.normalize()
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """log C when every prediction is uniform."""
-        value = math.log(len(self.prototypes.weight))
+        value = math.log(self.config.num_prototypes)
         return (StuckValue("total", value, "every sample gets the same assignment (log C)"),)
 
     @torch.no_grad()
     def _queued_scores(self) -> list[Tensor] | None:
-        """Scores of this rank's share of the queue, once it is full."""
-        if not self.queue_length or self._num_queued < self.queue_length:
+        """Scores of this rank's slice of the queue, once it is full."""
+        if not self._num_queued or self._num_queued < self.config.queue_length:
             return None
         return [self.prototypes(u_LF[rank() :: world_size()]) for u_LF in self.queue]
 
@@ -140,7 +97,7 @@ class SwAV(Projected):
         """Put the newest embeddings of all ranks first; the oldest fall out."""
         for u_LF, u_NF in zip(self.queue, u_VNF, strict=True):
             new_NF = all_gather_rows(u_NF.detach().to(u_LF.dtype))
-            u_LF.copy_(torch.cat([new_NF, u_LF])[: self.queue_length])
+            u_LF.copy_(torch.cat([new_NF, u_LF])[: len(u_LF)])
         self.queue_rows += len(new_NF)
         self._num_queued += len(new_NF)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from falcon_ssl.config.methods import VICRegConfig
+from falcon_ssl.config import VICRegConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.losses.vicreg import vicreg_loss
 from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
@@ -18,45 +18,17 @@ TARGET_STD, EPS = 1.0, 1e-4  # gamma and epsilon of the paper
 class VICReg(Projected):
     """Bardes et al., 2022 (arXiv 2105.04906).
 
-    Args:
-        encoder: Images [N, C, H, W] to z_ND.
-        head: z_ND to y_NF.
-        invariance_weight: lambda.
-        variance_weight: mu.
-        covariance_weight: nu.
-
     Example:
-        >>> method = VICReg.from_config(Parts(nn.Flatten(), 64, (1, 8, 8)), VICRegConfig(32, 16))
+        >>> method = VICReg(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), VICRegConfig(32, 16))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['covariance', 'invariance', 'total', 'variance']
     """
 
-    def __init__(
-        self,
-        encoder: nn.Module,
-        head: nn.Module,
-        *,
-        invariance_weight: float,
-        variance_weight: float,
-        covariance_weight: float,
-    ) -> None:
-        super().__init__(encoder, head)
-        self.invariance_weight = invariance_weight
-        self.variance_weight = variance_weight
-        self.covariance_weight = covariance_weight
-
-    @classmethod
-    def from_config(cls, parts: Parts, config: VICRegConfig) -> VICReg:
-        """With a freshly initialised head."""
+    def __init__(self, parts: Parts, config: VICRegConfig) -> None:
         widths = [parts.in_dim, config.hidden_dim, config.hidden_dim, config.embed_dim]
-        return cls(
-            parts.encoder,
-            mlp(widths),
-            invariance_weight=config.invariance_weight,
-            variance_weight=config.variance_weight,
-            covariance_weight=config.covariance_weight,
-        )
+        super().__init__(parts.encoder, mlp(widths))
+        self.config = config
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two views."""
@@ -65,9 +37,9 @@ class VICReg(Projected):
         terms = vicreg_loss(
             y1_NF,
             y2_NF,
-            invariance_weight=self.invariance_weight,
-            variance_weight=self.variance_weight,
-            covariance_weight=self.covariance_weight,
+            invariance_weight=self.config.invariance_weight,
+            variance_weight=self.config.variance_weight,
+            covariance_weight=self.config.covariance_weight,
             target_std=TARGET_STD,
             eps=EPS,
         )

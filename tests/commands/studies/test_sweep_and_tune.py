@@ -11,7 +11,7 @@ import pytest
 
 from falcon_ssl import cli, commands
 from falcon_ssl.commands import studies
-from falcon_ssl.config.run import FalconConfig, MonitorConfig, RunConfig
+from falcon_ssl.config import FalconConfig, MonitorConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError, InputError
 
 SMALL = RunConfig(

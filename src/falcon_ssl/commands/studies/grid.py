@@ -17,8 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from falcon_ssl.config import METHODS
 from falcon_ssl.config.mapping import read_yaml
-from falcon_ssl.config.methods import METHODS
 from falcon_ssl.config.recipes import grid_path
 from falcon_ssl.config.run import RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError

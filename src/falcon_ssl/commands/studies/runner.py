@@ -24,7 +24,7 @@ from typing import IO, Any, Literal
 from falcon_ssl import commands
 from falcon_ssl.commands.loading import check_same_run, open_data
 from falcon_ssl.commands.resolve import resolve
-from falcon_ssl.config.run import FalconConfig, RunConfig, from_mapping, to_mapping
+from falcon_ssl.config import FalconConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder, read_state

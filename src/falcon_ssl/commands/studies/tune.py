@@ -11,7 +11,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from falcon_ssl.commands.studies.runner import _train_all, _write_record
-from falcon_ssl.config.run import FalconConfig, RunConfig
+from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation.rules import worst
