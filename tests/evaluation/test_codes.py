@@ -44,18 +44,18 @@ def test_prototypes_are_compared_by_cosine_not_by_length():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("block_size", [1, 2, 3])
-def test_a_centre_is_subtracted_from_the_cosines(dtype, block_size):
-    centre = torch.tensor([0.9, 0.0, 0.0])
-    prototypes = PrototypeDictionary(torch.eye(3), centre_C=centre)
+def test_a_center_is_subtracted_from_the_cosines(dtype, block_size):
+    center = torch.tensor([0.9, 0.0, 0.0])
+    prototypes = PrototypeDictionary(torch.eye(3), center_C=center)
     u_NF = torch.tensor([[0.8, 0.6, 0.0], [0.0, 0.0, 1.0]], dtype=dtype)
     assert nearest_codes(u_NF, prototypes, block_size=block_size).tolist() == [1, 2]
-    centre.zero_()  # it is followed
+    center.zero_()  # it is followed
     assert nearest_codes(u_NF, prototypes, block_size=block_size).tolist() == [0, 2]
 
 
-def test_a_centre_of_another_size_is_refused():
-    with pytest.raises(InputError, match="the centre does not fit the prototypes"):
-        PrototypeDictionary(torch.eye(3), centre_C=torch.zeros(2))
+def test_a_center_of_another_size_is_refused():
+    with pytest.raises(InputError, match="the center does not fit the prototypes"):
+        PrototypeDictionary(torch.eye(3), center_C=torch.zeros(2))
 
 
 @pytest.mark.parametrize(

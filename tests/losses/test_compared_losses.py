@@ -20,7 +20,7 @@ from falcon_ssl.losses import (
     self_classifier_loss,
     sinkhorn,
     swav_loss,
-    updated_centre,
+    updated_center,
     vicreg_loss,
 )
 from support.compared import LOSSES, WIDTH, extremes, views
@@ -47,9 +47,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
             queue = "queue" in name
             return swav_at(list(inputs), frozen, queue=queue)
         if name.startswith("dino"):
-            centre = updated_centre(torch.zeros(WIDTH).double(), frozen[:2], momentum=0.3)
+            center = updated_center(torch.zeros(WIDTH).double(), frozen[:2], momentum=0.3)
             return dino_loss(
-                inputs, frozen[:2], centre, student_temperature=0.5, teacher_temperature=0.3
+                inputs, frozen[:2], center, student_temperature=0.5, teacher_temperature=0.3
             ).total
         return loss(list(inputs)).total
 
@@ -157,9 +157,9 @@ def test_a_rotation_does_not_matter_to_lejepa() -> None:
 def test_a_shift_of_all_scores_of_a_sample_does_not_matter() -> None:
     s1, s2 = views(2)
     t1, t2 = views(2, seed=1)
-    centre = torch.linspace(-1, 1, WIDTH).double()
-    plain = torch.stack(dino_loss([s1, s2], [t1, t2], centre))
-    shifted = dino_loss([s1 + SHIFTS, s2 - SHIFTS], [t1 + 2 * SHIFTS, t2], centre)
+    center = torch.linspace(-1, 1, WIDTH).double()
+    plain = torch.stack(dino_loss([s1, s2], [t1, t2], center))
+    shifted = dino_loss([s1 + SHIFTS, s2 - SHIFTS], [t1 + 2 * SHIFTS, t2], center)
     assert relative_error(torch.stack(shifted), plain) < 1e-10
     assert change("gedi", lambda s: s + SHIFTS, lambda s: s - SHIFTS) < 1e-10
     # An energy is not the same for shifted scores, nor is what is normalised over samples.
@@ -261,11 +261,11 @@ BAD = {
         lambda: swav_loss([a, b], queued_scores=[a, b[:, :3]]),
         lambda: swav_loss([a, b], queued_scores=[a[0], b[0]]),
     ),
-    "the centre has the wrong shape": (
+    "the center has the wrong shape": (
         lambda: dino_loss([a, b], [a, b], torch.zeros(3)),
-        lambda: updated_centre(torch.zeros(3), [a]),
+        lambda: updated_center(torch.zeros(3), [a]),
     ),
-    "momentum of the centre": (lambda: updated_centre(torch.zeros(WIDTH), [a], momentum=1.0),),
+    "momentum is out of range": (lambda: updated_center(torch.zeros(WIDTH), [a], momentum=1.0),),
     "temperature is not positive": (
         lambda: swav_loss([a, b], temperature=0),
         lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=-1),
@@ -292,8 +292,8 @@ BAD = {
     "sinkhorn_steps is too small": (lambda: sinkhorn(a, steps=0),),
     "redundancy_weight is too small": (lambda: barlow_twins_loss(a, b, redundancy_weight=-1),),
     "covariance_weight is too small": (lambda: vicreg_loss(a, b, covariance_weight=-1),),
-    "regularisation is out of range": (
-        lambda: lejepa_loss([a, b], random_directions(2, WIDTH, seed=0), regularisation=1.1),
+    "regularization is out of range": (
+        lambda: lejepa_loss([a, b], random_directions(2, WIDTH, seed=0), regularization=1.1),
     ),
     "directions has the wrong width": (
         lambda: lejepa_loss([a, b], random_directions(2, 3, seed=0)),

@@ -31,11 +31,11 @@ def test_ranks_equal_one_process(results: Any, one_process: Any, split: str, nam
 
 
 @pytest.mark.parametrize("split", ["equal", "unequal"])
-def test_assignments_and_centre_are_global(results: Any, one_process: Any, split: str) -> None:
+def test_assignments_and_center_are_global(results: Any, one_process: Any, split: str) -> None:
     for result in results:
         mine = result[split]
         assert relative_error(mine["sinkhorn"], one_process["sinkhorn"][mine["rows"]]) < RANKS
-        assert relative_error(mine["centre"], one_process["centre"]) < RANKS
+        assert relative_error(mine["center"], one_process["center"]) < RANKS
 
 
 def test_the_comparison_catches_sums_without_gradient(results: Any, one_process: Any) -> None:

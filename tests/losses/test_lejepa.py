@@ -33,7 +33,7 @@ def test_the_definition_of_the_paper(num_views: int) -> None:
     sigreg = float(
         np.mean([[epps_pulley(v.numpy() @ a, 17) for a in directions.double().numpy()] for v in z])
     )
-    terms = lejepa_loss(z, directions, regularisation=0.2)
+    terms = lejepa_loss(z, directions, regularization=0.2)
     expected = torch.tensor(
         [0.8 * prediction + 0.2 * sigreg, prediction, sigreg], dtype=torch.float64
     )

@@ -17,7 +17,7 @@ from falcon_ssl.losses import (
     lejepa_loss,
     random_directions,
     swav_loss,
-    updated_centre,
+    updated_center,
     vicreg_loss,
 )
 from falcon_ssl.networks.timm import import_beside_torchvision
@@ -69,27 +69,27 @@ def test_dino(lightly: ModuleType, num_views: int) -> None:
     witness = lightly.DINOLoss(
         output_dim=WIDTH, student_temp=0.2, teacher_temp=0.07, center_momentum=0.8
     ).double()
-    centre = torch.zeros(WIDTH, dtype=torch.float64)
-    for seed in range(3):  # the centre of one batch enters the next
+    center = torch.zeros(WIDTH, dtype=torch.float64)
+    for seed in range(3):  # the center of one batch enters the next
         student, teacher = views(num_views, seed=seed), views(2, seed=10 + seed)
         theirs = witness(teacher, student, teacher_temp=0.07)
         ours = dino_loss(
-            student, teacher, centre, student_temperature=0.2, teacher_temperature=0.07
+            student, teacher, center, student_temperature=0.2, teacher_temperature=0.07
         )
-        centre = updated_centre(centre, teacher, momentum=0.8)
+        center = updated_center(center, teacher, momentum=0.8)
         assert relative_error(ours.total, theirs) < CLOSE
 
 
 @pytest.mark.parametrize("num_views", [3, 5])  # it wants a small view
-@pytest.mark.parametrize(("width", "regularisation"), [(1, 0.2), (WIDTH, 0.0)])
-def test_lejepa(lightly: ModuleType, num_views: int, width: int, regularisation: float) -> None:
+@pytest.mark.parametrize(("width", "regularization"), [(1, 0.2), (WIDTH, 0.0)])
+def test_lejepa(lightly: ModuleType, num_views: int, width: int, regularization: float) -> None:
     """Each draws its own directions: one feature has but one, up to a sign that makes no difference."""
     z = [1.5 * view + 0.2 for view in views(num_views, rows=40, width=width)]
     witness = lightly.LeJEPALoss(
-        lambda_param=regularisation, sigreg_knots=9, sigreg_t_max=5.0, sigreg_num_vectors=3
+        lambda_param=regularization, sigreg_knots=9, sigreg_t_max=5.0, sigreg_num_vectors=3
     ).double()
     theirs = witness(local_proj=torch.stack(z)[2:], global_proj=torch.stack(z[:2]))
     directions = random_directions(3, width, seed=0)
-    ours = lejepa_loss(z, directions, regularisation=regularisation, num_points=9)
+    ours = lejepa_loss(z, directions, regularization=regularization, num_points=9)
     # Its points and weights are rounded to float32, and the statistic grows with N.
     assert relative_error(ours.total, theirs) < 1e-6

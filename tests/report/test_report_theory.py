@@ -11,23 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falcon_ssl.core.theory import Optimum
+from falcon_ssl.evaluation import certify
+from falcon_ssl.losses import power_law_prior
+from falcon_ssl.records.run import Run
 from falcon_ssl.report import read_run
 from falcon_ssl.report.document import Table
 from falcon_ssl.report.optimum import theory_section
 from falcon_ssl.report.plots import effective_rank, off_diagonal_rms
 from falcon_ssl.report.theory import (
-    Objective,
     block_contrast,
     collapse_threshold,
     gap_curves,
-    objective,
+    optimum_of,
 )
 
 
-def make_objective(num_codes: int, epsilon: float, **changes: Any) -> Objective:
-    values = {"beta": 1.0, "prior_matching": "reverse", "uniform": True} | changes
-    scale = math.log((1 - epsilon * (num_codes - 1)) / epsilon)
-    return Objective(math.log(num_codes), 128.0, False, scale, **values)
+def make_optimum(num_codes: int, epsilon: float, **changes: Any) -> Optimum:
+    values = {"beta": 1.0, "prior_matching": "reverse"} | changes
+    return Optimum(num_codes, math.log((1 - epsilon * (num_codes - 1)) / epsilon), **values)
 
 
 @settings(deadline=None, max_examples=40)
@@ -38,7 +40,7 @@ def test_least_entropy_is_the_entropy_of_an_aligned_assignment(
     epsilon = share / num_codes
     p = np.full(num_codes, epsilon)
     p[0] = 1 - epsilon * (num_codes - 1)
-    found = make_objective(num_codes, epsilon).least_entropy
+    found = make_optimum(num_codes, epsilon).least_entropy
     # 1 - eps (C-1) is rounded to 1e-16 in the sum, of which the entropy may be only 1e-5.
     assert found == pytest.approx(-(p * np.log(p)).sum(), rel=1e-9)
 
@@ -52,20 +54,20 @@ def test_no_collapsed_run_gets_below_the_threshold(beta: float, weights: list[fl
     p = np.array(weights) / sum(weights)
     entropy = -(p * np.log(p)).sum()
     loss = beta * entropy + math.log(len(p)) - entropy  # beta H(p) + KL(p || uniform)
-    terms = make_objective(len(p), 1e-8, beta=beta)
+    terms = make_optimum(len(p), 1e-8, beta=beta)
     assert terms.collapse_threshold is not None
     assert loss >= terms.collapse_threshold - 1e-12
 
 
 def test_the_threshold_is_reached() -> None:
-    terms = make_objective(16, 1e-8, beta=2.0)
+    terms = make_optimum(16, 1e-8, beta=2.0)
     assert terms.collapse_threshold == pytest.approx(math.log(16))  # one code for all, H(p) = 0
 
 
 def test_gaps_add_up_to_the_loss(make_run: Any, tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", num_steps=20))
     gaps = gap_curves(run)
-    terms = objective(run)
+    terms = optimum_of(run)
     assert terms is not None
     entropy, consistency, prior = (curve.y for curve in gaps.values())
     bound = terms.beta * terms.least_entropy  # D_min = 0 for reverse matching
@@ -73,23 +75,51 @@ def test_gaps_add_up_to_the_loss(make_run: Any, tmp_path: Path) -> None:
     np.testing.assert_allclose(loss, run.curves["total"].y, rtol=1e-12)
 
 
-def test_forward_matching_has_no_closed_threshold_but_a_bound(
-    make_run: Any, tmp_path: Path
-) -> None:
+def run_with(make_run: Any, tmp_path: Path, *changes: tuple[str, str]) -> Run:
     folder = make_run(tmp_path / "run", num_steps=5)
     config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("reverse", "forward"))
-    run = read_run(folder)
-    assert collapse_threshold(run) is None
-    prior = gap_curves(run)["D − D_min"].y
-    np.testing.assert_allclose(prior, run.curves["prior_matching"].y - math.log(1024))
+    text = config.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    config.write_text(text)
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("prior_matching", ["forward", "reverse", "renyi2"])
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_report_and_certificate_agree(
+    make_run: Any, tmp_path: Path, prior_matching: Any, exponent: float
+) -> None:
+    """The report once had no threshold for forward matching, and none for a prior that is not uniform."""
+    run = run_with(
+        make_run,
+        tmp_path,
+        ("prior_matching: reverse", f"prior_matching: {prior_matching}"),
+        ("prior_exponent: 0.0", f"prior_exponent: {exponent}"),
+    )
+    best = optimum_of(run)
+    assert best is not None
+    certificate = certify(
+        {name: float(curve.y[-1]) for name, curve in run.curves.items()},
+        num_codes=1024,
+        logit_scale=best.logit_scale,
+        beta=best.beta,
+        prior_matching=prior_matching,
+        batch_size=256,
+        prior=power_law_prior(1024, exponent).tolist() if exponent else None,
+    )
+    assert collapse_threshold(run) == certificate.collapse_threshold
+    assert (certificate.collapse_threshold is None) == (
+        prior_matching == "forward" and exponent > 0
+    )
+    gap = {name: float(curve.y[-1]) for name, curve in gap_curves(run).items()}
+    assert best.beta * gap["entropy − H_ε"] == certificate.gap_entropy
+    assert gap["D − D_min"] == certificate.gap_prior
 
 
 def test_a_temperature_states_the_same_scale(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
-    config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("temperature: null", "temperature: 0.38"))
-    terms = objective(read_run(folder))
+    terms = optimum_of(run_with(make_run, tmp_path, ("temperature: null", "temperature: 0.38")))
     assert terms is not None
     assert terms.epsilon is not None
     assert terms.logit_scale == pytest.approx(math.sqrt(128 / 0.38))
@@ -98,13 +128,10 @@ def test_a_temperature_states_the_same_scale(make_run: Any, tmp_path: Path) -> N
 
 
 def test_the_complete_dictionary_has_a_bound_of_its_own(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
-    config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("rademacher", "complete"))
-    terms = objective(read_run(folder))
+    terms = optimum_of(run_with(make_run, tmp_path, ("rademacher", "complete")))
     assert terms is not None
     assert terms.epsilon is None
-    assert terms.log_codes == pytest.approx(128 * math.log(2))
+    assert terms.log_num_codes == pytest.approx(128 * math.log(2))
     p = (1 + math.tanh(terms.logit_scale / 128)) / 2  # each of 128 bits, features equally large
     bit = -p * math.log(p) - (1 - p) * math.log(1 - p)
     assert terms.least_entropy == pytest.approx(128 * bit, rel=1e-12)
@@ -112,7 +139,7 @@ def test_the_complete_dictionary_has_a_bound_of_its_own(make_run: Any, tmp_path:
 
 def test_a_recorded_scale_wins(make_run: Any, tmp_path: Path) -> None:
     about = {"logit_scale": 9.0, "embed_dim": 128}
-    terms = objective(read_run(make_run(tmp_path / "run", num_steps=5, about=about)))
+    terms = optimum_of(read_run(make_run(tmp_path / "run", num_steps=5, about=about)))
     assert terms is not None
     assert terms.logit_scale == 9.0
     assert terms.epsilon == pytest.approx(1 / (math.exp(9.0) + 1023))

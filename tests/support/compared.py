@@ -19,7 +19,7 @@ from falcon_ssl.losses import (
     random_directions,
     self_classifier_loss,
     swav_loss,
-    updated_centre,
+    updated_center,
     vicreg_loss,
 )
 
@@ -36,10 +36,10 @@ def swav_with_queue(views: list[Tensor]) -> Any:
     return swav_loss(views, queued_scores=shares, temperature=0.5, sinkhorn_eps=0.3)
 
 
-def dino_with_centre(views: list[Tensor]) -> Any:
-    """The centre after one batch, so that its statistics are compared too."""
-    centre = updated_centre(torch.zeros(WIDTH).to(views[0]), views[:2], momentum=0.3)
-    return dino_loss(views, views[:2], centre, student_temperature=0.5, teacher_temperature=0.3)
+def dino_with_center(views: list[Tensor]) -> Any:
+    """The center after one batch, so that its statistics are compared too."""
+    center = updated_center(torch.zeros(WIDTH).to(views[0]), views[:2], momentum=0.3)
+    return dino_loss(views, views[:2], center, student_temperature=0.5, teacher_temperature=0.3)
 
 
 def gedi_with_energy(views: list[Tensor]) -> Any:
@@ -56,8 +56,8 @@ LOSSES: dict[str, tuple[int, Loss]] = {
     "swav": (2, lambda v: swav_loss(v, temperature=0.5, sinkhorn_eps=0.3)),
     "swav with crops": (4, lambda v: swav_loss(v, temperature=0.5, sinkhorn_eps=0.3)),
     "swav with queue": (2, swav_with_queue),
-    "dino": (2, dino_with_centre),
-    "dino with crops": (4, dino_with_centre),
+    "dino": (2, dino_with_center),
+    "dino with crops": (4, dino_with_center),
     "self_classifier": (
         2,
         lambda v: self_classifier_loss(*v, row_temperature=0.5, column_temperature=0.4),
@@ -66,11 +66,11 @@ LOSSES: dict[str, tuple[int, Loss]] = {
     "gedi with energy": (2, gedi_with_energy),
     "lejepa": (
         2,
-        lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularisation=0.3),
+        lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularization=0.3),
     ),
     "lejepa with crops": (
         4,
-        lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularisation=0.3),
+        lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularization=0.3),
     ),
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from falcon_ssl.losses import rows as loss_rows
-from falcon_ssl.losses import sinkhorn, updated_centre
+from falcon_ssl.losses import sinkhorn, updated_center
 from support.compared import LOSSES, WIDTH, views
 from support.ranks import shard
 
@@ -38,7 +38,7 @@ def results_of(rows: slice, *, parallel: bool) -> dict[str, Any]:
     results: dict[str, Any] = {name: result_of(name, rows, parallel=parallel) for name in LOSSES}
     scores = inputs(1)[0]
     results["sinkhorn"] = sinkhorn(scores[rows], eps=0.2)
-    results["centre"] = updated_centre(torch.ones(WIDTH).double(), [scores[rows]])
+    results["center"] = updated_center(torch.ones(WIDTH).double(), [scores[rows]])
     return results
 
 

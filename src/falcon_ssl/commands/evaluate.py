@@ -16,7 +16,6 @@ from falcon_ssl.commands.monitors import prior_matching
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.dictionary.base import Dictionary
-from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import (
     Features,
@@ -125,7 +124,7 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
             beta=config.falcon.beta,
             prior_matching=prior_matching(config, method),
             batch_size=config.batch_size,
-            complete=isinstance(method.dictionary, CompleteDictionary),
+            complete=config.falcon.dictionary == "complete",
         )
     )
 

@@ -14,7 +14,6 @@ from falcon_ssl.commands.loading import LoadedRun, build, load_run
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
-from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
@@ -112,7 +111,8 @@ def extract_run_features(
 
 def listed_dictionary(method: Method) -> Dictionary | None:
     """The codes that have a histogram: in the complete dictionary every image has its own code."""
-    return None if isinstance(method.dictionary, CompleteDictionary) else method.dictionary
+    codes = method.dictionary
+    return codes if codes is not None and codes.has_histogram else None
 
 
 def diagnose_run(features: RunFeatures, *, prototypes: Tensor | None = None) -> Diagnosis:

@@ -7,7 +7,6 @@ from typing import Any
 from falcon_ssl.commands.loading import Prepared
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.monitor import Monitor
-from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.evaluation import AlarmMonitor, QualityMonitor
 from falcon_ssl.methods import Method
 
@@ -47,5 +46,5 @@ def default_monitors(run: Prepared) -> list[Monitor]:
 
 def prior_matching(config: RunConfig, method: Method) -> Any:
     """The prior matching that the loss uses when the configuration leaves it open."""
-    complete = isinstance(method.dictionary, CompleteDictionary)
-    return config.falcon.prior_matching or ("renyi2" if complete else "reverse")
+    default = "reverse" if method.dictionary is None else method.dictionary.default_prior_matching
+    return config.falcon.prior_matching or default

@@ -12,19 +12,31 @@ if TYPE_CHECKING:  # the report checks numbers where there is no torch
     from torch import Tensor
 
 
-def check_at_least(name: str, value: float, least: float, *, fix: str) -> None:
+def check_at_least(name: str, value: float, least: float, *, fix: str = "") -> None:
     """Raise InputError unless ``value >= least``; NaN never passes."""
     if not value >= least:
         raise InputError(f"{name} is too small", received=value, expected=f">= {least}", fix=fix)
+
+
+def check_positive(name: str, value: float, *, fix: str = "") -> None:
+    """Raise InputError unless ``value`` is positive and finite; NaN never passes."""
+    if not 0 < value < math.inf:
+        wrong = "not finite" if value == math.inf else "not positive"
+        raise InputError(f"{name} is {wrong}", received=value, expected="a number > 0", fix=fix)
+
+
+def check_fraction(name: str, value: float, *, below_one: bool = False, fix: str = "") -> None:
+    """Raise InputError unless ``0 <= value <= 1``, or ``0 <= value < 1``; NaN never passes."""
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        expected = f"0 <= {name} {'<' if below_one else '<='} 1"
+        raise InputError(f"{name} is out of range", received=value, expected=expected, fix=fix)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise InputError unless ``value`` is one of ``choices``."""
     if value not in choices:
         known = ", ".join(choices)
-        raise InputError(
-            f"unknown {name}", received=repr(value), expected=f"one of {known}", fix="choose one"
-        )
+        raise InputError(f"unknown {name}", received=repr(value), expected=f"one of {known}")
 
 
 def check_matrix(name: str, value: Tensor, *, columns: int | None = None) -> None:
@@ -77,10 +89,3 @@ def check_finite(name: str, value: Tensor, *, fix: str) -> None:
             expected="finite numbers",
             fix=fix,
         )
-
-
-def check_positive(name: str, value: float, *, fix: str) -> None:
-    """Raise InputError unless ``value`` is positive and finite; NaN never passes."""
-    if not 0 < value < math.inf:
-        wrong = "not finite" if value == math.inf else "not positive"
-        raise InputError(f"{name} is {wrong}", received=value, expected="a number > 0", fix=fix)

@@ -10,6 +10,7 @@ the mean that DDP takes over ranks is exactly the gradient of L. Equal shards ar
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -95,12 +96,12 @@ def row_counts(num_rows: int, device: torch.device) -> list[int]:
     return [row[0] for row in _gather_integers([num_rows], device)]
 
 
-def agreed_global_count(num_rows: int, fingerprint: str, device: torch.device) -> int:
+def agreed_global_count(num_rows: int, fingerprint: Callable[[], str], device: torch.device) -> int:
     """Rows over all ranks, the N of every 1/N, from ranks that work on the same thing.
 
     Args:
         num_rows: Rows of this rank.
-        fingerprint: What must be the same everywhere, in words; a message shows this rank's.
+        fingerprint: Returns what must be the same everywhere, in words; only called where there are several ranks.
         device: Where the process group communicates.
 
     Raises:
@@ -108,18 +109,23 @@ def agreed_global_count(num_rows: int, fingerprint: str, device: torch.device) -
     """
     if not is_distributed():
         return num_rows
-    digest = int.from_bytes(hashlib.sha256(fingerprint.encode()).digest()[:7], "little")
+    text = fingerprint()
+    digest = _digest(text)
     rows = _gather_integers([num_rows, digest], device)
-    digests = [row[1] for row in rows]
-    if len(set(digests)) > 1:
-        others = [r for r, other in enumerate(digests) if other != digest]
+    others = [r for r, (_, other) in enumerate(rows) if other != digest]
+    if others:
         raise InputError(
             "ranks disagree on the loss",
-            received=f"rank {rank()}: {fingerprint}; not the same on ranks {others}",
+            received=f"rank {rank()}: {text}; not the same on ranks {others}",
             expected="the same dictionary and the same options on every rank",
             fix="give every rank the same seed, sizes and options",
         )
-    return sum(row[0] for row in rows)
+    return sum(count for count, _ in rows)
+
+
+@functools.lru_cache
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
 
 
 def _gather_integers(mine: list[int], device: torch.device) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """The one shape of error text, apart from the checks so that floors without torch can raise it.
 
-Every complaint says four things: what is wrong, what was received, what was expected, what to do.
+Every complaint says what is wrong, what was received, what was expected and, where that is not clear, what to do.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ class InputError(ValueError):
         what: What is wrong, without a full stop: "epsilon is too large for 4096 codes".
         received: The offending value, as the user would recognise it.
         expected: What would have been right.
-        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes".
+        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes"; "" where the rest says it.
 
     Example:
         >>> str(InputError("C is too small", received=1, expected="C >= 2", fix="add codes"))
         'C is too small: received 1, expected C >= 2; add codes.'
+        >>> str(InputError("unknown color", received="'blue'", expected="red or green"))
+        "unknown color: received 'blue', expected red or green."
     """
 
-    def __init__(self, what: str, *, received: object, expected: object, fix: str) -> None:
-        super().__init__(f"{what}: received {received}, expected {expected}; {fix}.")
+    def __init__(self, what: str, *, received: object, expected: object, fix: str = "") -> None:
+        ending = f"; {fix}." if fix else "."
+        super().__init__(f"{what}: received {received}, expected {expected}{ending}")
 
 
 class CollapseError(RuntimeError):

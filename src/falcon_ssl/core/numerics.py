@@ -1,4 +1,4 @@
-"""Matrix products whose sums are kept in full precision."""
+"""Sums in full precision: of matrix products, and of statistics."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """float64 as it is, everything else in float32."""
+    """The dtype in which statistics are accumulated: float64 stays, everything else becomes float32."""
     return x if x.dtype == torch.float64 else x.float()

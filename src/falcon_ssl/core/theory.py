@@ -1,19 +1,37 @@
-"""The one scalar between cosine and logit: L, stated through epsilon or through a temperature.
+"""What the theory says in numbers: the scale of the logits, the optimum of the loss, the least loss of a collapse.
 
     s_ij = L * cos(h_i, w_j) = L * <u_i, w_j> / sqrt(F),      L = log((1 - epsilon (C - 1)) / epsilon)
 
 so that an embedding aligned with code j, on orthogonal codes, gives p_ij = 1 - epsilon (C - 1) and p_ik = epsilon.
 The batch size cancels. (The published note prints another temperature that cannot be meant; see docs/theory.md.)
+
+    loss - bound = beta (entropy - H_least) + beta consistency + (D - D_min),     bound = beta H_least + D_min
+
+All three gaps are zero exactly at the optimum. Numbers in and out, without torch: the report needs them too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
 
-from falcon_ssl.core.checks import check_at_least
+import numpy as np
+from numpy.typing import NDArray
+
+from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.errors import InputError
+
+PriorMatching = Literal["reverse", "forward", "renyi2"]
+PRIOR_MATCHINGS: tuple[PriorMatching, ...] = get_args(PriorMatching)
+
+LN2 = math.log(2)
+DEFAULT_EPSILON = 1e-8  # the paper's
+# Of the complete dictionary, whose 2^F codes no epsilon suits: the best of three in the first trials, and what
+# epsilon = 1e-8 means at F = 128.
+DEFAULT_TEMPERATURE = 0.38
 
 
 def logit_scale(num_codes: int, epsilon: float) -> float:
@@ -34,16 +52,13 @@ def logit_scale(num_codes: int, epsilon: float) -> float:
         18.42
     """
     check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
-    if not epsilon > 0:
-        raise InputError(
-            "epsilon is not positive", received=epsilon, expected="epsilon > 0", fix="try 1e-8"
-        )
+    check_positive("epsilon", epsilon, fix="try 1e-8")
     if num_codes >= 1 / epsilon:  # C may be too large for a float
-        largest = (
-            f"2**-{num_codes.bit_length() - 1}" if num_codes > 10**300 else f"{1 / num_codes:.6g}"
-        )
+        largest = f"1/{count_text(num_codes)}"
+        if num_codes < 10**300:
+            largest = f"{1 / num_codes:.6g}"
         raise InputError(
-            f"epsilon is too large for {_count(num_codes)} codes",
+            f"epsilon is too large for {count_text(num_codes)} codes",
             received=epsilon,
             expected=f"0 < epsilon < 1/num_codes = {largest}",
             fix="lower epsilon, use fewer codes, or state a temperature instead",
@@ -51,7 +66,7 @@ def logit_scale(num_codes: int, epsilon: float) -> float:
     return math.log1p(-epsilon * (num_codes - 1)) - math.log(epsilon)
 
 
-def logit_scale_from_temperature(width: int, temperature: float) -> float:
+def logit_scale_from_temperature(width: float, temperature: float) -> float:
     """L = sqrt(F / temperature), the inverse of `effective_temperature`.
 
     Args:
@@ -66,14 +81,11 @@ def logit_scale_from_temperature(width: int, temperature: float) -> float:
         18.35
     """
     check_at_least("width", width, 1, fix="use at least one feature")
-    if not temperature > 0:
-        raise InputError(
-            "temperature is not positive", received=temperature, expected="> 0", fix="try 0.4"
-        )
+    check_positive("temperature", temperature, fix="try 0.4")
     return math.sqrt(width / temperature)
 
 
-def effective_temperature(width: int, logit_scale: float) -> float:
+def effective_temperature(width: float, logit_scale: float) -> float:
     """F / L^2: with many codes FALCON is alignment plus uniformity at this temperature.
 
     To second order the invariance is const - (L^2/F) mean <u_i, u'_i> and the prior term
@@ -86,18 +98,118 @@ def effective_temperature(width: int, logit_scale: float) -> float:
     return width / logit_scale**2
 
 
-def _count(num_codes: int) -> str:
-    """Number of codes as a person writes it: 4096, or 2**128 when it has too many digits."""
-    exact_power = num_codes & (num_codes - 1) == 0
-    return (
-        f"2**{num_codes.bit_length() - 1}" if exact_power and num_codes > 10**12 else str(num_codes)
-    )
+def choose_logit_scale(
+    num_codes: int,
+    width: float,
+    *,
+    epsilon: float | None,
+    temperature: float | None,
+    default_temperature: float | None = None,
+) -> float:
+    """L from epsilon or from temperature, whichever is given.
+
+    Args:
+        num_codes: C.
+        width: F.
+        epsilon: See `logit_scale`.
+        temperature: See `logit_scale_from_temperature`.
+        default_temperature: Taken when neither is given; None takes `DEFAULT_EPSILON` instead.
+
+    Raises:
+        InputError: Both are given, or the one that counts is out of range.
+    """
+    if epsilon is not None and temperature is not None:
+        raise InputError(
+            "epsilon and temperature state the same thing",
+            received=f"epsilon={epsilon} and temperature={temperature}",
+            expected="one of the two",
+            fix="leave one out",
+        )
+    if epsilon is None and temperature is None:
+        temperature = default_temperature
+    if temperature is not None:
+        return logit_scale_from_temperature(width, temperature)
+    return logit_scale(num_codes, DEFAULT_EPSILON if epsilon is None else epsilon)
 
 
-PriorMatching = Literal["reverse", "forward", "renyi2"]
+def count_text(num_codes: int) -> str:
+    """Number of codes as a person writes it: 4096, or 2^128 when it has too many digits."""
+    is_power = num_codes & (num_codes - 1) == 0
+    return f"2^{num_codes.bit_length() - 1}" if is_power and num_codes > 10**12 else str(num_codes)
 
 
-LN2 = math.log(2)
+def power_law(num_codes: int, exponent: float) -> NDArray[np.float64]:
+    """q_j proportional to j^-exponent, j = 1 ... C, float64 [C]; sums to 1."""
+    q_C = np.arange(1, num_codes + 1, dtype=np.float64) ** -exponent
+    normalized: NDArray[np.float64] = q_C / q_C.sum()
+    return normalized
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The numbers of a FALCON objective against which a loss is read; in nats.
+
+    Args:
+        num_codes: C.
+        logit_scale: L.
+        beta: Weight of the invariance.
+        prior_matching: "reverse", "forward" or "renyi2".
+        prior: q [C]; None is uniform.
+        complete: Whether the dictionary is the complete one, C = 2^F, whose codes are far from orthogonal.
+    """
+
+    num_codes: int
+    logit_scale: float
+    beta: float
+    prior_matching: PriorMatching
+    prior: Sequence[float] | None = None
+    complete: bool = False
+
+    @property
+    def log_num_codes(self) -> float:
+        """log C."""
+        return math.log(self.num_codes)
+
+    @property
+    def epsilon(self) -> float | None:
+        """1 / (e^L + C - 1); None for the complete dictionary."""
+        if self.complete:
+            return None
+        return 1 / (math.exp(self.logit_scale) + self.num_codes - 1)
+
+    @cached_property
+    def least_entropy(self) -> float:
+        """H_least, see `least_entropy`."""
+        return least_entropy(self.num_codes, self.logit_scale, complete=self.complete)
+
+    @cached_property
+    def least_prior_matching(self) -> float:
+        """D_min: the entropy of the prior for forward matching, a cross-entropy; 0 for a divergence."""
+        if self.prior_matching != "forward":
+            return 0.0
+        if self.prior is None:
+            return self.log_num_codes
+        return -math.fsum(q * math.log(q) for q in self.prior)
+
+    @property
+    def bound(self) -> float:
+        """Least loss on orthogonal codes."""
+        return self.beta * self.least_entropy + self.least_prior_matching
+
+    @cached_property
+    def collapse_threshold(self) -> float | None:
+        """Least loss when every sample has the same assignment, see `collapse_threshold`."""
+        return collapse_threshold(self.num_codes, self.beta, self.prior_matching, prior=self.prior)
+
+    def mutual_information(self, terms: Mapping[str, float]) -> float | None:
+        """MI(sample; code) = log C - D - entropy of a batch, not clipped at 0.
+
+        The Renyi-2 divergence is at least the KL divergence, so that with renyi2 this is a lower bound. None where the
+        terms do not give it: forward matching, priors that are not uniform.
+        """
+        if self.prior is not None or self.prior_matching == "forward":
+            return None
+        return self.log_num_codes - terms["prior_matching"] - terms["entropy"]
 
 
 def least_entropy(num_codes: int, logit_scale: float, *, complete: bool = False) -> float:
@@ -119,10 +231,7 @@ def least_entropy(num_codes: int, logit_scale: float, *, complete: bool = False)
         >>> least_entropy(4096, 18.42) < 1e-3
         True
     """
-    if not logit_scale > 0:
-        raise InputError(
-            "logit_scale is not positive", received=logit_scale, expected="> 0", fix="see epsilon"
-        )
+    check_positive("logit_scale", logit_scale)
     if complete:
         width = num_codes.bit_length() - 1
         if num_codes != 1 << width:
@@ -135,9 +244,9 @@ def least_entropy(num_codes: int, logit_scale: float, *, complete: bool = False)
         # h((1 + tanh x)/2) = log(2 cosh x) - x tanh x = log1p(e^-2x) + x (1 - tanh x)
         x = logit_scale / width
         return width * (math.log1p(math.exp(-2 * x)) + x * (1 - math.tanh(x)))
-    # Z = e^L (1 + rest): log Z - L / (1 + rest) without e^L, so that nothing overflows.
-    rest = math.exp(math.log(num_codes - 1) - logit_scale)
-    return math.log1p(rest) + logit_scale * rest / (1 + rest)
+    # Z = e^L (1 + r): log Z - L / (1 + r) without e^L, so that nothing overflows.
+    r = math.exp(math.log(num_codes - 1) - logit_scale)
+    return math.log1p(r) + logit_scale * r / (1 + r)
 
 
 def collapse_threshold(
@@ -156,8 +265,8 @@ def collapse_threshold(
 
               min over r in (0, (C-1)/C] of  beta [h(r) + r log(C-1)] - (1/C) log(1-r) - ((C-1)/C) log(r/(C-1))
 
-              is found on a line. It is (1 + beta) log C, the value of a uniform p, only while beta is small; for
-              larger beta one code with most of the mass pays less.
+              is found by a search over r. It is (1 + beta) log C, the value of a uniform p, only while beta is small;
+              for larger beta one code with most of the mass pays less.
 
     Returns:
         The threshold; None for forward matching of a prior that is not uniform.
@@ -180,16 +289,16 @@ def collapse_threshold(
 
 def _forward_threshold(num_codes: int, beta: float) -> float:
     log_others = math.log(num_codes - 1)
-    share = 1 / num_codes
+    q = 1 / num_codes
 
     def loss(log_r: float) -> float:
         r = math.exp(log_r)
         log_kept = math.log1p(-r)
         entropy = -(1 - r) * log_kept - r * (log_r - log_others)
-        return beta * entropy - share * log_kept - (1 - share) * (log_r - log_others)
+        return beta * entropy - q * log_kept - (1 - q) * (log_r - log_others)
 
-    # Up to two local minima on the line: scan for the better one, then narrow it down by golden section.
-    low, high, points = -50.0, math.log1p(-share), 2000
+    # Up to two local minima: scan for the better one, then narrow it down by golden section.
+    low, high, points = -50.0, math.log1p(-q), 2000
     step = (high - low) / points
     best = min((low + i * step for i in range(points + 1)), key=loss)
     left, right = max(low, best - step), min(high, best + step)
@@ -201,8 +310,3 @@ def _forward_threshold(num_codes: int, beta: float) -> float:
         else:
             left = a
     return min(loss(best), loss((left + right) / 2))
-
-
-# Where neither epsilon nor temperature is stated: the best of three in the first trials, and what epsilon = 1e-8 means
-# at F = 128. The default epsilon itself is far above 2^-F.
-COMPLETE_TEMPERATURE = 0.38

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import PriorMatching
+
+BLOCK = 2048  # rows and codes that are compared at a time
 
 
 class Dictionary(Protocol):
-    """What everyone may know of a dictionary: its sizes, its codes and their fingerprint."""
+    """C codes of width F. One of your own inherits from it and gets what is written out here.
+
+    Attributes:
+        num_codes: C, exactly.
+        width: F, the length of a code.
+        default_prior_matching: What the loss takes when none is given.
+        default_temperature: What the loss takes when neither epsilon nor temperature is given; None for epsilon = 1e-8.
+        has_histogram: Whether it makes sense to count samples by code: not where every sample has its own.
+    """
+
+    num_codes: int
+    width: int
+    default_prior_matching: PriorMatching = "reverse"
+    default_temperature: float | None = None
+    has_histogram: bool = True
 
     @property
-    def num_codes(self) -> int:
-        """C, the number of codes."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """F, the length of a code."""
-        ...
+    def log_num_codes(self) -> float:
+        """log C, in nats."""
+        return math.log(self.num_codes)
 
     def block(
         self,
@@ -34,6 +47,40 @@ class Dictionary(Protocol):
         """Codes start to stop as rows, [stop - start, F]."""
         ...
 
+    def center(self, start: int, stop: int) -> Tensor | None:
+        """What is subtracted from the scores of codes start to stop, [stop - start]; None for nothing."""
+        return None
+
+    def nearest(self, u_NF: Tensor, *, block_size: int = BLOCK) -> Tensor:
+        """Index of the code of largest inner product with each row, the lowest on ties.
+
+        Args:
+            u_NF: Embeddings [N, F], floating.
+            block_size: Rows and codes at a time.
+
+        Returns:
+            int64 [N].
+
+        Memory:
+            O(block_size^2 + N): never an N x C matrix.
+        """
+        best_N = torch.full_like(u_NF[:, 0], -torch.inf)
+        code_N = torch.zeros_like(best_N, dtype=torch.int64)
+        for start in range(0, self.num_codes, block_size):
+            stop = min(start + block_size, self.num_codes)
+            codes_BF = self.block(start, stop, device=u_NF.device, dtype=u_NF.dtype)
+            center_B = self.center(start, stop)
+            blocks = (torch.split(rows, block_size) for rows in (u_NF, best_N, code_N))
+            for u_BF, best_B, code_B in zip(*blocks, strict=True):
+                score_BB = u_BF @ codes_BF.T
+                if center_B is not None:
+                    score_BB = score_BB - center_B.to(score_BB)
+                score_B, index_B = score_BB.max(dim=1)
+                better_B = score_B > best_B
+                best_B[better_B] = score_B[better_B]  # views of best_N and code_N: written in place
+                code_B[better_B] = index_B[better_B] + start
+        return code_N
+
     def checksum(self) -> str:
         """Short fingerprint; dictionaries that share it share their codes."""
         ...
@@ -44,12 +91,12 @@ class StreamedDictionary(Dictionary, Protocol):
     """A dictionary that the loss walks through block by block, by products alone.
 
     A structured dictionary computes them without ever writing its codes out.
+
+    Attributes:
+        granule: Codes that are cheapest computed together; blocks start and stop at its multiples where they can.
     """
 
-    @property
-    def granule(self) -> int:
-        """Codes that are cheapest computed together; blocks start and stop at its multiples where they can."""
-        ...
+    granule: int
 
     def project(self, u_NF: Tensor, start: int, stop: int) -> Tensor:
         """Inner products <u_i, w_j> with codes start to stop, [N, stop - start]; float32 for half precision."""
@@ -77,7 +124,7 @@ def check_streamed(dictionary: Dictionary) -> StreamedDictionary:
         raise InputError(
             "this dictionary cannot be streamed",
             received=type(dictionary).__name__,
-            expected="granule, project() and adjoint() beside num_codes, width, block() and checksum()",
-            fix="see falcon_ssl.dictionary.StreamedDictionary",
+            expected="a falcon_ssl.dictionary.StreamedDictionary",
+            fix="inherit from it; write block(), checksum(), granule, project() and adjoint()",
         )
     return dictionary

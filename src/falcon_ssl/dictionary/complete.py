@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from falcon_ssl.core.checks import check_at_least
-from falcon_ssl.dictionary.base import check_block
+from falcon_ssl.core.theory import DEFAULT_TEMPERATURE, LN2, PriorMatching
+from falcon_ssl.dictionary.base import BLOCK, Dictionary, check_block
 
 
-class CompleteDictionary:
+class CompleteDictionary(Dictionary):
     """All 2^F sign vectors of width F.
 
     The softmax over them factorises into F independent bits, p(w) = prod_f (1 + t_f w_f) / 2 with
     t = tanh(L / sqrt(F) u), so that the loss has a closed form whose cost does not depend on C at all. Bit f of a
-    code's index tells the sign of its feature f.
+    code's index is the sign of its feature f.
 
     Args:
         width: F >= 1.
@@ -31,17 +34,21 @@ class CompleteDictionary:
     """
 
     kind = "complete"
+    default_prior_matching: PriorMatching = "renyi2"  # has a closed form
+    default_temperature = DEFAULT_TEMPERATURE
+    has_histogram = False
 
     def __init__(self, width: int, *, samples_per_row: int = 16) -> None:
         check_at_least("width", width, 1, fix="use at least one feature")
         check_at_least("samples_per_row", samples_per_row, 2, fix="draw at least two codes a row")
         self.width = width
+        self.num_codes = 1 << width
         self.samples_per_row = samples_per_row
 
     @property
-    def num_codes(self) -> int:
-        """C = 2^F, exactly."""
-        return 1 << self.width
+    def log_num_codes(self) -> float:
+        """F log 2."""
+        return self.width * LN2
 
     def block(
         self,
@@ -60,9 +67,45 @@ class CompleteDictionary:
         rows = [[2 * (code >> f & 1) - 1 for f in range(self.width)] for code in range(start, stop)]
         return torch.tensor(rows, device=device, dtype=dtype)
 
+    def nearest(self, u_NF: Tensor, *, block_size: int = BLOCK) -> Tensor:
+        """Index of the signs of each row, int64 [N]; beyond 62 features a fixed hash of them."""
+        del block_size
+        return self.top_signs(u_NF, 1)[0][:, 0]
+
+    def top_signs(self, x_NF: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k most probable codes of each row and their probabilities, [N, k] each, in descending order.
+
+        The most probable code is the signs of x. Flipping f divides the probability by exp(2 |x_f|), so the others
+        flip only among the k - 1 features of smallest |x|; sums of subsets are merged feature by feature, keeping the
+        k smallest.
+
+        Args:
+            x_NF: L / sqrt(F) u, float32 or float64.
+            k: 1 <= k <= C.
+        """
+        weight_F = _index_weights(self.width).to(x_NF.device)
+        code_NK = ((x_NF > 0) * weight_F).sum(dim=1, keepdim=True)
+        cost_NK = torch.zeros_like(x_NF[:, :1])
+        least, feature = x_NF.abs().topk(min(k - 1, self.width), dim=1, largest=False)
+        for n in range(least.shape[1]):
+            f = feature[:, n : n + 1]
+            flip = torch.where(x_NF.gather(1, f) > 0, -weight_F[f], weight_F[f])
+            costs = torch.cat([cost_NK, cost_NK + 2 * least[:, n : n + 1]], dim=1)
+            cost_NK, position = costs.topk(min(k, costs.shape[1]), dim=1, largest=False)
+            code_NK = torch.cat([code_NK, code_NK + flip], dim=1).gather(1, position)
+        log_p_N1 = logsigmoid(2 * x_NF.abs()).sum(dim=1, keepdim=True)
+        return code_NK & (2**63 - 1), (log_p_N1 - cost_NK).exp()
+
     def checksum(self) -> str:
         """Short fingerprint: the width says everything."""
         return f"complete-{self.width}"
 
     def __repr__(self) -> str:
         return f"CompleteDictionary(width={self.width})"
+
+
+def _index_weights(width: int) -> Tensor:
+    """What each positive feature adds to a code's index: 2^f, or fixed random integers where 2^F exceeds int64."""
+    if width <= 62:
+        return 2 ** torch.arange(width)
+    return torch.from_numpy(np.random.Philox(key=0).random_raw(width).astype(np.int64))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,12 +21,22 @@ from torch.nn.functional import pad
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.dictionary.base import check_block
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.dictionary.base import StreamedDictionary, check_block
 
 ODD_ORDERS = (1, 12, 20)  # F = order * 2^k; Paley's construction gives 12 and 20
 
 
-class HadamardDictionary:
+class _Tables(NamedTuple):
+    """What the products read: position g of block b reads feature order[g] with its sign; f is read by inverse[f]."""
+
+    order_BF: Tensor
+    inverse_BF: Tensor
+    negative_BF: Tensor
+    factors: tuple[Tensor, ...]  # H as a Kronecker product
+
+
+class HadamardDictionary(StreamedDictionary):
     """C codes in blocks of F orthogonal ones; a tight frame when F divides C.
 
     Args:
@@ -62,16 +73,14 @@ class HadamardDictionary:
         num_blocks = -(-num_codes // width)
         words = np.random.Philox(key=seed).random_raw(num_blocks * width).reshape(num_blocks, width)
         order = np.argsort(words >> np.uint64(1), axis=1, kind="stable")
-        # Position g of block b reads feature order[g] with its sign; feature f is read by position inverse[f].
-        self._order_BF = torch.from_numpy(order.astype(np.int32))
-        self._inverse_BF = torch.from_numpy(np.argsort(order, axis=1).astype(np.int32))
-        self._negative_BF = torch.from_numpy((words & np.uint64(1)).astype(bool))
-        self._factors = [_hadamard(n) for n in _split(width)]
-
-    @property
-    def granule(self) -> int:
-        """F: a block of codes is transformed as a whole."""
-        return self.width
+        self.granule = width  # a block of codes is transformed as a whole
+        tables = _Tables(
+            order_BF=torch.from_numpy(order.astype(np.int32)),
+            inverse_BF=torch.from_numpy(np.argsort(order, axis=1).astype(np.int32)),
+            negative_BF=torch.from_numpy((words & np.uint64(1)).astype(bool)),
+            factors=tuple(_hadamard(n) for n in _split(width)),
+        )
+        self._tables = {torch.device("cpu"): tables}
 
     def block(
         self,
@@ -87,10 +96,12 @@ class HadamardDictionary:
             InputError: Unless 0 <= start < stop <= C.
         """
         check_block(start, stop, self.num_codes)
-        h_FF = functools.reduce(torch.kron, self._factors)
-        rows_KF = h_FF.T[torch.arange(start, stop) % self.width]
-        blocks_K = torch.arange(start, stop) // self.width
-        order_KF, negative_KF = self._order_BF[blocks_K].long(), self._negative_BF[blocks_K]
+        tables = self._tables[torch.device("cpu")]
+        h_FF = functools.reduce(torch.kron, tables.factors)
+        code_K = torch.arange(start, stop)
+        rows_KF = h_FF.T[code_K % self.width]
+        order_KF = tables.order_BF[code_K // self.width].long()
+        negative_KF = tables.negative_BF[code_K // self.width]
         codes_KF = torch.empty_like(rows_KF)
         codes_KF.scatter_(1, order_KF, torch.where(negative_KF, -rows_KF, rows_KF))
         return codes_KF.to(device=device, dtype=dtype)
@@ -104,12 +115,12 @@ class HadamardDictionary:
             stop: One past the last code.
         """
         check_block(start, stop, self.num_codes)
-        u_FN = _wide(u_NF).T.contiguous()
+        u_FN = at_least_float32(u_NF).T.contiguous()
         whole = self._whole_blocks(start, stop)
-        order = self._order_BF[whole].flatten().to(u_FN.device)
-        negative = self._negative_BF[whole].flatten().to(u_FN.device)
+        tables = self._on(u_FN.device)
         # Signs come for free when -u lies below u.
-        v_KN = torch.cat([u_FN, -u_FN]).index_select(0, order + self.width * negative.int())
+        row_BF = tables.order_BF[whole] + self.width * tables.negative_BF[whole].int()
+        v_KN = torch.cat([u_FN, -u_FN]).index_select(0, row_BF.flatten())
         first = whole.start * self.width
         return self._transform(v_KN, transpose=True)[start - first : stop - first].T
 
@@ -126,20 +137,38 @@ class HadamardDictionary:
         check_block(start, stop, self.num_codes)
         whole = self._whole_blocks(start, stop)
         first, end = whole.start * self.width, whole.stop * self.width
-        g_KN = pad(_wide(g_NK).T, (0, 0, start - first, end - stop))
+        g_KN = pad(at_least_float32(g_NK).T, (0, 0, start - first, end - stop))
         v_KN = self._transform(g_KN, transpose=False)
-        negative = self._negative_BF[whole].flatten().to(g_NK.device)
-        v_KN *= torch.where(negative, -1, 1).to(v_KN.dtype)[:, None]
+        tables = self._on(g_NK.device)
+        v_KN *= torch.where(tables.negative_BF[whole].flatten(), -1, 1).to(v_KN.dtype)[:, None]
         # One row of v after another, block by block, in the order of the features.
-        offset_B1 = torch.arange(0, end - first, self.width, dtype=torch.int32)[:, None]
-        inverse = (self._inverse_BF[whole] + offset_B1).flatten().to(g_NK.device)
-        return v_KN.index_select(0, inverse).view(-1, self.width, len(g_NK)).sum(dim=0).T
+        offset_B = torch.arange(0, end - first, self.width, dtype=torch.int32, device=g_NK.device)
+        row_BF = tables.inverse_BF[whole] + offset_B[:, None]
+        v_KN = v_KN.index_select(0, row_BF.flatten())
+        return v_KN.view(-1, self.width, len(g_NK)).sum(dim=0).T
 
     def checksum(self) -> str:
         """Short fingerprint of the codes; runs and ranks that share it share the dictionary."""
+        return self._checksum
+
+    @functools.cached_property
+    def _checksum(self) -> str:
         name = f"{self.kind} {self.num_codes} {self.width} ".encode()
-        content = self._order_BF.numpy().tobytes() + self._negative_BF.numpy().tobytes()
+        tables = self._tables[torch.device("cpu")]
+        content = tables.order_BF.numpy().tobytes() + tables.negative_BF.numpy().tobytes()
         return hashlib.sha256(name + content).hexdigest()[:16]
+
+    def _on(self, device: torch.device) -> _Tables:
+        """The tables on a device, copied there once."""
+        if device not in self._tables:
+            here = self._tables[torch.device("cpu")]
+            self._tables[device] = _Tables(
+                here.order_BF.to(device),
+                here.inverse_BF.to(device),
+                here.negative_BF.to(device),
+                tuple(factor.to(device) for factor in here.factors),
+            )
+        return self._tables[device]
 
     def _whole_blocks(self, start: int, stop: int) -> slice:
         """Blocks that hold codes start to stop."""
@@ -148,7 +177,7 @@ class HadamardDictionary:
     def _transform(self, v_KN: Tensor, *, transpose: bool) -> Tensor:
         """H^T (or H) on every block of F rows of v, one Kronecker factor after another."""
         shape, inner = v_KN.shape, self.width * v_KN.shape[1]
-        for factor in self._factors:
+        for factor in self._on(v_KN.device).factors:
             h = factor.to(v_KN)
             inner //= len(h)
             v_KN = torch.matmul(h.T if transpose else h, v_KN.reshape(-1, len(h), inner))
@@ -158,10 +187,6 @@ class HadamardDictionary:
         return (
             f"HadamardDictionary(num_codes={self.num_codes}, width={self.width}, seed={self.seed})"
         )
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _odd_order(width: int) -> int | None:

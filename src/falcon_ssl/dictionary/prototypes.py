@@ -10,24 +10,25 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.core.checks import check_finite, check_matrix
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.dictionary.base import Dictionary
 
 
-class PrototypeDictionary:
+class PrototypeDictionary(Dictionary):
     """Any matrix of codes, compared by cosine; it follows the matrix while that is trained.
 
     Args:
         codes_CF: [C, F] floating, one code per row, none of them zero.
-        centre_C: What is subtracted from the cosines before they are compared [C], as DINO does; followed too.
+        center_C: What is subtracted from the cosines before they are compared [C], as DINO does; followed too.
 
     Raises:
-        InputError: If the matrix is not [C, F] floating and finite, a row is zero, or the centre is not [C].
+        InputError: If the matrix is not [C, F] floating and finite, a row is zero, or the center is not [C].
 
     Example:
         >>> PrototypeDictionary(torch.tensor([[3.0, 0.0], [0.0, 2.0]])).block(0, 1)
         tensor([[1., 0.]])
     """
 
-    def __init__(self, codes_CF: Tensor, *, centre_C: Tensor | None = None) -> None:
+    def __init__(self, codes_CF: Tensor, *, center_C: Tensor | None = None) -> None:
         check_matrix("prototypes", codes_CF)
         check_finite("prototypes", codes_CF, fix="pass the weights of a trained head")
         norm_C = codes_CF.detach().norm(dim=1)
@@ -39,15 +40,15 @@ class PrototypeDictionary:
                 fix="leave zero rows out",
             )
         self.num_codes, self.width = codes_CF.shape
-        if centre_C is not None and centre_C.shape != (self.num_codes,):
+        if center_C is not None and center_C.shape != (self.num_codes,):
             raise InputError(
-                "the centre does not fit the prototypes",
-                received=f"shape {tuple(centre_C.shape)}",
+                "the center does not fit the prototypes",
+                received=f"shape {tuple(center_C.shape)}",
                 expected=f"({self.num_codes},), one entry a prototype",
-                fix="pass the centre of the same head",
+                fix="pass the center of the same head",
             )
         self._codes_CF = codes_CF
-        self._centre_C = centre_C
+        self._center_C = center_C
 
     def block(
         self,
@@ -60,9 +61,9 @@ class PrototypeDictionary:
         """Codes start to stop as unit rows, [stop - start, F]."""
         return normalize(self._codes_CF[start:stop].detach().float(), dim=1).to(device, dtype)
 
-    def centre(self, start: int, stop: int) -> Tensor | None:
+    def center(self, start: int, stop: int) -> Tensor | None:
         """What is subtracted from the cosines of codes start to stop, [stop - start]; None for nothing."""
-        return None if self._centre_C is None else self._centre_C[start:stop].detach()
+        return None if self._center_C is None else self._center_C[start:stop].detach()
 
     def checksum(self) -> str:
         """Short fingerprint of the prototypes as they are now."""
@@ -73,7 +74,7 @@ class PrototypeDictionary:
         return f"PrototypeDictionary(num_codes={self.num_codes}, width={self.width})"
 
 
-class OneHotDictionary:
+class OneHotDictionary(Dictionary):
     """The codes of a head whose C outputs are the scores themselves: w_j = e_j, so the nearest is the largest output.
 
     Args:

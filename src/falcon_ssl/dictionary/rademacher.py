@@ -15,7 +15,7 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.numerics import matmul
-from falcon_ssl.dictionary.base import check_block
+from falcon_ssl.dictionary.base import StreamedDictionary, check_block
 
 
 def _signs_of_byte(device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -25,7 +25,7 @@ def _signs_of_byte(device: torch.device, dtype: torch.dtype) -> Tensor:
     return (2 * bit - 1).to(dtype)
 
 
-class RademacherDictionary:
+class RademacherDictionary(StreamedDictionary):
     """C independent random sign vectors, the dictionary of the paper.
 
     The bits come from the counter-based Philox generator: the same seed gives the same codes on every machine,

@@ -1,9 +1,9 @@
-"""Alarms: a run that has collapsed says so in plain words while it trains, not 200 epochs later.
+"""Alarms: a collapsed run is reported in plain words while it trains, not 200 epochs later.
 
 Two kinds of evidence. The loss terms, which are there anyway: mutual information between samples and codes, entropy,
-consistency, and whether total or gradient explode. And now and then a look at some rows of the batch, for the
-directions and codes that embeddings use, and at the weights of the encoder. An alarm is given when its sign has been
-there for `PATIENCE` steps on end; once, and again if it returns.
+consistency, and whether total or gradient explode. And now and then a probe of some rows of the batch, for the
+directions and codes that embeddings use, and of the weights of the encoder. An alarm is raised when its symptom has
+lasted for `PATIENCE` steps; once, and again if it returns.
 """
 
 from __future__ import annotations
@@ -19,39 +19,36 @@ from torch import Tensor, nn
 from falcon_ssl.core.checks import check_at_least, check_choice
 from falcon_ssl.core.distributed import all_gather_rows, world_size
 from falcon_ssl.core.monitor import Moment, Observation, StuckValue
-from falcon_ssl.core.theory import LN2, PriorMatching
-from falcon_ssl.dictionary.assign import nearest_codes
+from falcon_ssl.core.theory import LN2, Optimum, PriorMatching, count_text
 from falcon_ssl.dictionary.base import Dictionary
-from falcon_ssl.dictionary.complete import CompleteDictionary
-from falcon_ssl.evaluation.certificate import certify
 from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
 
 PATIENCE = 200  # steps
-EVERY = 10  # steps between two looks at the batch: keeps the cost below 2 % of a step
-ROWS = 256  # rows of a look, over all ranks
+EVERY = 10  # steps between two probes of the batch: keeps the cost below 2 % of a step
+ROWS = 256  # rows of a probe, over all ranks
 NEAR = 0.01  # "at log C" means within 1 %
 FAINT = 0.03  # no information means at most 3 % of what the batch could carry; learning runs were seen at 7 % and more
 FEW = 0.05  # few codes, few directions: at most 5 % of those there could be
-PROGRESS = 0.1  # two views must come at least this share nearer to each other than they were
+PROGRESS = 0.1  # two views must come at least this fraction nearer to each other than they were
 SMOOTHING = 0.2  # weight of the newest step in what is smoothed
 TINY = 1e-6  # nats
 MOVED = 1e-4  # of the encoder's norm; the recipes for the digits move their sum by .18 and more in ten steps
-EARLY = 5  # looks that say how large total and gradient are at first
+EARLY = 5  # first values, from which total and gradient norm are judged
 GROWN = 30.0  # times as large as at first, smoothed; most learning runs stay below 1.7, some reach 9 and 19
 
 
-Signs = dict[str, str | None]  # every sign that was looked for, in words if it is there
+Symptoms = dict[str, str | None]  # everything that was checked, in words where it is there
 TERM_ALARMS = ("uniform_assignment", "same_assignment", "views_disagree")
 
 
 class AlarmMonitor:
     """Watches a run for collapse; also reports ``effective_rank_u``, ``codes_used``, ``mutual_information_bits``.
 
-    The alarms, each with the sign that gives it:
+    The alarms, each with its symptom:
 
         uniform_assignment   entropy so near to log C that less than 3 % of what the batch could carry is possible
-        same_assignment      mutual information below 3 % of what the batch could carry; with forward matching, which
-                             does not tell it: loss within 1 % of (1 + beta) log C
+        same_assignment      mutual information below 3 % of what the batch could carry; with forward matching, whose
+                             terms do not contain it: loss within 1 % of (1 + beta) log C
         views_disagree       two views of an image differ as much as when the run began, and by more than the mutual
                              information: consistency / MI, smoothed, is above 1 and within 10 % of its highest.
                              It is about 2 for unrelated views, for KL(p_i || p_k) of two images is about twice
@@ -59,15 +56,15 @@ class AlarmMonitor:
         stuck_loss           a loss term within 1 % of the value at which the method learns nothing, such as log C
         few_directions       99 % of the variance of u in at most 5 % of the directions there could be
         few_codes            at most 5 % of the codes that the rows could use
-        frozen_encoder       no weight of the encoder differs from what it was at the last look
+        frozen_encoder       no weight of the encoder differs from what it was at the last probe
         no_progress          the sum of the encoder's weights is within 1e-4 of their norm of where it was at the first
-                             look. Moved at random, weights change their sum by about what they move in norm. The loss
-                             does not tell it: that of a slow start is flat too, and DINO's drifts with its centre
+                             probe. Moved at random, weights change their sum by about what they move in norm. The
+                             loss does not show it: that of a slow start is flat too, and DINO's drifts with its center
         diverging            total or gradient norm is 30 times what it was at first: the smoothed logarithm of its size
-                             over the median of the first 5 looks. One outlier does not move it much
+                             over the median of the first 5 values. One outlier does not move it much
 
-    The first of the first three that applies is given. They need the terms of a FALCON loss; other methods state the
-    values at which they are stuck themselves.
+    Only the first of the first three that applies is raised. They need the terms of a FALCON loss; other methods state
+    themselves at which values they are stuck.
 
     Args:
         dictionary: Codes that embeddings are assigned to; None for methods without codes.
@@ -79,17 +76,17 @@ class AlarmMonitor:
         stuck_values: Where loss terms stay when nothing is learned, see `falcon_ssl.methods.Method.stuck_values`.
         few_codes_hint: What to ask when few codes are used, see `falcon_ssl.methods.Method`.
         on_collapse: "warn", or "stop" to end the run at the first alarm.
-        patience: Steps on end before an alarm is given.
-        every: Steps between two looks at the embeddings.
+        patience: Steps that a symptom lasts before an alarm is raised.
+        every: Steps between two probes of the embeddings.
 
     Raises:
         InputError: An option out of range.
 
     Distributed:
-        All ranks look at the same rows and so come to the same answer.
+        All ranks probe the same rows and so come to the same answer.
 
     Memory:
-        O(256 F) for a look; never an N x C matrix.
+        O(256 F) for a probe; never an N x C matrix.
     """
 
     def __init__(
@@ -112,9 +109,10 @@ class AlarmMonitor:
         check_at_least("every", every, 1, fix="10 steps are usual")
         check_at_least("batch_size", batch_size, 2, fix="pass the global batch size")
         self._dictionary = dictionary
-        self._logit_scale = logit_scale
-        self._beta = beta
-        self._prior_matching = prior_matching
+        self._optimum: Optimum | None = None
+        if dictionary is not None and logit_scale is not None:
+            codes = dictionary.num_codes
+            self._optimum = Optimum(codes, logit_scale, beta, prior_matching)
         self._uniform_prior = uniform_prior
         self._batch_size = batch_size
         self._stuck_values = stuck_values
@@ -122,43 +120,40 @@ class AlarmMonitor:
         self._stops = on_collapse == "stop"
         self._patience = patience
         self._every = every
-        self._since: dict[str, int] = {}  # step at which a sign that is there now was first seen
-        self._told: set[str] = set()  # signs that are there now and have been told
-        self._looked: int | None = None  # step of the last look at the embeddings
-        self._weights: float | None = None  # sum of the encoder's weights at that look
-        self._first_weights: float | None = None  # the same at the first look
+        self._since: dict[str, int] = {}  # step at which a symptom that is there now began
+        self._raised: set[str] = set()  # alarms whose symptom is still there
+        self._probed: int | None = None  # step of the last probe
+        self._weights: float | None = None  # sum of the encoder's weights then
+        self._first_weights: float | None = None  # the same at the first probe
         self._early: dict[str, list[float]] = {}  # sizes of total and gradient norm at first
         self._growth: dict[str, float] = {}  # log of how many times as large they are, smoothed
-        self._difference: float | None = (
-            None  # of two views: consistency / mutual information, smoothed
-        )
+        # Of two views: consistency / mutual information, smoothed.
+        self._difference: float | None = None
         self._most_difference = 0.0  # the highest so far
 
     def __call__(self, moment: Moment) -> Observation:
         """Metrics of this step, and the alarms that begin with it."""
         metrics: dict[str, float] = {}
-        signs: Signs = {}
-        if self._dictionary is not None and self._logit_scale is not None:
-            metrics, signs = self._read(moment.terms, self._dictionary, self._logit_scale)
+        symptoms: Symptoms = {}
+        if self._optimum is not None:
+            metrics, symptoms = self._read(moment.terms, self._optimum)
         if self._stuck_values:
-            signs["stuck_loss"] = self._stuck(moment.terms)
-        signs["diverging"] = self._grown(moment.terms)
-        if self._looked is None or moment.step - self._looked >= self._every:
-            self._looked = moment.step
-            seen, more = _look(moment.u_NF, self._dictionary, self._few_codes_hint)
-            metrics, signs = (
-                metrics | seen,
-                signs | more | self._compare_weights(moment.method.get_submodule("encoder")),
-            )
-        alarms = self._ring(moment.step, signs)
+            symptoms["stuck_loss"] = self._stuck(moment.terms)
+        symptoms["diverging"] = self._grown(moment.terms)
+        if self._probed is None or moment.step - self._probed >= self._every:
+            self._probed = moment.step
+            found, more = _probe(moment.u_NF, self._dictionary, self._few_codes_hint)
+            metrics |= found
+            symptoms |= more | self._compare_weights(moment.method.get_submodule("encoder"))
+        alarms = self._raise(moment.step, symptoms)
         return Observation(metrics=metrics, alarms=alarms, stop=self._stops and bool(alarms))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and names: a resumed run gives the alarms that it would have given."""
+        """Plain numbers and names: a resumed run raises the alarms that it would have raised."""
         return {
             "since": dict(self._since),
-            "told": sorted(self._told),
-            "looked": self._looked,
+            "raised": sorted(self._raised),
+            "probed": self._probed,
             "weights": self._weights,
             "first_weights": self._first_weights,
             "early": {name: list(sizes) for name, sizes in self._early.items()},
@@ -168,48 +163,39 @@ class AlarmMonitor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state_dict``."""
+        """Resume from ``state_dict``."""
         self._since = dict(state["since"])
-        self._told = set(state["told"])
-        self._looked = state["looked"]
+        self._raised = set(state["raised"])
+        self._probed = state["probed"]
         self._weights = state["weights"]
-        # Checkpoints of before these signs lack them: they begin at the next look.
-        self._first_weights = state.get("first_weights")
-        self._early = {name: list(sizes) for name, sizes in state.get("early", {}).items()}
-        self._growth = dict(state.get("growth", {}))
+        self._first_weights = state["first_weights"]
+        self._early = {name: list(sizes) for name, sizes in state["early"].items()}
+        self._growth = dict(state["growth"])
         self._difference = state["difference"]
         self._most_difference = state["most_difference"]
 
     def _read(
-        self, terms: Mapping[str, float], dictionary: Dictionary, logit_scale: float
-    ) -> tuple[dict[str, float], Signs]:
-        """What the loss terms say; in nats unless the name says bits."""
-        num_codes = dictionary.num_codes
-        log_codes = math.log(num_codes)
-        certificate = certify(
-            terms,
-            num_codes=num_codes,
-            logit_scale=logit_scale,
-            beta=self._beta,
-            prior_matching=self._prior_matching,
-            batch_size=self._batch_size,
-            complete=isinstance(dictionary, CompleteDictionary),
-        )
-        bits = certificate.mutual_information_bits if self._uniform_prior else None
+        self, terms: Mapping[str, float], optimum: Optimum
+    ) -> tuple[dict[str, float], Symptoms]:
+        """What the loss terms show; in nats unless the name says bits."""
+        log_codes = optimum.log_num_codes
+        max_bits = math.log2(min(self._batch_size, optimum.num_codes))
+        nats = optimum.mutual_information(terms) if self._uniform_prior else None
+        bits = None if nats is None else max(0.0, nats) / LN2
         as_different = bits is not None and self._is_as_different_as_ever(terms, bits * LN2)
-        loss, collapsed_loss = certificate.loss, (1 + self._beta) * log_codes
+        loss, collapsed_loss = terms["total"], (1 + optimum.beta) * log_codes
         words = None
         # Mutual information is log C - D - entropy, so this is the most that these assignments could carry.
-        if log_codes - terms["entropy"] <= FAINT * certificate.max_bits * LN2:
+        if log_codes - terms["entropy"] <= FAINT * max_bits * LN2:
             name = "uniform_assignment"
             words = f"invariance term at log C = {log_codes:.3g}: the assignment is uniform, is the temperature right?"
-        elif bits is not None and bits <= FAINT * certificate.max_bits:
+        elif bits is not None and bits <= FAINT * max_bits:
             name = "same_assignment"
             words = (
                 f"mutual information below 3 % of its most, loss {loss:.3g} (log C = {log_codes:.3g}): "
                 "every sample gets the same assignment"
             )
-        elif self._prior_matching == "forward" and (
+        elif optimum.prior_matching == "forward" and (
             abs(loss - collapsed_loss) <= NEAR * collapsed_loss
         ):
             name = "same_assignment"
@@ -217,10 +203,10 @@ class AlarmMonitor:
         elif as_different:
             name = "views_disagree"
             words = "two views of an image differ as much as at the start: is beta or the learning rate too small?"
-        signs: Signs = dict.fromkeys(TERM_ALARMS)
+        symptoms: Symptoms = dict.fromkeys(TERM_ALARMS)
         if words is not None:
-            signs[name] = words
-        return ({} if bits is None else {"mutual_information_bits": bits}), signs
+            symptoms[name] = words
+        return ({} if bits is None else {"mutual_information_bits": bits}), symptoms
 
     def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
         """Whether two views of an image are still as far apart as they were; ``nats`` of mutual information."""
@@ -249,7 +235,7 @@ class AlarmMonitor:
                 early.append(size)
                 continue
             first = max(median(early), TINY)
-            # A size that passes through zero says little: no less than a thousandth.
+            # A size that passes through zero means little: no less than a thousandth.
             grown, before = math.log(max(size / first, 1e-3)), self._growth.get(name, 0.0)
             self._growth[name] = before + SMOOTHING * (grown - before)
             if self._growth[name] >= math.log(GROWN):
@@ -259,7 +245,7 @@ class AlarmMonitor:
                 )
         return words
 
-    def _compare_weights(self, encoder: nn.Module) -> Signs:
+    def _compare_weights(self, encoder: nn.Module) -> Symptoms:
         """Whether the encoder has moved; nothing about an encoder without weights."""
         found = _sum_and_norm_of_weights(encoder)
         if found is None:
@@ -272,7 +258,7 @@ class AlarmMonitor:
         moved = abs(now - self._first_weights) / max(norm, TINY)
         frozen = "the weights of the encoder do not change: is it frozen?"
         still = (
-            f"the weights of the encoder have moved by {moved:.1g} of their size since the first look: "
+            f"the weights of the encoder have moved by {moved:.1g} of their size since the first probe: "
             "nothing is learned, is the learning rate too small?"
         )
         return {
@@ -280,46 +266,46 @@ class AlarmMonitor:
             "no_progress": still if 0 < moved < MOVED else None,  # 0 is frozen
         }
 
-    def _ring(self, step: int, signs: Signs) -> dict[str, str]:
-        """Alarms of the signs that have been there long enough and were not told yet."""
+    def _raise(self, step: int, symptoms: Symptoms) -> dict[str, str]:
+        """Alarms of the symptoms that have lasted long enough and were not raised yet."""
         alarms = {}
-        for name, words in signs.items():
+        for name, words in symptoms.items():
             if words is None:
                 self._since.pop(name, None)
-                self._told.discard(name)
+                self._raised.discard(name)
                 continue
             steps = step - self._since.setdefault(name, step)
-            if steps >= self._patience and name not in self._told:
-                self._told.add(name)
+            if steps >= self._patience and name not in self._raised:
+                self._raised.add(name)
                 alarms[name] = f"for {steps} steps: {words}"
         return alarms
 
 
 @torch.no_grad()
-def _look(
+def _probe(
     u_NF: Tensor, dictionary: Dictionary | None, few_codes_hint: str
-) -> tuple[dict[str, float], Signs]:
-    """What some rows of the batch say."""
+) -> tuple[dict[str, float], Symptoms]:
+    """What some rows of the batch show."""
     u_RF = all_gather_rows(u_NF[: max(1, ROWS // world_size())].float())
     num_rows, width = u_RF.shape
     variance = _variances(u_RF)
     singular = variance.sqrt()
     metrics = {"effective_rank_u": effective_rank(singular / singular.sum().clamp(min=1e-300))}
     directions = _directions(variance)
-    signs: Signs = {
+    symptoms: Symptoms = {
         "few_directions": f"{directions} of {width} embedding directions carry 99 % of the variance"
         if _is_few(directions, min(width, num_rows - 1))
         else None
     }
     if dictionary is not None:
-        codes = _num_codes_used(u_RF, dictionary)
+        codes = len(torch.unique(dictionary.nearest(u_RF)))
         metrics["codes_used"] = float(codes)
-        signs["few_codes"] = (
-            f"{codes} of {_count(dictionary)} codes used by {num_rows} images: {few_codes_hint}"
+        symptoms["few_codes"] = (
+            f"{codes} of {count_text(dictionary.num_codes)} codes used by {num_rows} images: {few_codes_hint}"
             if _is_few(codes, min(dictionary.num_codes, num_rows))
             else None
         )
-    return metrics, signs
+    return metrics, symptoms
 
 
 @torch.no_grad()
@@ -340,9 +326,9 @@ def _is_few(used: int, most: int) -> bool:
 
 def _variances(u_RF: Tensor) -> Tensor:
     """Variance of the rows along their principal directions, descending, float64 [min(R, F)]; 0 for equal rows."""
-    centred_RF = u_RF.double() - u_RF.mean(dim=0, dtype=torch.float64)
+    centered_RF = u_RF.double() - u_RF.mean(dim=0, dtype=torch.float64)
     # The smaller of the two Gram matrices: their non-zero eigenvalues are the same.
-    gram = centred_RF @ centred_RF.T if len(u_RF) < u_RF.shape[1] else centred_RF.T @ centred_RF
+    gram = centered_RF @ centered_RF.T if len(u_RF) < u_RF.shape[1] else centered_RF.T @ centered_RF
     eigenvalues = torch.linalg.eigvalsh(gram.cpu()).flip(0).clamp(min=0)
     is_constant = float(eigenvalues.sum()) <= CONSTANT * float(u_RF.double().square().sum())
     return torch.zeros_like(eigenvalues) if is_constant else eigenvalues
@@ -352,16 +338,3 @@ def _directions(variance: Tensor) -> int:
     """Principal directions that carry 99 % of the variance; 0 for equal rows."""
     total = float(variance.sum())
     return int((variance.cumsum(0) < 0.99 * total).sum()) + 1 if total > 0 else 0
-
-
-def _num_codes_used(u_RF: Tensor, dictionary: Dictionary) -> int:
-    """Different codes among the nearest ones; for the complete dictionary these are the signs."""
-    if isinstance(dictionary, CompleteDictionary):
-        return len(torch.unique(u_RF > 0, dim=0))
-    return len(torch.unique(nearest_codes(u_RF, dictionary)))
-
-
-def _count(dictionary: Dictionary) -> str:
-    if isinstance(dictionary, CompleteDictionary):
-        return f"2^{dictionary.width}"
-    return str(dictionary.num_codes)

@@ -21,7 +21,7 @@ from typing import Any
 
 from falcon_ssl.core.checks import check_at_least, check_choice
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.theory import LN2, PriorMatching, collapse_threshold, least_entropy
+from falcon_ssl.core.theory import LN2, PRIOR_MATCHINGS, Optimum, PriorMatching
 
 TERMS = ("total", "invariance", "prior_matching", "entropy", "consistency")
 ROUNDING = 1e-5  # of the threshold: float32 sums of the loss are good to about 1e-6
@@ -120,7 +120,7 @@ def certify(
         >>> round(certificate.mutual_information_bits, 2), certificate.max_bits
         (5.15, 8.0)
     """
-    check_choice("prior_matching", prior_matching, ("reverse", "forward", "renyi2"))
+    check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
     check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
     check_at_least("batch_size", batch_size, 1, fix="pass the global batch size")
     check_at_least("beta", beta, 0, fix="use a non-negative weight")
@@ -132,22 +132,18 @@ def certify(
             expected=f"num_codes = {num_codes}",
             fix="pass one probability per code, or None for a uniform prior",
         )
-    least = least_entropy(num_codes, logit_scale, complete=complete)
-    least_prior = 0.0 if prior_matching != "forward" else _entropy(num_codes, prior)
-    threshold = collapse_threshold(num_codes, beta, prior_matching, prior=prior)
+    optimum = Optimum(num_codes, logit_scale, beta, prior_matching, prior, complete)
+    loss, threshold = terms["total"], optimum.collapse_threshold
     max_bits = math.log2(min(batch_size, num_codes))
-    bits = shared_bits = None
-    if prior is None and prior_matching != "forward":
-        nats = math.log(num_codes) - terms["prior_matching"] - terms["entropy"]
-        bits = max(0.0, nats) / LN2
-        shared_bits = (nats - terms["consistency"]) / LN2
-    loss = terms["total"]
+    nats = optimum.mutual_information(terms)
+    bits = None if nats is None else max(0.0, nats) / LN2
+    shared_bits = None if nats is None else (nats - terms["consistency"]) / LN2
     return Certificate(
         loss=loss,
-        bound=beta * least + least_prior,
-        gap_entropy=beta * (terms["entropy"] - least),
+        bound=optimum.bound,
+        gap_entropy=beta * (terms["entropy"] - optimum.least_entropy),
         gap_consistency=beta * terms["consistency"],
-        gap_prior=terms["prior_matching"] - least_prior,
+        gap_prior=terms["prior_matching"] - optimum.least_prior_matching,
         collapse_threshold=threshold,
         certified=_is_below(loss, threshold),
         mutual_information_bits=bits,
@@ -159,12 +155,6 @@ def certify(
 
 def _is_below(loss: float, threshold: float | None) -> bool:
     return threshold is not None and loss < threshold * (1 - ROUNDING)
-
-
-def _entropy(num_codes: int, prior: Sequence[float] | None) -> float:
-    if prior is None:
-        return math.log(num_codes)
-    return -math.fsum(q * math.log(q) for q in prior)
 
 
 def _check_terms(terms: Mapping[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""From embeddings to codes: the nearest code of every row, and how the codes are used."""
+"""Codes of embeddings: how well they align, and how evenly the codes are used."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from falcon_ssl.core.checks import check_matrix
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.dictionary.assign import _BLOCK
-from falcon_ssl.dictionary.base import Dictionary
-from falcon_ssl.dictionary.prototypes import PrototypeDictionary as PrototypeDictionary
+from falcon_ssl.dictionary.base import BLOCK, Dictionary
 
 
 def aligned_cosine(u_NF: Tensor, code_N: Tensor, dictionary: Dictionary) -> float:
@@ -27,14 +25,15 @@ def aligned_cosine(u_NF: Tensor, code_N: Tensor, dictionary: Dictionary) -> floa
         InputError: If ``u_NF`` is not a floating matrix of the dictionary's width, or a code is not in the dictionary.
 
     Example:
+        >>> from falcon_ssl.dictionary import PrototypeDictionary
         >>> aligned_cosine(torch.tensor([[2.0, 0.0]]), torch.tensor([0]), PrototypeDictionary(torch.eye(2)))
         1.0
     """
     check_matrix("u", u_NF, columns=dictionary.width)
     _check_codes(code_N, dictionary.num_codes)
     total = 0.0
-    for start in range(0, int(code_N.max()) + 1, _BLOCK):
-        stop = min(start + _BLOCK, dictionary.num_codes)
+    for start in range(0, int(code_N.max()) + 1, BLOCK):
+        stop = min(start + BLOCK, dictionary.num_codes)
         mine_N = (code_N >= start) & (code_N < stop)
         codes_BF = dictionary.block(start, stop, device=u_NF.device, dtype=u_NF.dtype)
         own_NF = codes_BF[code_N[mine_N] - start]

@@ -1,7 +1,7 @@
 """Losses: embeddings or scores in, loss terms out; nothing here knows an encoder."""
 
 from falcon_ssl.losses.barlow_twins import BarlowTwinsTerms, barlow_twins_loss
-from falcon_ssl.losses.dino import DINOTerms, dino_loss, updated_centre
+from falcon_ssl.losses.dino import DINOTerms, dino_loss, updated_center
 from falcon_ssl.losses.falcon.loss import FalconLoss, falcon_loss
 from falcon_ssl.losses.falcon.terms import LossTerms, power_law_prior
 from falcon_ssl.losses.gedi import GEDITerms, energy, energy_loss, gedi_loss
@@ -33,6 +33,6 @@ __all__ = [
     "sigreg_loss",
     "sinkhorn",
     "swav_loss",
-    "updated_centre",
+    "updated_center",
     "vicreg_loss",
 ]

@@ -1,6 +1,6 @@
 """Barlow Twins: make the cross-correlation of two views the identity (Zbontar et al., 2021, arXiv 2103.03230).
 
-c_ij = (1/N) sum_n z_ni z'_nj        both views standardised feature by feature over the batch
+c_ij = (1/N) sum_n z_ni z'_nj        both views standardized feature by feature over the batch
 loss = sum_i (1 - c_ii)^2  +  lambda sum_{i != j} c_ij^2                                        (eq. 1)
 """
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
-from falcon_ssl.losses.rows import centred, check_views, global_count, off_diagonal, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import centered, check_views, global_count, off_diagonal
 
 
 class BarlowTwinsTerms(NamedTuple):
@@ -63,11 +64,11 @@ def barlow_twins_loss(
     check_at_least("redundancy_weight", redundancy_weight, 0, fix="the paper's is 5e-3")
     check_positive("eps", eps, fix="use 1e-5, as batch normalisation does")
     num_rows = global_count(
-        z1, f"barlow_twins_loss, redundancy_weight={redundancy_weight}, eps={eps}", least=2
+        z1, lambda: f"barlow_twins_loss, redundancy_weight={redundancy_weight}, eps={eps}", least=2
     )
     with torch.autocast(z1.device.type, enabled=False):
         # Both views side by side: one sum over ranks for two.
-        y_N2F = _standardised(wide(torch.cat([z1, z2], dim=1)), num_rows, eps)
+        y_N2F = _standardized(at_least_float32(torch.cat([z1, z2], dim=1)), num_rows, eps)
         y1_NF, y2_NF = y_N2F.chunk(2, dim=1)
         c_FF = all_reduce_sum(y1_NF.T @ y2_NF) / num_rows
         invariance = (1 - c_FF.diagonal()).square().sum()
@@ -76,8 +77,8 @@ def barlow_twins_loss(
     return BarlowTwinsTerms(total, invariance.detach(), redundancy.detach())
 
 
-def _standardised(x_NF: Tensor, num_rows: int, eps: float) -> Tensor:
+def _standardized(x_NF: Tensor, num_rows: int, eps: float) -> Tensor:
     """Mean 0 and variance 1 in every column."""
-    centred_NF = centred(x_NF, num_rows)
-    var_F = all_reduce_sum(centred_NF.square().sum(dim=0)) / num_rows
-    return centred_NF * torch.rsqrt(var_F + eps)
+    centered_NF = centered(x_NF, num_rows)
+    var_F = all_reduce_sum(centered_NF.square().sum(dim=0)) / num_rows
+    return centered_NF * torch.rsqrt(var_F + eps)

@@ -1,4 +1,4 @@
-"""DINO: a student predicts the centred, sharpened assignment of its teacher (Caron et al., 2021, arXiv 2104.14294).
+"""DINO: a student predicts the centered, sharpened assignment of its teacher (Caron et al., 2021, arXiv 2104.14294).
 
 P_t  = softmax((s_t - c) / T_t)        teacher, no gradient; c is a running mean of its scores   (eq. 4)
 P_s  = softmax(s_s / T_s)              student
@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.core.checks import check_positive
+from falcon_ssl.core.checks import check_fraction, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.losses.rows import check_views, global_count, mean_rows, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import check_views, global_count, mean_rows
 
 
 class DINOTerms(NamedTuple):
@@ -24,7 +25,7 @@ class DINOTerms(NamedTuple):
 
     Args:
         total: entropy + consistency; log C when teacher or student is uniform, the well-known collapse.
-        entropy: mean_i H of the teacher's assignment; 0 without centring, log C without sharpening.
+        entropy: mean_i H of the teacher's assignment; 0 without centering, log C without sharpening.
         consistency: mean_i KL(P_t || P_s).
     """
 
@@ -36,7 +37,7 @@ class DINOTerms(NamedTuple):
 def dino_loss(
     student: Sequence[Tensor],
     teacher: Sequence[Tensor],
-    centre: Tensor,
+    center: Tensor,
     *,
     student_temperature: float = 0.1,
     teacher_temperature: float = 0.04,
@@ -46,7 +47,7 @@ def dino_loss(
     Args:
         student: Scores [N, C] of every view, large ones first (this rank's rows).
         teacher: Scores [N, C] of the large views, in the same order; they carry no gradient.
-        centre: c [C], see `updated_centre`.
+        center: c [C], see `updated_center`.
         student_temperature: T_s.
         teacher_temperature: T_t, smaller than T_s: the teacher is sharper.
 
@@ -54,7 +55,7 @@ def dino_loss(
         DINOTerms.
 
     Raises:
-        InputError: Views that do not fit each other, fewer than one pair of different views, a centre of another
+        InputError: Views that do not fit each other, fewer than one pair of different views, a center of another
             width, a temperature that is not positive and finite, or ranks that disagree.
 
     Distributed:
@@ -77,19 +78,23 @@ def dino_loss(
             expected="at least two of the student, at most as many of the teacher",
             fix="the teacher sees the large views, the student all of them",
         )
-    _check_centre(centre, student[0].shape[1])
+    _check_center(center, student[0].shape[1])
     check_positive("student_temperature", student_temperature, fix="the paper's is 0.1")
     check_positive("teacher_temperature", teacher_temperature, fix="the paper's is 0.04")
     num_rows = global_count(
         student[0],
-        f"dino_loss, {len(student)} and {len(teacher)} views, C={student[0].shape[1]}, "
-        f"student_temperature={student_temperature}, teacher_temperature={teacher_temperature}",
+        lambda: (
+            f"dino_loss, {len(student)} and {len(teacher)} views, C={student[0].shape[1]}, "
+            f"student_temperature={student_temperature}, teacher_temperature={teacher_temperature}"
+        ),
     )
     with torch.autocast(student[0].device.type, enabled=False):
-        total = entropy = wide(student[0]).new_zeros(())
-        log_p_VNC = [(wide(s_NC) / student_temperature).log_softmax(dim=1) for s_NC in student]
+        total = entropy = at_least_float32(student[0]).new_zeros(())
+        log_p_VNC = [
+            (at_least_float32(s_NC) / student_temperature).log_softmax(dim=1) for s_NC in student
+        ]
         for v, t_NC in enumerate(teacher):
-            logits_NC = (wide(t_NC.detach()) - centre) / teacher_temperature
+            logits_NC = (at_least_float32(t_NC.detach()) - center) / teacher_temperature
             q_NC = logits_NC.softmax(dim=1)
             entropy = entropy + mean_rows(torch.special.entr(q_NC).sum(dim=1), num_rows)
             for other, log_p_NC in enumerate(log_p_VNC):
@@ -101,42 +106,36 @@ def dino_loss(
 
 
 @torch.no_grad()
-def updated_centre(centre: Tensor, teacher: Sequence[Tensor], *, momentum: float = 0.9) -> Tensor:
+def updated_center(center: Tensor, teacher: Sequence[Tensor], *, momentum: float = 0.9) -> Tensor:
     """The running mean of the teacher's scores after a batch: momentum * c + (1 - momentum) * batch mean.
 
     Args:
-        centre: c [C] before.
+        center: c [C] before.
         teacher: Scores [N, C] of the large views (this rank's rows).
-        momentum: Share of the past, in [0, 1).
+        momentum: Momentum of the running mean, in [0, 1).
 
     Returns:
         c [C], a new tensor.
 
     Raises:
-        InputError: A centre of another width, or a momentum outside [0, 1).
+        InputError: A center of another width, or a momentum outside [0, 1).
 
     Distributed:
         The mean runs over the rows of all ranks.
     """
-    _check_centre(centre, teacher[0].shape[1])
-    if not 0 <= momentum < 1:
-        raise InputError(
-            "the momentum of the centre is out of range",
-            received=momentum,
-            expected="0 <= momentum < 1",
-            fix="the paper's is 0.9",
-        )
-    rows_NC = torch.cat([wide(t_NC) for t_NC in teacher])
+    _check_center(center, teacher[0].shape[1])
+    check_fraction("momentum", momentum, below_one=True, fix="the paper's is 0.9")
+    rows_NC = torch.cat([at_least_float32(t_NC) for t_NC in teacher])
     # The number of rows rides along: one sum over ranks for two.
     sums_C1 = all_reduce_sum(torch.cat([rows_NC.sum(dim=0), rows_NC.new_tensor([len(rows_NC)])]))
-    return centre.lerp((sums_C1[:-1] / sums_C1[-1]).to(centre.dtype), 1 - momentum)
+    return center.lerp((sums_C1[:-1] / sums_C1[-1]).to(center.dtype), 1 - momentum)
 
 
-def _check_centre(centre: Tensor, num_prototypes: int) -> None:
-    if centre.shape != (num_prototypes,):
+def _check_center(center: Tensor, num_prototypes: int) -> None:
+    if center.shape != (num_prototypes,):
         raise InputError(
-            "the centre has the wrong shape",
-            received=tuple(centre.shape),
+            "the center has the wrong shape",
+            received=tuple(center.shape),
             expected=f"({num_prototypes},), one entry a prototype",
             fix="start from torch.zeros(num_prototypes)",
         )

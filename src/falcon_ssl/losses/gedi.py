@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least, check_matrix, check_positive
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows
 
 
 class GEDITerms(NamedTuple):
@@ -72,11 +73,11 @@ def gedi_loss(
     check_positive("temperature", temperature, fix="0.1 is usual")
     check_at_least("beta", beta, 0, fix="use a non-negative weight")
     num_rows = global_count(
-        scores1, f"gedi_loss, C={scores1.shape[1]}, temperature={temperature}, beta={beta}"
+        scores1, lambda: f"gedi_loss, C={scores1.shape[1]}, temperature={temperature}, beta={beta}"
     )
     with torch.autocast(scores1.device.type, enabled=False):
         log_p1_NC, log_p2_NC = (
-            (wide(s_NC) / temperature).log_softmax(dim=1) for s_NC in (scores1, scores2)
+            (at_least_float32(s_NC) / temperature).log_softmax(dim=1) for s_NC in (scores1, scores2)
         )
         invariance = prior = entropy = log_p1_NC.new_zeros(())
         for log_p_NC, log_other_NC in ((log_p1_NC, log_p2_NC), (log_p2_NC, log_p1_NC)):
@@ -114,7 +115,7 @@ def energy(scores: Tensor, *, temperature: float = 1.0) -> Tensor:
     """
     check_matrix("scores", scores)
     check_positive("temperature", temperature, fix="JEM's is 1")
-    return -(wide(scores) / temperature).logsumexp(dim=1)
+    return -(at_least_float32(scores) / temperature).logsumexp(dim=1)
 
 
 def energy_loss(data: Tensor, drawn: Tensor) -> Tensor:
@@ -135,6 +136,7 @@ def energy_loss(data: Tensor, drawn: Tensor) -> Tensor:
         tensor(2.)
     """
     means = (
-        mean_rows(rows, global_count(rows, "energy_loss")) for rows in (wide(data), wide(drawn))
+        mean_rows(rows, global_count(rows, lambda: "energy_loss"))
+        for rows in (at_least_float32(data), at_least_float32(drawn))
     )
     return next(means) - next(means)

@@ -11,6 +11,7 @@ t = 5 the weight has fallen to 4e-6: twice the trapezoidal rule on [0, 5].
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.core.checks import check_at_least, check_matrix
+from falcon_ssl.core.checks import check_at_least, check_fraction, check_matrix
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.losses.rows import check_views, global_count, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import check_views, global_count
 
 LIMIT = 5.0
 
@@ -30,7 +32,7 @@ class LeJEPATerms(NamedTuple):
     """The loss and what it is made of: 0-dim tensors, equal on every rank; only ``total`` carries a gradient.
 
     Args:
-        total: (1 - regularisation) * prediction + regularisation * sigreg.
+        total: (1 - regularization) * prediction + regularization * sigreg.
         prediction: Mean square distance of a view to the mean of the large ones.
         sigreg: Distance from the standard Gaussian, over random directions; grows like N for any other distribution,
             sqrt(2 pi) - sqrt(2 pi / 3) = 1.06 is expected of a Gaussian sample.
@@ -45,7 +47,7 @@ def lejepa_loss(
     views: Sequence[Tensor],
     directions: Tensor,
     *,
-    regularisation: float = 0.05,
+    regularization: float = 0.05,
     num_large: int = 2,
     num_points: int = 9,
 ) -> LeJEPATerms:
@@ -53,8 +55,9 @@ def lejepa_loss(
 
     Args:
         views: Embeddings [N, F] of every view, large ones first (this rank's rows).
-        directions: [M, F] unit rows, the same on every rank, see `random_directions`; drawn anew at every step.
-        regularisation: lambda, in [0, 1].
+        directions: [M, F] unit rows, the same on every rank, see `random_directions`; drawn anew at every step. Pass
+            them from the CPU: there ranks compare them, while reading them from an accelerator would stop it.
+        regularization: lambda, in [0, 1].
         num_large: How many of the first views make the mean that all predict.
         num_points: Points of the quadrature.
 
@@ -88,33 +91,30 @@ def lejepa_loss(
             expected="at least two views, at least one of them large",
             fix="pass every view",
         )
-    if not 0 <= regularisation <= 1:
-        raise InputError(
-            "regularisation is out of range",
-            received=regularisation,
-            expected="0 <= regularisation <= 1",
-            fix="the paper's is 0.05",
-        )
+    check_fraction("regularization", regularization, fix="the paper's is 0.05")
     num_rows = global_count(
         views[0],
-        f"lejepa_loss, {len(views)} views, regularisation={regularisation}, num_points={num_points}, "
-        f"directions of sum {float(directions.double().sum()):.9g}",
+        lambda: (
+            f"lejepa_loss, {len(views)} views, regularization={regularization}, "
+            f"num_points={num_points}, {_fingerprint(directions)}"
+        ),
     )
     with torch.autocast(views[0].device.type, enabled=False):
-        z_VNF = torch.stack([wide(view) for view in views])
+        z_VNF = torch.stack([at_least_float32(view) for view in views])
+        directions_MF = directions.to(z_VNF)
         mu_NF = z_VNF[:num_large].mean(dim=0)
         prediction = all_reduce_sum((z_VNF - mu_NF).square().sum()) / (
             num_rows * z_VNF[:, 0].numel()
         )
         sigreg = torch.stack(
-            [_sigreg(z_NF, directions, num_rows, num_points) for z_NF in z_VNF]
+            [_sigreg(z_NF, directions_MF, num_rows, num_points) for z_NF in z_VNF]
         ).mean()
-        total = (1 - regularisation) * prediction + regularisation * sigreg
+        total = (1 - regularization) * prediction + regularization * sigreg
     return LeJEPATerms(total, prediction.detach(), sigreg.detach())
 
 
 def sigreg_loss(z: Tensor, directions: Tensor, *, num_points: int = 9) -> Tensor:
-    """Sketched isotropic Gaussian regularisation: how far rows are from a standard Gaussian, along random directions.
+    """Sketched isotropic Gaussian regularization: how far rows are from a standard Gaussian, along random directions.
 
     Args:
         z: [N, F] (this rank's rows).
@@ -134,9 +134,12 @@ def sigreg_loss(z: Tensor, directions: Tensor, *, num_points: int = 9) -> Tensor
         True
     """
     check_matrix("z", z)
-    num_rows = global_count(z, f"sigreg_loss, num_points={num_points}")
+    num_rows = global_count(
+        z, lambda: f"sigreg_loss, num_points={num_points}, {_fingerprint(directions)}"
+    )
     with torch.autocast(z.device.type, enabled=False):
-        return _sigreg(wide(z), directions, num_rows, num_points)
+        z_NF = at_least_float32(z)
+        return _sigreg(z_NF, directions.to(z_NF), num_rows, num_points)
 
 
 def random_directions(num_directions: int, width: int, *, seed: int) -> Tensor:
@@ -156,10 +159,17 @@ def random_directions(num_directions: int, width: int, *, seed: int) -> Tensor:
     return normalize(torch.randn(num_directions, width, generator=generator), dim=1)
 
 
-def _sigreg(z_NF: Tensor, directions: Tensor, num_rows: int, num_points: int) -> Tensor:
+def _fingerprint(directions: Tensor) -> str:
+    if directions.device.type != "cpu":
+        return f"directions {tuple(directions.shape)}"
+    digest = hashlib.sha256(directions.detach().float().numpy().tobytes()).hexdigest()[:16]
+    return f"directions {tuple(directions.shape)} {digest}"
+
+
+def _sigreg(z_NF: Tensor, directions_MF: Tensor, num_rows: int, num_points: int) -> Tensor:
     check_at_least("num_points", num_points, 2, fix="9 points are enough")
-    check_matrix("directions", directions, columns=z_NF.shape[1])
-    x_NM = z_NF @ directions.to(z_NF).T
+    check_matrix("directions", directions_MF, columns=z_NF.shape[1])
+    x_NM = z_NF @ directions_MF.T
     t_P = torch.linspace(0.0, LIMIT, num_points, dtype=z_NF.dtype, device=z_NF.device)
     angle_PNM = t_P[:, None, None] * x_NM
     # Real and imaginary part of phi^ together: one sum over ranks for two.

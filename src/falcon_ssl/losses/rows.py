@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -38,8 +38,8 @@ def check_views(names: Sequence[str], views: Sequence[Tensor]) -> None:
             )
 
 
-def global_count(x: Tensor, fingerprint: str, *, least: int = 1) -> int:
-    """N: rows over all ranks, which must hold the same ``fingerprint``.
+def global_count(x: Tensor, fingerprint: Callable[[], str], *, least: int = 1) -> int:
+    """N: rows over all ranks, whose loss and options, as ``fingerprint`` puts them in words, must be the same.
 
     Raises:
         InputError: Ranks that disagree, or fewer than ``least`` rows.
@@ -49,12 +49,7 @@ def global_count(x: Tensor, fingerprint: str, *, least: int = 1) -> int:
     return num_rows
 
 
-def wide(x: Tensor) -> Tensor:
-    """The dtype in which statistics are accumulated: float64 stays, all else becomes float32."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def centred(x_NF: Tensor, num_rows: int) -> Tensor:
+def centered(x_NF: Tensor, num_rows: int) -> Tensor:
     """x minus its mean over the rows of all ranks, with gradient."""
     return x_NF - all_reduce_sum(x_NF.sum(dim=0)) / num_rows
 

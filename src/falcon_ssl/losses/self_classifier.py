@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.checks import check_positive
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows
 
 
 class SelfClassifierTerms(NamedTuple):
@@ -72,11 +73,13 @@ def self_classifier_loss(
     check_positive("column_temperature", column_temperature, fix="the paper's is 0.05")
     num_rows = global_count(
         scores1,
-        f"self_classifier_loss, C={scores1.shape[1]}, row_temperature={row_temperature}, "
-        f"column_temperature={column_temperature}",
+        lambda: (
+            f"self_classifier_loss, C={scores1.shape[1]}, row_temperature={row_temperature}, "
+            f"column_temperature={column_temperature}"
+        ),
     )
     with torch.autocast(scores1.device.type, enabled=False):
-        s1_NC, s2_NC = wide(scores1), wide(scores2)
+        s1_NC, s2_NC = at_least_float32(scores1), at_least_float32(scores2)
         log_t1_NC, log_t2_NC = (_log_target(s_NC / column_temperature) for s_NC in (s1_NC, s2_NC))
         log_p1_NC, log_p2_NC = (
             _log_balanced(s_NC / row_temperature, num_rows) for s_NC in (s1_NC, s2_NC)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows
 
 
 class SwAVTerms(NamedTuple):
@@ -45,7 +46,7 @@ def swav_loss(
 
     Args:
         scores: Of every view, [N, C]: cosines of this rank's embeddings and the prototypes, large views first.
-        queued_scores: For each assigned view, [M, C]: cosines of this rank's share of earlier embeddings, which help to
+        queued_scores: For each assigned view, [M, C]: cosines of this rank's part of earlier embeddings, which help to
             balance the assignments of a small batch; None without a queue.
         temperature: T of the prediction.
         sinkhorn_eps: eps; the smaller, the harder the assignments.
@@ -96,18 +97,20 @@ def swav_loss(
     check_positive("temperature", temperature, fix="the paper's is 0.1")
     num_rows = global_count(
         scores[0],
-        f"swav_loss, {len(scores)} views, C={scores[0].shape[1]}, temperature={temperature}, "
-        f"sinkhorn_eps={sinkhorn_eps}, sinkhorn_steps={sinkhorn_steps}, num_assigned={num_assigned}",
+        lambda: (
+            f"swav_loss, {len(scores)} views, C={scores[0].shape[1]}, temperature={temperature}, "
+            f"sinkhorn_eps={sinkhorn_eps}, sinkhorn_steps={sinkhorn_steps}, num_assigned={num_assigned}"
+        ),
     )
     with torch.autocast(scores[0].device.type, enabled=False):
-        s_VNC = [wide(view) for view in scores]
+        s_VNC = [at_least_float32(view) for view in scores]
         log_p_VNC = [(s_NC / temperature).log_softmax(dim=1) for s_NC in s_VNC]
         total = entropy = s_VNC[0].new_zeros(())
         num_pairs = num_assigned * (len(scores) - 1)
         for v in range(num_assigned):
             s_NC = s_VNC[v].detach()
             if queued_scores is not None:
-                s_NC = torch.cat([wide(queued_scores[v].detach()), s_NC])
+                s_NC = torch.cat([at_least_float32(queued_scores[v].detach()), s_NC])
             q_NC = sinkhorn(s_NC, eps=sinkhorn_eps, steps=sinkhorn_steps)[-len(scores[v]) :]
             entropy = entropy + mean_rows(torch.special.entr(q_NC).sum(dim=1), num_rows)
             for other, log_p_NC in enumerate(log_p_VNC):
@@ -135,7 +138,7 @@ def sinkhorn(scores_NC: Tensor, *, eps: float = 0.05, steps: int = 3) -> Tensor:
         InputError: eps <= 0 or infinite, or no step.
 
     Example:
-        >>> sinkhorn(torch.tensor([[9.0, 0.0], [9.0, 0.0]]))  # equal rows share all prototypes
+        >>> sinkhorn(torch.tensor([[9.0, 0.0], [9.0, 0.0]]))  # equal rows use all prototypes alike
         tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]])
     """

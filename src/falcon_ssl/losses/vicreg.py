@@ -17,7 +17,8 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
-from falcon_ssl.losses.rows import centred, check_views, global_count, off_diagonal, wide
+from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.losses.rows import centered, check_views, global_count, off_diagonal
 
 
 class VICRegTerms(NamedTuple):
@@ -54,7 +55,7 @@ def vicreg_loss(
         invariance_weight: lambda.
         variance_weight: mu.
         covariance_weight: nu.
-        target_std: gamma, below which a standard deviation is penalised.
+        target_std: gamma, below which a standard deviation is penalized.
         eps: Added to the variance under the root.
 
     Returns:
@@ -87,16 +88,16 @@ def vicreg_loss(
     check_positive("target_std", target_std, fix="the paper's is 1")
     check_positive("eps", eps, fix="the paper's is 1e-4")
     num_rows = global_count(
-        z1, f"vicreg_loss, {weights}, target_std={target_std}, eps={eps}", least=2
+        z1, lambda: f"vicreg_loss, {weights}, target_std={target_std}, eps={eps}", least=2
     )
     with torch.autocast(z1.device.type, enabled=False):
-        z1_NF, z2_NF = wide(z1), wide(z2)
+        z1_NF, z2_NF = at_least_float32(z1), at_least_float32(z2)
         width = z1_NF.shape[1]
         invariance = all_reduce_sum((z1_NF - z2_NF).square().sum()) / (num_rows * width)
         variance = covariance = z1_NF.new_zeros(())
         for z_NF in (z1_NF, z2_NF):
-            centred_NF = centred(z_NF, num_rows)
-            cov_FF = all_reduce_sum(centred_NF.T @ centred_NF) / (num_rows - 1)
+            centered_NF = centered(z_NF, num_rows)
+            cov_FF = all_reduce_sum(centered_NF.T @ centered_NF) / (num_rows - 1)
             std_F = (cov_FF.diagonal() + eps).sqrt()
             variance = variance + (target_std - std_F).relu().mean()
             covariance = covariance + off_diagonal(cov_FF).square().sum() / width

@@ -12,7 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from falcon_ssl.config import DINOConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
-from falcon_ssl.losses.dino import dino_loss, updated_centre
+from falcon_ssl.losses.dino import dino_loss, updated_center
 from falcon_ssl.methods.base import Parts, StepOutput, represent
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
 
@@ -51,7 +51,7 @@ class DINO(Projected):
         # Not a buffer: those are replaced when a module moves, and the dictionary follows this one as it follows the
         # prototypes.
         self.centre = nn.Parameter(torch.zeros(config.num_prototypes), requires_grad=False)
-        self.dictionary = PrototypeDictionary(teacher_prototypes.weight, centre_C=self.centre)
+        self.dictionary = PrototypeDictionary(teacher_prototypes.weight, center_C=self.centre)
         self.teacher_temperature = config.teacher_temperature  # of the step
 
     @property
@@ -75,7 +75,7 @@ class DINO(Projected):
         )
         if self.training:
             momentum = self.config.center_momentum
-            self.centre.copy_(updated_centre(self.centre, teacher, momentum=momentum))
+            self.centre.copy_(updated_center(self.centre, teacher, momentum=momentum))
         return StepOutput.of(terms, t_VNF.chunk(NUM_LARGE)[0])
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.config import FalconConfig
-from falcon_ssl.core.theory import COMPLETE_TEMPERATURE
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
@@ -32,9 +31,6 @@ class Falcon(Method):
 
     def __init__(self, parts: Parts, config: FalconConfig) -> None:
         super().__init__()
-        temperature = config.temperature
-        if config.dictionary == "complete" and config.epsilon is None and temperature is None:
-            temperature = COMPLETE_TEMPERATURE
         prior = None
         if config.prior_exponent:
             prior = power_law_prior(config.num_codes, config.prior_exponent)
@@ -49,7 +45,7 @@ class Falcon(Method):
         self.loss = FalconLoss(
             build_dictionary(config),
             epsilon=config.epsilon,
-            temperature=temperature,
+            temperature=config.temperature,
             beta=config.beta,
             prior_matching=config.prior_matching,
             prior=prior,

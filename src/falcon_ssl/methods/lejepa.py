@@ -43,8 +43,8 @@ class LeJEPA(Projected):
         )
         terms = lejepa_loss(
             y_VNF,
-            directions.to(y_VNF[0].device),
-            regularisation=self.config.regularization,
+            directions,
+            regularization=self.config.regularization,
             num_large=NUM_LARGE,
         )
         return StepOutput.of(terms, unit_rows(y_VNF[0]))

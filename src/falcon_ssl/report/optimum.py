@@ -9,7 +9,7 @@ from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section,
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.plots import off_diagonal_rms, split_name
 from falcon_ssl.report.svg import Series, line_chart
-from falcon_ssl.report.theory import block_contrast, gap_curves, objective
+from falcon_ssl.report.theory import block_contrast, gap_curves, optimum_of
 
 
 def theory_section(run: Run) -> Section:
@@ -99,10 +99,10 @@ def _certificate(run: Run) -> str:
 def _promises(run: Run) -> list[list[str]]:
     """Rows of quantity, measured value and value at the optimum."""
     rows = []
-    terms = objective(run)
+    best = optimum_of(run)
     if "covariance_FF" in run.arrays:
         measured = off_diagonal_rms(run.arrays["covariance_FF"])
-        ideal = f"{math.exp(-terms.log_codes / 2):.3f}" if terms else "0"
+        ideal = f"{math.exp(-best.log_num_codes / 2):.3f}" if best else "0"
         rows.append(["off-diagonal RMS of HᵀH", f"{measured:.3f}", ideal])
     if "adjacency_MM" in run.arrays and "adjacency_code_M" in run.arrays:
         contrast = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])

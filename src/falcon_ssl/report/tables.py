@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import (
@@ -24,7 +25,7 @@ from falcon_ssl.report.document import (
     Table,
 )
 from falcon_ssl.report.formatting import format_duration, format_number
-from falcon_ssl.report.theory import objective
+from falcon_ssl.report.theory import optimum_of
 
 MOST_CARDS = 6
 
@@ -179,8 +180,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         number = as_number(value)
         return str(value) if number is None or isinstance(value, str) else format_number(number)
 
-    terms = objective(run)
-    temperature = run.embed_dim / terms.logit_scale**2 if terms and run.embed_dim else None
+    best = optimum_of(run)
+    temperature = best and run.embed_dim and effective_temperature(run.embed_dim, best.logit_scale)
     complete = run.setting("dictionary") == "complete" and run.embed_dim
     seconds = as_number(environment.get("seconds"))
     if seconds is None and "seconds" in run.curves:
@@ -199,8 +200,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Embedding width F", run.embed_dim, count),
         ("Dictionary", run.setting("dictionary"), str),
         ("Codes C", f"2^{run.embed_dim:.0f}" if complete else run.setting("num_codes"), count),
-        ("Epsilon", terms.epsilon if terms else run.setting("epsilon"), plain),
-        ("Logit scale L", terms and terms.logit_scale, plain),
+        ("Epsilon", best.epsilon if best else run.setting("epsilon"), plain),
+        ("Logit scale L", best and best.logit_scale, plain),
         ("Effective temperature", temperature, lambda t: f"{t:.3g} (= F / L²)"),
         ("Beta", run.setting("beta"), plain),
         ("Prior matching", run.setting("prior_matching"), str),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from falcon_ssl import RademacherDictionary, falcon_loss
+from falcon_ssl.dictionary.base import StreamedDictionary
 from falcon_ssl.losses.falcon.reference import log_assignment
 from support.problems import random_prior, unit_rows, value_and_gradients
 
@@ -24,7 +25,7 @@ case = {
 }
 
 
-class Recoded:
+class Recoded(StreamedDictionary):
     """DICTIONARY with its codes permuted or its features flipped."""
 
     num_codes, width, granule = C, F, 1

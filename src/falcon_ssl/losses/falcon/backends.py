@@ -71,9 +71,14 @@ def choose_backend(
 def available_backends(dictionary: StreamedDictionary) -> list[str]:
     """Names of the back ends that can run here, on some device, with this dictionary."""
     names = [name for name in _BACKENDS if name != "triton"]
-    if importlib.util.find_spec("triton") and isinstance(dictionary, RademacherDictionary):
+    if isinstance(dictionary, RademacherDictionary) and _has_triton():
         names.append("triton")
     return names
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def _compute_fastest(

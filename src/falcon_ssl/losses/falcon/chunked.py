@@ -32,15 +32,15 @@ from falcon_ssl.core.distributed import (
     all_reduce_sum_async,
 )
 from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.core.theory import LN2
 from falcon_ssl.dictionary.base import StreamedDictionary
 from falcon_ssl.dictionary.blocks import fitting_block_size
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.streamed import (
-    LN2,
-    Columns,
+    Marginals,
     Saved,
     check_first_derivative,
-    conclude,
+    finish,
     is_bounded,
 )
 from falcon_ssl.losses.falcon.terms import LossTerms
@@ -184,8 +184,8 @@ def _pass_b(
     """Marginal, divergence and cross-entropies; and what pass C needs."""
     w_M = (-lse_M).exp2()  # 1 where the logits are log p already
     w_VN, lse_VN = w_M.view(2, -1), lse_M.view(2, -1)
-    columns = Columns(objective, lse_M)
-    top_VC = None if bounded else torch.empty_like(columns.log_m_VC)
+    marginals = Marginals(objective, lse_M)
+    top_VC = None if bounded else torch.empty_like(marginals.log_m_VC)
     rho_VN, own_VN, cross_VN = (
         torch.zeros_like(lse_VN),
         torch.zeros_like(lse_VN),
@@ -203,8 +203,8 @@ def _pass_b(
         s_VNK, e_VNK = _by_view(s_MK), _by_view(e_MK)
         sums = all_reduce_sum_async(torch.stack([w @ e for w, e in zip(w_VN, e_VNK, strict=True)]))
 
-        def finish() -> None:
-            slope_VK = columns.add(sums(), top_VK, block)
+        def collect() -> None:
+            slope_VK = marginals.add(sums(), top_VK, block)
             for v in (0, 1):
                 rho_VN[v] += e_VNK[v] @ slope_VK[v]
                 if top_VK is not None:
@@ -212,19 +212,19 @@ def _pass_b(
                 own_VN[v] += (e_VNK[v] * s_VNK[v]).sum(dim=1)
                 cross_VN[v] += (e_VNK[v] * s_VNK[1 - v]).sum(dim=1)
 
-        return finish
+        return collect
 
-    finish_previous: Callable[[], None] | None = None
+    collect_previous: Callable[[], None] | None = None
     for block in logits.blocks:
-        finish_this = begin(block)
-        if finish_previous is not None:
-            finish_previous()
-        finish_previous = finish_this
-    assert finish_previous is not None
-    finish_previous()
+        collect_this = begin(block)
+        if collect_previous is not None:
+            collect_previous()
+        collect_previous = collect_this
+    assert collect_previous is not None
+    collect_previous()
 
-    return conclude(
-        columns,
+    return finish(
+        marginals,
         lse_VN=lse_VN,
         w_VN=w_VN,
         top_VC=top_VC,

@@ -27,9 +27,9 @@ from torch.nn.functional import pad, softplus
 from falcon_ssl.core.distributed import all_gather_rows, all_reduce_max, all_reduce_sum
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.core.theory import LN2, PriorMatching
 from falcon_ssl.dictionary.complete import CompleteDictionary
-from falcon_ssl.losses.falcon.objective import PriorMatching
-from falcon_ssl.losses.falcon.streamed import LN2, check_first_derivative
+from falcon_ssl.losses.falcon.streamed import check_first_derivative
 from falcon_ssl.losses.falcon.terms import LossTerms
 
 GROUP = 4  # features a matrix product: vectors of 16
@@ -93,14 +93,13 @@ def falcon_loss_complete(
         else:
             priors.append(_sampled_kl(x_VNF[v], num_rows, dictionary.samples_per_row))
     means = weight * all_reduce_sum(torch.stack(sums).sum(dim=0))
-    log_num_codes = dictionary.width * LN2
-    invariance = means[0] + log_num_codes
+    invariance = means[0] + dictionary.log_num_codes
     prior = torch.stack(priors).mean()
     return LossTerms(
         total=beta * invariance + prior,
         invariance=invariance.detach(),
         prior_matching=prior.detach(),
-        entropy=means[1].detach() + log_num_codes,
+        entropy=means[1].detach() + dictionary.log_num_codes,
         consistency=means[2].detach(),
     )
 

@@ -1,4 +1,4 @@
-"""The door to the FALCON loss: checks what comes in, chooses a back end, says which one runs.
+"""The FALCON loss as it is called: options are checked, a back end is chosen, the terms come out.
 
     loss = beta * I + D        invariance plus prior matching, FALCON.md section 3 (arXiv 2410.04959, eq. 1)
 
@@ -8,19 +8,32 @@ MI / log 2 of at most log2 min(N, C) bits of code.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.core.checks import check_at_least, check_choice, check_matrix, check_same_shape
+from falcon_ssl.core.checks import (
+    check_at_least,
+    check_choice,
+    check_fraction,
+    check_matrix,
+    check_positive,
+    check_same_shape,
+)
 from falcon_ssl.core.distributed import agreed_global_count
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.theory import effective_temperature, logit_scale_from_temperature
-from falcon_ssl.core.theory import logit_scale as logit_scale_of
-from falcon_ssl.dictionary.base import Dictionary, check_streamed
+from falcon_ssl.core.theory import (
+    PRIOR_MATCHINGS,
+    PriorMatching,
+    choose_logit_scale,
+    effective_temperature,
+)
+from falcon_ssl.dictionary.base import Dictionary, StreamedDictionary, check_streamed
 from falcon_ssl.dictionary.complete import CompleteDictionary
-from falcon_ssl.losses.falcon.backends import Backend, choose_backend
+from falcon_ssl.losses.falcon.backends import Backend, Compute, choose_backend
 from falcon_ssl.losses.falcon.complete import falcon_loss_complete
-from falcon_ssl.losses.falcon.objective import PRIOR_MATCHINGS, Objective, PriorMatching
+from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.terms import LossTerms, check_prior
 
 
@@ -47,15 +60,15 @@ def falcon_loss(
         dictionary: C codes of width F.
         logit_scale: L > 0, see `falcon_ssl.logit_scale`.
         beta: Weight of the invariance, >= 0.
-        prior_matching: "reverse" KL(m || q), "forward" -sum q log m, or "renyi2" log sum m^2 / q. None is "reverse",
-            and "renyi2" for the complete dictionary, for which it is exact and "reverse" is sampled.
+        prior_matching: "reverse" KL(m || q), "forward" -sum q log m, or "renyi2" log sum m^2 / q. None is the
+            dictionary's own: "reverse", and "renyi2" for the complete one, where it is exact and "reverse" sampled.
         prior: q [C], positive, sums to 1; None is uniform.
         symmetric: Average both orders of the views; False is the paper's one-directional formula.
         backend: "reference", "dense", "chunked", "triton", or "auto" to choose by size and device.
         block_size: Codes a block of the chunked back end; None fits it to the cache.
         running_marginal: [C], zeros before the first batch. The prior is then matched by an average over batches, the
             gradient flows through the current one only, and this tensor is updated in place.
-        marginal_momentum: Share of the past in that average, in [0, 1).
+        marginal_momentum: Momentum of that average, in [0, 1).
 
     Returns:
         LossTerms of 0-dim tensors in nats; only ``total`` carries a gradient.
@@ -83,18 +96,16 @@ def falcon_loss(
         >>> bool(terms.total > 0)
         True
     """
-    check_matrix("u1", u1, columns=dictionary.width)
-    check_matrix("u2", u2, columns=dictionary.width)
-    check_same_shape("u1", u1, "u2", u2)
-    if u1.dtype != u2.dtype:
-        raise InputError(
-            "u1 and u2 differ in dtype",
-            received=f"{u1.dtype} and {u2.dtype}",
-            expected="one dtype",
-            fix="pass both views through the same projector",
-        )
-    check_options(logit_scale=logit_scale, beta=beta, prior_matching=prior_matching)
-    check_momentum(marginal_momentum)
+    compute = _check_options(
+        dictionary,
+        logit_scale=logit_scale,
+        beta=beta,
+        prior_matching=prior_matching,
+        prior=prior,
+        backend=backend,
+        block_size=block_size,
+        marginal_momentum=marginal_momentum,
+    )
     if (running_marginal is None) != (marginal_momentum == 0):
         raise InputError(
             "a running marginal and its momentum go together",
@@ -103,50 +114,27 @@ def falcon_loss(
             expected="both or neither",
             fix="pass zeros of num_codes as running_marginal, or leave both out",
         )
-    fingerprint = (
-        f"{dictionary}, codes {dictionary.checksum()}, logit_scale={logit_scale}, beta={beta}, "
-        f"prior_matching={prior_matching}, symmetric={symmetric}, backend={backend}"
-    )
-    num_rows = agreed_global_count(len(u1), fingerprint, u1.device)
-    if isinstance(dictionary, CompleteDictionary):
-        check_complete_options(prior, backend, block_size, marginal_momentum)
-        with torch.autocast(u1.device.type, enabled=False):
-            return falcon_loss_complete(
-                u1,
-                u2,
-                dictionary,
-                logit_scale=logit_scale,
-                beta=beta,
-                prior_matching=prior_matching or "renyi2",
-                symmetric=symmetric,
-                num_rows=num_rows,
-            )
-    streamed = check_streamed(dictionary)
-    dtype = torch.float64 if u1.dtype == torch.float64 else torch.float32
-    log_history_C = log_share = None
-    if running_marginal is not None:
-        check_running_marginal(running_marginal, dictionary.num_codes)
-        # Bias-corrected: the weights of all batches so far, kept as the sum of the running marginal, sum to one.
-        past = marginal_momentum * running_marginal.to(dtype)
-        weight = past.sum() + (1 - marginal_momentum)
-        log_history_C, log_share = (past / weight).log(), ((1 - marginal_momentum) / weight).log()
-    objective = Objective(
+    if running_marginal is not None and running_marginal.shape != (dictionary.num_codes,):
+        raise InputError(
+            "running_marginal has the wrong shape",
+            received=tuple(running_marginal.shape),
+            expected=f"({dictionary.num_codes},), one entry a code",
+            fix="start from torch.zeros(num_codes)",
+        )
+    return _loss(
+        u1,
+        u2,
+        dictionary,
+        compute,
         logit_scale=logit_scale,
         beta=beta,
-        prior_matching=prior_matching or "reverse",
+        prior_matching=prior_matching or dictionary.default_prior_matching,
+        prior=prior,
         symmetric=symmetric,
-        num_rows=num_rows,
-        log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, u1.device),
-        log_history_C=log_history_C,
-        log_share=log_share,
+        backend=backend,
+        running_marginal=running_marginal,
+        marginal_momentum=marginal_momentum,
     )
-    compute = choose_backend(backend, streamed, block_size=block_size)
-    with torch.autocast(u1.device.type, enabled=False):
-        terms, log_m_VC = compute(u1, u2, streamed, objective)
-    if running_marginal is not None:
-        current = log_m_VC.exp().mean(dim=0).to(running_marginal.dtype)
-        running_marginal.lerp_(current, 1 - marginal_momentum)
-    return terms
 
 
 class FalconLoss(nn.Module):
@@ -162,7 +150,7 @@ class FalconLoss(nn.Module):
         symmetric: Average both orders of the views.
         backend: Which implementation computes it.
         block_size: Codes a block of the chunked back end.
-        marginal_momentum: Share of the past in the marginal, in [0, 1); 0 matches every batch alone. The running
+        marginal_momentum: Momentum of a running average of the marginal, in [0, 1); 0 matches every batch alone. The
             average is a buffer, so a checkpoint holds it; evaluation neither uses nor changes it.
 
     Raises:
@@ -193,21 +181,29 @@ class FalconLoss(nn.Module):
         marginal_momentum: float = 0.0,
     ) -> None:
         super().__init__()
-        self.logit_scale = choose_logit_scale(dictionary, epsilon=epsilon, temperature=temperature)
-        check_options(logit_scale=self.logit_scale, beta=beta, prior_matching=prior_matching)
-        check_momentum(marginal_momentum)
-        running = None
-        if isinstance(dictionary, CompleteDictionary):
-            check_complete_options(prior, backend, block_size, marginal_momentum)
-        else:
-            choose_backend(backend, check_streamed(dictionary), block_size=block_size)
-            if prior is not None:
-                check_prior(prior, dictionary.num_codes)
-            if marginal_momentum > 0:
-                running = torch.zeros(dictionary.num_codes)
+        if not isinstance(dictionary, CompleteDictionary):
+            check_streamed(dictionary)
+        self.logit_scale = choose_logit_scale(
+            dictionary.num_codes,
+            dictionary.width,
+            epsilon=epsilon,
+            temperature=temperature,
+            default_temperature=dictionary.default_temperature,
+        )
+        self._compute = _check_options(
+            dictionary,
+            logit_scale=self.logit_scale,
+            beta=beta,
+            prior_matching=prior_matching,
+            prior=prior,
+            backend=backend,
+            block_size=block_size,
+            marginal_momentum=marginal_momentum,
+        )
+        running = torch.zeros(dictionary.num_codes) if marginal_momentum > 0 else None
         self.dictionary = dictionary
         self.beta = beta
-        self.prior_matching = prior_matching
+        self.prior_matching: PriorMatching = prior_matching or dictionary.default_prior_matching
         self.symmetric = symmetric
         self.backend: Backend = backend
         self.block_size = block_size
@@ -216,18 +212,18 @@ class FalconLoss(nn.Module):
         self.register_buffer("running_marginal", running)
 
     def forward(self, u1: Tensor, u2: Tensor) -> LossTerms:
-        """Loss terms of embeddings u1, u2 [N, F]."""
-        return falcon_loss(
+        """Loss terms of embeddings u1, u2 [N, F]; only their shapes are checked at every call."""
+        return _loss(
             u1,
             u2,
             self.dictionary,
+            self._compute,
             logit_scale=self.logit_scale,
             beta=self.beta,
             prior_matching=self.prior_matching,
             prior=self.prior,
             symmetric=self.symmetric,
             backend=self.backend,
-            block_size=self.block_size,
             running_marginal=self.running_marginal if self.training else None,
             marginal_momentum=self.marginal_momentum if self.training else 0.0,
         )
@@ -240,90 +236,76 @@ class FalconLoss(nn.Module):
         )
 
 
-def choose_logit_scale(
+def _loss(
+    u1: Tensor,
+    u2: Tensor,
     dictionary: Dictionary,
+    compute: Compute | None,
     *,
-    epsilon: float | None,
-    temperature: float | None,
-) -> float:
-    """L from epsilon or from temperature, exactly one of the two; the paper's epsilon = 1e-8 when neither is given.
-
-    Raises:
-        InputError: Both are given, or the one given is out of range.
-    """
-    if epsilon is not None and temperature is not None:
+    logit_scale: float,
+    beta: float,
+    prior_matching: PriorMatching,
+    prior: Tensor | None,
+    symmetric: bool,
+    backend: Backend,
+    running_marginal: Tensor | None,
+    marginal_momentum: float,
+) -> LossTerms:
+    """The loss of checked options; ``compute`` is None for the complete dictionary."""
+    check_matrix("u1", u1, columns=dictionary.width)
+    check_matrix("u2", u2, columns=dictionary.width)
+    check_same_shape("u1", u1, "u2", u2)
+    if u1.dtype != u2.dtype:
         raise InputError(
-            "epsilon and temperature state the same thing",
-            received=f"epsilon={epsilon} and temperature={temperature}",
-            expected="one of the two",
-            fix="leave one out",
+            "u1 and u2 differ in dtype",
+            received=f"{u1.dtype} and {u2.dtype}",
+            expected="one dtype",
+            fix="pass both views through the same projector",
         )
-    if temperature is not None:
-        return logit_scale_from_temperature(dictionary.width, temperature)
-    if epsilon is None and dictionary.num_codes >= 10**8:
-        raise InputError(
-            f"the default epsilon does not suit {dictionary}",
-            received="neither epsilon nor temperature",
-            expected="one of the two",
-            fix="state a temperature, for example temperature=0.38",
-        )
-    return logit_scale_of(dictionary.num_codes, 1e-8 if epsilon is None else epsilon)
-
-
-def check_options(*, logit_scale: float, beta: float, prior_matching: PriorMatching | None) -> None:
-    """Raise InputError unless L > 0, beta >= 0 and the prior matching is known."""
-    if not logit_scale > 0:
-        raise InputError(
-            "logit_scale is not positive",
-            received=logit_scale,
-            expected="> 0",
-            fix="compute it with logit_scale(num_codes, epsilon)",
-        )
-    check_at_least("beta", beta, 0, fix="use a non-negative weight")
-    if prior_matching is not None:
-        check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
-
-
-def check_momentum(marginal_momentum: float) -> None:
-    """Raise InputError unless the momentum is in [0, 1)."""
-    if not 0 <= marginal_momentum < 1:
-        raise InputError(
-            "marginal_momentum is out of range",
-            received=marginal_momentum,
-            expected="0 <= marginal_momentum < 1",
-            fix="use 0 to match every batch alone, 0.9 to average over about ten",
-        )
-
-
-def check_running_marginal(running_marginal: Tensor, num_codes: int) -> None:
-    """Raise InputError unless the running marginal is [C]."""
-    if running_marginal.shape != (num_codes,):
-        raise InputError(
-            "running_marginal has the wrong shape",
-            received=tuple(running_marginal.shape),
-            expected=f"({num_codes},), one entry a code",
-            fix="start from torch.zeros(num_codes)",
-        )
-
-
-def check_complete_options(
-    prior: Tensor | None, backend: Backend, block_size: int | None, marginal_momentum: float
-) -> None:
-    """Raise InputError for options that need the codes one by one."""
-    given = {
-        "prior": prior is not None,
-        "backend": backend != "auto",
-        "block_size": block_size is not None,
-        "marginal_momentum": marginal_momentum != 0,
-    }
-    for name, is_given in given.items():
-        if is_given:
-            raise InputError(
-                f"the complete dictionary takes no {name}",
-                received=f"a {name}",
-                expected="its closed form: uniform prior, one back end, no blocks, no average",
-                fix=f"leave {name} out, or use a finite dictionary",
+    num_rows = agreed_global_count(
+        len(u1),
+        lambda: (
+            f"{dictionary}, codes {dictionary.checksum()}, logit_scale={logit_scale}, beta={beta}, "
+            f"prior_matching={prior_matching}, symmetric={symmetric}, backend={backend}"
+        ),
+        u1.device,
+    )
+    if isinstance(dictionary, CompleteDictionary):
+        with torch.autocast(u1.device.type, enabled=False):
+            return falcon_loss_complete(
+                u1,
+                u2,
+                dictionary,
+                logit_scale=logit_scale,
+                beta=beta,
+                prior_matching=prior_matching,
+                symmetric=symmetric,
+                num_rows=num_rows,
             )
+    assert compute is not None
+    dtype = torch.float64 if u1.dtype == torch.float64 else torch.float32
+    log_history_C = log_share = None
+    if running_marginal is not None:
+        # Bias-corrected: the weights of all batches so far, kept as the sum of the running marginal, sum to one.
+        past = marginal_momentum * running_marginal.to(dtype)
+        weight = past.sum() + (1 - marginal_momentum)
+        log_history_C, log_share = (past / weight).log(), ((1 - marginal_momentum) / weight).log()
+    objective = Objective(
+        logit_scale=logit_scale,
+        beta=beta,
+        prior_matching=prior_matching,
+        symmetric=symmetric,
+        num_rows=num_rows,
+        log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, u1.device),
+        log_history_C=log_history_C,
+        log_share=log_share,
+    )
+    with torch.autocast(u1.device.type, enabled=False):
+        terms, log_m_VC = compute(u1, u2, cast(StreamedDictionary, dictionary), objective)
+    if running_marginal is not None:
+        current = log_m_VC.exp().mean(dim=0).to(running_marginal.dtype)
+        running_marginal.lerp_(current, 1 - marginal_momentum)
+    return terms
 
 
 def _log_prior(
@@ -331,5 +313,49 @@ def _log_prior(
 ) -> Tensor:
     if prior is None:
         return -torch.full((num_codes,), num_codes, dtype=dtype, device=device).log()
-    check_prior(prior, num_codes)
     return prior.detach().double().log().to(device=device, dtype=dtype)
+
+
+def _check_options(
+    dictionary: Dictionary,
+    *,
+    logit_scale: float,
+    beta: float,
+    prior_matching: PriorMatching | None,
+    prior: Tensor | None,
+    backend: Backend,
+    block_size: int | None,
+    marginal_momentum: float,
+) -> Compute | None:
+    """What computes the loss; raise InputError for options that are out of range or do not suit the dictionary."""
+    check_positive(
+        "logit_scale", logit_scale, fix="compute it with logit_scale(num_codes, epsilon)"
+    )
+    check_at_least("beta", beta, 0, fix="use a non-negative weight")
+    if prior_matching is not None:
+        check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
+    check_fraction(
+        "marginal_momentum",
+        marginal_momentum,
+        below_one=True,
+        fix="use 0 to match every batch alone, 0.9 to average over about ten",
+    )
+    if not isinstance(dictionary, CompleteDictionary):
+        if prior is not None:
+            check_prior(prior, dictionary.num_codes)
+        return choose_backend(backend, check_streamed(dictionary), block_size=block_size)
+    needs_codes = {
+        "prior": prior is not None,
+        "backend": backend != "auto",
+        "block_size": block_size is not None,
+        "marginal_momentum": marginal_momentum != 0,
+    }
+    for name, is_given in needs_codes.items():
+        if is_given:
+            raise InputError(
+                f"the complete dictionary takes no {name}",
+                received=f"a {name}",
+                expected="its closed form: uniform prior, one back end, no blocks, no average",
+                fix=f"leave {name} out, or use a finite dictionary",
+            )
+    return None

@@ -10,13 +10,11 @@ With a running average, m is replaced by m' = h + share * m: h is history, and t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-PriorMatching = Literal["forward", "reverse", "renyi2"]
-PRIOR_MATCHINGS: tuple[PriorMatching, ...] = ("forward", "reverse", "renyi2")
+from falcon_ssl.core.theory import PriorMatching
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from falcon_ssl.core.distributed import all_reduce_max, all_reduce_sum
 from falcon_ssl.core.numerics import at_least_float32
+from falcon_ssl.core.theory import LN2
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.terms import LossTerms
 
-LN2 = math.log(2)
 LARGEST_LOGIT = {torch.float32: 30.0, torch.float64: 300.0}  # exp(+-2 L) / C is a normal number
 
 
@@ -37,8 +37,8 @@ class Saved(NamedTuple):
     order_weights: tuple[float, float]
 
 
-class Columns:
-    """Marginals of both views and what follows from them, block by block."""
+class Marginals:
+    """m_j of both views and what follows from it, block by block."""
 
     def __init__(self, objective: Objective, like: Tensor) -> None:
         num_codes = len(objective.log_prior_C)
@@ -48,7 +48,7 @@ class Columns:
         self.total_V = like.new_zeros(2)
 
     def add(self, sum_VK: Tensor, top_VK: Tensor | None, block: slice) -> Tensor:
-        """Take in sum_i w_i e_ij over all ranks; return slopes v_j a_j [V, K], but for the factor `conclude` knows."""
+        """Take in sum_i w_i e_ij over all ranks; return slopes v_j a_j [V, K], but for the factor `finish` knows."""
         log_m_VK = sum_VK.log() - math.log(self.objective.num_rows)
         if top_VK is not None:
             log_m_VK += top_VK * LN2
@@ -60,8 +60,8 @@ class Columns:
         return self.slope_VC[:, block]
 
 
-def conclude(
-    columns: Columns,
+def finish(
+    marginals: Marginals,
     *,
     lse_VN: Tensor,
     w_VN: Tensor,
@@ -73,7 +73,7 @@ def conclude(
     """Terms, log marginals [V, C] and what the backward pass needs, from sums over codes.
 
     Args:
-        columns: After all blocks.
+        marginals: After all blocks.
         lse_VN: log2 of the row sums.
         w_VN: Row weights.
         top_VC: Column weights.
@@ -81,17 +81,17 @@ def conclude(
         own_VN: sum_j e_ij v_j s_ij.
         cross_VN: sum_j e_ij v_j s'_ij, s' the other view's logit.
     """
-    objective = columns.objective
+    objective = marginals.objective
     entropy_VN = LN2 * (lse_VN - w_VN * own_VN)
     cross_entropy_VN = LN2 * (lse_VN.flip(0) - w_VN * cross_VN)
-    factor_V1 = objective.slope_factor(columns.total_V)[:, None]
+    factor_V1 = objective.slope_factor(marginals.total_V)[:, None]
     r_VN = factor_V1 * w_VN * rho_VN + objective.beta / objective.num_rows * cross_entropy_VN
 
     order_weights = (0.5, 0.5) if objective.symmetric else (1.0, 0.0)
     weight_V = lse_VN.new_tensor(order_weights)
     sums_V2 = torch.stack([cross_entropy_VN.sum(dim=1), entropy_VN.sum(dim=1)], dim=1)
     invariance, entropy = weight_V @ all_reduce_sum(sums_V2) / objective.num_rows
-    prior = weight_V @ objective.finish(columns.total_V)
+    prior = weight_V @ objective.finish(marginals.total_V)
     terms = LossTerms(
         total=objective.beta * invariance + prior,
         invariance=invariance,
@@ -99,14 +99,17 @@ def conclude(
         entropy=entropy,
         consistency=invariance - entropy,
     )
-    log_m_VC = columns.log_m_VC if objective.symmetric else columns.log_m_VC[:1]
-    slope_VC = columns.slope_VC.mul_(factor_V1)
+    log_m_VC = marginals.log_m_VC if objective.symmetric else marginals.log_m_VC[:1]
+    slope_VC = marginals.slope_VC.mul_(factor_V1)
     saved = Saved(lse_VN.flatten(), w_VN.flatten(), top_VC, slope_VC, r_VN.flatten(), order_weights)
     return terms, log_m_VC, saved
 
 
 def is_bounded(u_MF: Tensor, logit_scale: float) -> bool:
-    """Whether |s| <= L |u| is so small on every rank that its exponentials need no shift."""
+    """Whether |s| <= L |u| is so small on every rank that its exponentials need no shift.
+
+    The one number that a step reads from the device: rows of any length are allowed, so that nothing but them says it.
+    """
     wide_MF = at_least_float32(u_MF.detach())
     largest = all_reduce_max(wide_MF.norm(dim=1).amax()) * logit_scale
     return bool(largest <= LARGEST_LOGIT[wide_MF.dtype])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import power_law
 
 
 class LossTerms(NamedTuple):
@@ -52,8 +53,7 @@ def power_law_prior(num_codes: int, exponent: float) -> Tensor:
     """
     check_at_least("num_codes", num_codes, 1, fix="use at least one code")
     check_at_least("exponent", exponent, 0, fix="use a non-negative exponent")
-    q_C = torch.arange(1, num_codes + 1, dtype=torch.float64) ** -exponent
-    return q_C / q_C.sum()
+    return torch.from_numpy(power_law(num_codes, exponent))
 
 
 def check_prior(prior: Tensor, num_codes: int) -> None:

@@ -20,16 +20,16 @@ from torch import Tensor
 
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import LN2
 from falcon_ssl.dictionary.base import StreamedDictionary
 from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.losses.falcon.chunked import falcon_loss_chunked
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.streamed import (
-    LN2,
-    Columns,
+    Marginals,
     Saved,
     check_first_derivative,
-    conclude,
+    finish,
     is_bounded,
 )
 from falcon_ssl.losses.falcon.terms import LossTerms
@@ -129,8 +129,8 @@ def _forward(
     column_sums_kernel[(_tiles(num_codes, CODES), 2)](
         u_MF, bits_CB, lse_VN, sum_VC, num_rows, *sizes, **tile
     )
-    columns = Columns(objective, lse_VN)
-    slope_VC = columns.add(all_reduce_sum(sum_VC), None, slice(0, num_codes))
+    marginals = Marginals(objective, lse_VN)
+    slope_VC = marginals.add(all_reduce_sum(sum_VC), None, slice(0, num_codes))
 
     splits, codes_per_split = _split_codes(num_rows, num_codes)
     terms_STVN = torch.empty(splits, 3, 2, num_rows, device=u_MF.device)
@@ -138,8 +138,8 @@ def _forward(
         u_MF, bits_CB, lse_VN, slope_VC, terms_STVN, num_rows, *sizes, codes_per_split, **tile
     )
     rho_VN, own_VN, cross_VN = terms_STVN.sum(dim=0)
-    return conclude(
-        columns,
+    return finish(
+        marginals,
         lse_VN=lse_VN,
         w_VN=torch.ones_like(lse_VN),  # the kernels sum over P itself
         top_VC=None,

@@ -1,6 +1,6 @@
 """Triton kernels of the FALCON loss: products, exponentials and sums of one tile at a time, nothing N x C in memory.
 
-Letters as in falcon_chunked.py; logits in base 2. Both views are stacked: view v has rows v N to (v + 1) N of u. are
+Letters as in chunked.py; logits in base 2. Both views are stacked: view v has rows v N to (v + 1) N of u. Codes are
 read as bits and become +-1 in registers, exact in every format.
 """
 
