@@ -67,10 +67,8 @@ def measure(config: RunConfig) -> dict[str, float]:
     watch = Stopwatch(
         AlarmMonitor(
             dictionary,
-            logit_scale=FalconLoss(
-                dictionary, temperature=0.38 if falcon.dictionary == "complete" else None
-            ).logit_scale,
-            prior_matching="renyi2" if falcon.dictionary == "complete" else "reverse",
+            logit_scale=FalconLoss(dictionary).logit_scale,
+            prior_matching=dictionary.default_prior_matching,
             batch_size=config.batch_size,
         )
     )
