@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0 numpy
-	$(PIP) -e .
+	$(PIP) -e '.[train]'
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
@@ -52,11 +52,11 @@ bench-step: $(VENV)/.installed  ## where the time of a whole training step goes
 bench-views: build/bench/.installed  ## images a second against Pillow, kornia and lightly
 	build/bench/bin/python benchmarks/views.py
 
-# lightly and torchvision are wanted by this benchmark alone.
+# lightly, torchvision and kornia are needed by this benchmark alone.
 build/bench/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv build/bench
 	build/bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 numpy
-	build/bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . lightly
+	build/bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train]' lightly kornia
 	touch $@
 
 clean:

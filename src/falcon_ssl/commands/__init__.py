@@ -3,13 +3,16 @@
 pretrain(config, out=...) -> run folder      evaluate(run) -> numbers      falcon_ssl.report -> pages
 """
 
+from falcon_ssl.core.extras import train_extra
+
 # Imported eagerly: each function has the name of its module, and must win over it.
-from falcon_ssl.commands.diagnose import diagnose
-from falcon_ssl.commands.embed import embed
-from falcon_ssl.commands.evaluate import evaluate
-from falcon_ssl.commands.export import export
-from falcon_ssl.commands.loading import load_run
-from falcon_ssl.commands.pretrain import pretrain
-from falcon_ssl.commands.views import views
+with train_extra("falcon_ssl.commands"):
+    from falcon_ssl.commands.diagnose import diagnose
+    from falcon_ssl.commands.embed import embed
+    from falcon_ssl.commands.evaluate import evaluate
+    from falcon_ssl.commands.export import export
+    from falcon_ssl.commands.loading import load_run
+    from falcon_ssl.commands.pretrain import pretrain
+    from falcon_ssl.commands.views import views
 
 __all__ = ["diagnose", "embed", "evaluate", "export", "load_run", "pretrain", "views"]

@@ -9,9 +9,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import train_extra
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -20,6 +19,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         InputError: No such file, not YAML, or not a mapping.
     """
+    with train_extra("reading YAML"):
+        import yaml
+
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

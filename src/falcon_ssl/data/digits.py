@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from falcon_ssl.core.checks import check_choice
+from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.source import Splits, TensorSource
 
 _TEST_FRACTION = 0.2
@@ -29,8 +30,9 @@ class DigitsSource(TensorSource):
     """
 
     def __init__(self, split: Literal["train", "test"]) -> None:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
+        with train_extra("the data set digits"):
+            from sklearn.datasets import load_digits
+            from sklearn.model_selection import train_test_split
 
         check_choice("split", split, ("train", "test"))
         pixels, labels = load_digits(return_X_y=True)  # pixels 0..16

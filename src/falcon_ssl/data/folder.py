@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.encoded import EncodedSplit
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ def labels_of(classes: list[str], names: list[str]) -> Tensor:
 
 def known_suffixes() -> frozenset[str]:
     """Endings of the image files that this Pillow reads."""
-    from PIL import features
+    with train_extra("reading image files"):
+        from PIL import features
 
     return SUFFIXES | {".avif"} if features.check("avif") else SUFFIXES
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.encoded import EncodedSplit
 from falcon_ssl.data.shards import ShardTable
 from falcon_ssl.data.table import ArrowTable, Table, image_records, table_labels
@@ -188,7 +189,8 @@ def _tables(
     data_files: dict[str, list[str]] | None = None,
 ) -> dict[str, Table]:
     """Tables by split, of a repository or of local files; all splits when none are named."""
-    import datasets
+    with train_extra("reading parquet files and hub sets"):
+        import datasets
 
     try:
         if stream:

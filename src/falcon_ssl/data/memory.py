@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from falcon_ssl.core.extras import train_extra
+
 if TYPE_CHECKING:
     from falcon_ssl.data.source import Source
 
@@ -23,7 +25,8 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     For the CPU that is its part of what is free, beside the other processes of the run on this machine and inside the
     limits of a container. Files that the system keeps cached only because nobody needs the memory count as free.
     """
-    import psutil
+    with train_extra("reading images"):
+        import psutil
 
     device = torch.device(device)
     if device.type == "cuda":

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import train_extra
 from falcon_ssl.evaluation.codes import code_counts
 
 PERMUTATIONS = 5
@@ -38,7 +39,8 @@ def code_agreement(
     Raises:
         InputError: If the lengths differ or a code is not below ``num_codes``.
     """
-    from sklearn.metrics import normalized_mutual_info_score
+    with train_extra("clustering"):
+        from sklearn.metrics import normalized_mutual_info_score
 
     counts_C = code_counts(code_N, num_codes=num_codes)
     agreement = _agreement(label_N, code_N)
@@ -81,7 +83,8 @@ def hungarian_accuracy(cluster_N: Tensor, label_N: Tensor, *, num_classes: int) 
         >>> hungarian_accuracy(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 1]), num_classes=2)
         1.0
     """
-    from scipy.optimize import linear_sum_assignment
+    with train_extra("clustering"):
+        from scipy.optimize import linear_sum_assignment
 
     pair_N = cluster_N * num_classes + label_N
     count_KK = torch.bincount(pair_N, minlength=num_classes**2).view(num_classes, num_classes)
@@ -114,7 +117,8 @@ def kmeans_clusters(
             expected="at least one sample per cluster",
             fix="pass more samples or fewer clusters",
         )
-    from sklearn.cluster import KMeans
+    with train_extra("clustering"):
+        from sklearn.cluster import KMeans
 
     x: NDArray[np.float32] = x_ND.numpy()
     # Collapsed features have fewer distinct rows than K; k-means cannot find more clusters.
@@ -124,11 +128,12 @@ def kmeans_clusters(
 
 
 def _agreement(label_N: Tensor, cluster_N: Tensor) -> dict[str, float]:
-    from sklearn.metrics import (
-        adjusted_mutual_info_score,
-        adjusted_rand_score,
-        normalized_mutual_info_score,
-    )
+    with train_extra("clustering"):
+        from sklearn.metrics import (
+            adjusted_mutual_info_score,
+            adjusted_rand_score,
+            normalized_mutual_info_score,
+        )
 
     if len(label_N) != len(cluster_N):
         raise InputError(

@@ -6,6 +6,7 @@ table, `falcon_ssl.evaluation.rules.RULES`.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.extras import MissingExtraError
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
@@ -23,6 +25,8 @@ from falcon_ssl.evaluation.collapse import cluster_spread, collapse
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.rules import LEAST_WIDTH_FOR_RANK, RULES, WORDS, Rule, Verdict, worst
 from falcon_ssl.records.metrics import describe
+
+logger = logging.getLogger(__name__)
 
 LEAST_SAMPLES = 10
 CLUSTERS = 32  # of k-means when there are no labels to count classes by
@@ -111,7 +115,8 @@ def diagnose(
 
     Returns:
         The diagnosis. A collapse that could not be measured is "unknown": cluster collapse without
-        codes, intracluster collapse when no cluster has two samples or all samples are equal.
+        codes, intracluster collapse when no cluster has two samples, all samples are equal, or there are
+        neither codes nor k-means, which needs the extra train.
 
     Raises:
         InputError: Fewer than 10 samples, more clusters than samples, a dictionary of another width,
@@ -184,7 +189,11 @@ def _measure(
         classes = CLUSTERS if features.label is None else len(torch.unique(features.label))
         num_clusters = max(2, min(classes, len(features) // 2))
     z_MD = features.z[rows]
-    cluster_M = kmeans_clusters(z_MD, num_clusters=num_clusters, seed=seed, starts=1)
+    try:
+        cluster_M = kmeans_clusters(z_MD, num_clusters=num_clusters, seed=seed, starts=1)
+    except MissingExtraError as error:
+        logger.warning("intracluster collapse is not measured on k-means: %s", error)
+        return found
     return found | cluster_spread(z_MD, cluster_M, name="kmeans_z")
 
 

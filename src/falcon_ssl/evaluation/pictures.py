@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import train_extra
 from falcon_ssl.evaluation.codes import code_counts
 from falcon_ssl.evaluation.collapse import embedding_covariance, moments, spectrum
 from falcon_ssl.evaluation.features import Features
@@ -158,7 +159,8 @@ def representation_map(
     components_MP[:, :num_components] = (left * singular)[:, :num_components]
     distinct = not moments(z_ND[chosen_M]).is_constant
     if len(z_MD) >= 50 and distinct:
-        from sklearn.manifold import TSNE
+        with train_extra("the map of the features"):
+            from sklearn.manifold import TSNE
 
         projection = "the t-SNE of the first 50 principal components"
         xy_M2 = TSNE(random_state=seed).fit_transform(components_MP.float().numpy())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from falcon_ssl.core.extras import train_extra
 from falcon_ssl.views.pipeline import Normalization, Views
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
         >>> contact_sheet(images, build_views("cifar"), cell=64).size
         (208, 156)
     """
-    from PIL import Image as pil
-    from PIL import ImageDraw
+    with train_extra("a contact sheet"):
+        from PIL import Image as pil
+        from PIL import ImageDraw
 
     drawn = views(images, generator=torch.Generator().manual_seed(seed))
     columns = [("image", images)]
