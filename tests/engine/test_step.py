@@ -139,7 +139,7 @@ def test_the_next_good_step_would_have_changed_all_of_it(name: str) -> None:
     before = remembered(method, step)
     step(images(4), 4)
     changed = differing(before, remembered(method, step))
-    state = {"falcon": "loss.running_marginal", "swav": "queue", "dino": "centre"}[name]
+    state = {"falcon": "loss.running_marginal", "swav": "queue", "dino": "center"}[name]
     assert state in changed
     assert set(dict(method.named_parameters())) & set(changed)
     step.terms()

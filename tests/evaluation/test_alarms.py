@@ -311,7 +311,7 @@ def test_a_real_run_is_healthy():
     assert train() == {}
 
 
-def test_a_real_run_with_huge_beta_and_no_normalisation_collapses_and_says_so():
+def test_a_real_run_with_huge_beta_and_no_normalization_collapses_and_says_so():
     assert train(beta=10.0, batch_norm=False).keys() == {"same_assignment", "few_codes"}
 
 

@@ -28,9 +28,9 @@ def terms_of(u1, u2, *, beta=1.0, prior_matching="reverse", prior=None, scale=L)
 def embeddings(*, seed: int, noise: float, same: bool = False):
     """Two views; every sample the same embedding when ``same``."""
     generator = torch.Generator().manual_seed(seed)
-    centre = torch.randn(1 if same else N, F, generator=generator, dtype=torch.float64)
+    center = torch.randn(1 if same else N, F, generator=generator, dtype=torch.float64)
     views = [
-        centre.expand(N, F) + noise * torch.randn(N, F, generator=generator, dtype=torch.float64)
+        center.expand(N, F) + noise * torch.randn(N, F, generator=generator, dtype=torch.float64)
         for _ in range(2)
     ]
     return [normalize(view, dim=1) for view in views]

@@ -39,15 +39,15 @@ def pairwise_cosine(x_ND: Tensor) -> float:
 def test_mean_cosine_is_that_of_all_pairs(num_rows, width, shift):
     x = gaussian(num_rows, width, seed=num_rows) + shift
     assert mean_cosine(x) == pytest.approx(pairwise_cosine(x), abs=1e-9)
-    centred = x.double() - x.double().mean(0)
-    assert mean_cosine(x, centre_D=x.double().mean(0)) == pytest.approx(
-        pairwise_cosine(centred), abs=1e-9
+    centered = x.double() - x.double().mean(0)
+    assert mean_cosine(x, center_D=x.double().mean(0)) == pytest.approx(
+        pairwise_cosine(centered), abs=1e-9
     )
 
 
 @settings(deadline=None, max_examples=20)
 @given(num_rows=st.integers(2, 50), width=st.integers(1, 20))
-def test_the_spectrum_is_that_of_the_centred_matrix(num_rows, width):
+def test_the_spectrum_is_that_of_the_centered_matrix(num_rows, width):
     x = gaussian(num_rows, width, seed=width).double()
     singular = torch.linalg.svdvals(x - x.mean(0))
     expected = torch.zeros(width, dtype=torch.float64)

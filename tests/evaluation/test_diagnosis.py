@@ -67,7 +67,7 @@ def test_every_collapse_is_found_and_nothing_else(seed):
     assert verdicts(dimensional(seed, rank=3)) == HEALTHY | {"dimensional": "collapsed"}
     assert verdicts(cluster(seed, codes=1)) == HEALTHY | {"cluster": "collapsed"}
     assert verdicts(intracluster(seed, spread=0.0)) == HEALTHY | {"intracluster": "collapsed"}
-    # Equal up to 3 %: still isotropic after centring, so only the first of the four.
+    # Equal up to 3 %: still isotropic after centering, so only the first of the four.
     assert verdicts(representation(seed, spread=0.03)) == HEALTHY | {"representation": "collapsed"}
 
 

@@ -165,8 +165,8 @@ def test_the_map_separates_what_z_separates():
     test = features(200, seed=0)
     arrays = representation_map(test.z, label_N=test.label, images=images, rows=100)
     xy, label = arrays["map_xy_M2"], arrays["map_label_M"]
-    centres = np.stack([xy[label == k].mean(axis=0) for k in range(NUM_CLASSES)])
-    nearest = ((xy[:, None] - centres[None]) ** 2).sum(-1).argmin(axis=1)
+    centers = np.stack([xy[label == k].mean(axis=0) for k in range(NUM_CLASSES)])
+    nearest = ((xy[:, None] - centers[None]) ** 2).sum(-1).argmin(axis=1)
     assert (nearest == label).mean() > 0.95
     # Every thumbnail is the image of its own point: its pixels are its index.
     assert (test.label[arrays["map_thumbnails"][:, 0, 0].astype(int)].numpy() == label).all()

@@ -70,8 +70,8 @@ def test_rankme_names_the_best_epoch_and_remembers_it_over_a_resume():
 
 
 def test_images_without_labels_still_have_a_rank():
-    unlabelled = TensorSource(load_splits("digits").test.images(torch.arange(50)), name="digits")
-    found = QualityMonitor(unlabelled, Views(), every_epochs=1)(moment(1.0)).evaluation
+    unlabeled = TensorSource(load_splits("digits").test.images(torch.arange(50)), name="digits")
+    found = QualityMonitor(unlabeled, Views(), every_epochs=1)(moment(1.0)).evaluation
     assert found.keys() == {"effective_rank_z", "rankme_best_epoch"}
 
 
@@ -80,6 +80,6 @@ def test_bad_options():
         monitor(every_epochs=0)
     with pytest.raises(InputError, match="batch_size is too small"):
         monitor(batch_size=0)
-    unlabelled = TensorSource(torch.zeros(4, 1, 8, 8), name="black")
+    unlabeled = TensorSource(torch.zeros(4, 1, 8, 8), name="black")
     with pytest.raises(InputError, match="the classifiers of the monitor need labels"):
-        monitor(train=unlabelled)
+        monitor(train=unlabeled)

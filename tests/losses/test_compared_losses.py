@@ -162,7 +162,7 @@ def test_a_shift_of_all_scores_of_a_sample_does_not_matter() -> None:
     shifted = dino_loss([s1 + SHIFTS, s2 - SHIFTS], [t1 + 2 * SHIFTS, t2], center)
     assert relative_error(torch.stack(shifted), plain) < 1e-10
     assert change("gedi", lambda s: s + SHIFTS, lambda s: s - SHIFTS) < 1e-10
-    # An energy is not the same for shifted scores, nor is what is normalised over samples.
+    # An energy is not the same for shifted scores, nor is what is normalized over samples.
     for name in ("gedi with energy", "swav", "self_classifier"):
         assert change(name, lambda s: s + SHIFTS, lambda s: s - SHIFTS) > 1e-3, name
 

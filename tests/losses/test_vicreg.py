@@ -50,7 +50,7 @@ def test_the_formula_of_the_paper(gamma: float) -> None:
     assert relative_error(torch.stack(terms), torch.tensor(expected, dtype=torch.float64)) < EXACT
 
 
-def test_wide_features_are_not_penalised() -> None:
+def test_wide_features_are_not_penalized() -> None:
     a, b = views(2)
     assert float(vicreg_loss(100 * a, 100 * b).variance) == 0.0
 

@@ -249,7 +249,7 @@ def digits() -> Any:
 
 
 def agreement(method: Method, splits: Any, views_of_run: Any) -> float:
-    """AMI of k-means on z: untrained convolutions already classify digits by neighbours, but do not cluster them."""
+    """AMI of k-means on z: untrained convolutions already classify digits by neighbors, but do not cluster them."""
     from sklearn.metrics import adjusted_mutual_info_score
 
     features = extract(method, splits.test, views_of_run)

@@ -145,7 +145,7 @@ def test_a_buffer_smaller_than_the_batch_is_refused() -> None:
 
 
 def agreement(method: Method, run: LoadedRun) -> float:
-    """AMI of k-means on z: untrained convolutions classify digits by neighbours, but do not cluster them."""
+    """AMI of k-means on z: untrained convolutions classify digits by neighbors, but do not cluster them."""
     assert run.splits.test is not None
     features = extract(method, run.splits.test, run.views)
     assert features.label is not None

@@ -1,4 +1,4 @@
-"""What single methods keep between batches: DINO's teacher and centre, SwAV's queue."""
+"""What single methods keep between batches: DINO's teacher and center, SwAV's queue."""
 
 from __future__ import annotations
 
@@ -105,34 +105,34 @@ def test_the_temperature_of_the_teacher_warms_up() -> None:
     for at, alike in ((10, True), (11, False)):
         cold.before_step(at, 100)
         warm.before_step(at, 100)
-        cold.centre.zero_()
-        warm.centre.zero_()
+        cold.center.zero_()
+        warm.center.zero_()
         totals = [float(m(views()).terms["entropy"]) for m in (cold, warm)]
         assert (totals[0] == pytest.approx(totals[1], rel=1e-6)) is alike
 
 
-def test_the_centre_follows_the_teacher() -> None:
+def test_the_center_follows_the_teacher() -> None:
     method = dino(center_momentum=0.0)
     method.teacher.eval()
     with torch.no_grad():
         t_NC = torch.cat([method.teacher["prototypes"](method.embed(v)[1]) for v in views()])
     method(views())
-    torch.testing.assert_close(method.centre, t_NC.mean(dim=0))
+    torch.testing.assert_close(method.center, t_NC.mean(dim=0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_codes_of_images_are_centred_as_the_teacher_is(dtype: torch.dtype) -> None:
+def test_the_codes_of_images_are_centered_as_the_teacher_is(dtype: torch.dtype) -> None:
     method = (
         dino().eval().to(dtype)
-    )  # a moved module keeps prototypes and centre that the dictionary follows
+    )  # a moved module keeps prototypes and center that the dictionary follows
     with torch.no_grad():
         _, u_NF = method.embed(views(rows=40)[0].to(dtype))
         s_NC = method.teacher["prototypes"](u_NF)
-        method.centre.copy_(s_NC.mean(dim=0))
+        method.center.copy_(s_NC.mean(dim=0))
     assert method.dictionary is not None
     code_N = nearest_codes(u_NF, method.dictionary)
-    assert torch.equal(code_N, (s_NC - method.centre).argmax(dim=1))
-    assert not torch.equal(code_N, s_NC.argmax(dim=1)), "the centre decides some codes"
+    assert torch.equal(code_N, (s_NC - method.center).argmax(dim=1))
+    assert not torch.equal(code_N, s_NC.argmax(dim=1)), "the center decides some codes"
 
 
 @pytest.mark.parametrize("name", ["dino", "swav"])

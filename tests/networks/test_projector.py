@@ -1,4 +1,4 @@
-"""The projector and its batch normalisation, in one process."""
+"""The projector and its batch normalization, in one process."""
 
 import math
 
@@ -14,7 +14,7 @@ def batch(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_rows_are_unit_and_features_centred():
+def test_rows_are_unit_and_features_centered():
     projector = FalconProjector(16, 8)
     u_NF = projector(batch(64, 16))
     assert u_NF.shape == (64, 8)
@@ -47,7 +47,7 @@ def test_tanh_rows_stay_within_the_unit_ball():
     y_NF = nn.functional.batch_norm(projector.linear(z_ND), None, None, training=True)
     assert torch.allclose(u_NF, y_NF.tanh() / math.sqrt(8), atol=1e-6)
     assert (u_NF.norm(dim=1) <= 1).all()
-    assert u_NF.norm(dim=1).std() > 0.01  # the control: not normalised
+    assert u_NF.norm(dim=1).std() > 0.01  # the control: not normalized
 
 
 def test_evaluation_takes_a_single_sample_and_training_does_not():

@@ -6,7 +6,7 @@ import torch
 EXACT = 1e-12
 # The same with logits of several hundred: they are known to 1e-13 absolute only, and so is the logarithm of every p.
 EXACT_SATURATED = 1e-11
-# Several processes: sums over ranks are rounded in another order, and batch normalisation divides by small variances.
+# Several processes: sums over ranks are rounded in another order, and batch normalization divides by small variances.
 RANKS = 1e-10
 # Lower precision is judged against plain torch in the same precision: it may be this much worse...
 NO_WORSE = 1.5

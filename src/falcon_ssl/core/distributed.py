@@ -1,6 +1,6 @@
 """The only user of torch.distributed: who am I, and sums over ranks that carry gradients.
 
-Without an initialised process group every function is the identity of one process.
+Without an initialized process group every function is the identity of one process.
 
 Why gradients must flow through the sums: the loss L is one function of the whole batch. Each rank
 computes the same L, so backward runs R times, once on every rank; the backward of `all_reduce_sum`

@@ -11,7 +11,7 @@ class InputError(ValueError):
 
     Args:
         what: What is wrong, without a full stop: "epsilon is too large for 4096 codes".
-        received: The offending value, as the user would recognise it.
+        received: The offending value, as the user would recognize it.
         expected: What would have been right.
         fix: What to do now, as an imperative: "lower epsilon, or use fewer codes"; "" where the rest says it.
 

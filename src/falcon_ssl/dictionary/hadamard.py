@@ -1,4 +1,4 @@
-"""Structured codes: randomised Hadamard matrices side by side, with fast products.
+"""Structured codes: randomized Hadamard matrices side by side, with fast products.
 
     W = [D_1 P_1 H, D_2 P_2 H, ...],     H H^T = F I,  D_b random signs,  P_b a random permutation
 

@@ -1,7 +1,7 @@
 """Honest clustering numbers: NMI never without AMI, ARI, the number of codes and the chance level.
 
 NMI that is not adjusted for chance grows with the number of clusters even for random ones, so a
-large dictionary looks good without knowing anything. The normaliser of NMI is the arithmetic mean
+large dictionary looks good without knowing anything. The normalizer of NMI is the arithmetic mean
 of the two entropies.
 """
 
@@ -98,7 +98,7 @@ def kmeans_clusters(
     """k-means (Lloyd, the best of several k-means++ starts), with scikit-learn.
 
     Args:
-        x_ND: Rows [N, D], floating, as they are: not standardised.
+        x_ND: Rows [N, D], floating, as they are: not standardized.
         num_clusters: K, at most N.
         seed: Of the starts.
         starts: How many.

@@ -59,13 +59,13 @@ def moments(x_ND: Tensor) -> Moments:
     mean_D = x_ND.mean(dim=0, dtype=torch.float64)
     covariance_DD = mean_D.new_zeros(len(mean_D), len(mean_D))
     for block_BD in torch.split(x_ND, _BLOCK_ROWS):
-        centred_BD = block_BD.double() - mean_D
-        covariance_DD += centred_BD.T @ centred_BD
+        centered_BD = block_BD.double() - mean_D
+        covariance_DD += centered_BD.T @ centered_BD
     return Moments(len(x_ND), mean_D, covariance_DD / len(x_ND))
 
 
 def spectrum(moments: Moments) -> Tensor:
-    """Singular values of the centred rows, descending, divided by their sum.
+    """Singular values of the centered rows, descending, divided by their sum.
 
     The singular values of X are the roots of the eigenvalues of X^T X.
 
@@ -76,12 +76,12 @@ def spectrum(moments: Moments) -> Tensor:
         return torch.zeros_like(moments.mean_D)
     eigenvalues_D = torch.linalg.eigvalsh(moments.covariance_DD).flip(0).clamp(min=0)
     singular_D = eigenvalues_D.sqrt()
-    normalised_D: Tensor = singular_D / singular_D.sum()
-    return normalised_D
+    normalized_D: Tensor = singular_D / singular_D.sum()
+    return normalized_D
 
 
 def effective_rank(spectrum_D: Tensor) -> float:
-    """Exp of the entropy of the normalised singular values (Roy & Vetterli 2007; RankMe).
+    """Exp of the entropy of the normalized singular values (Roy & Vetterli 2007; RankMe).
 
         exp( - sum_k s_k log s_k ),   sum_k s_k = 1
 
@@ -96,14 +96,14 @@ def effective_rank(spectrum_D: Tensor) -> float:
     return math.exp(float(torch.special.entr(spectrum_D).sum()))
 
 
-def mean_cosine(x_ND: Tensor, *, centre_D: Tensor | None = None) -> float:
+def mean_cosine(x_ND: Tensor, *, center_D: Tensor | None = None) -> float:
     """Mean cosine of two different rows.
 
         mean_{i != k} cos(x_i, x_k) = (||sum_i y_i||^2 - N) / (N (N - 1)),   y_i = x_i / ||x_i||
 
     Args:
         x_ND: Rows [N, D].
-        centre_D: Subtracted from each row first, [D]. Rows that are 0 then (to float32 rounding)
+        center_D: Subtracted from each row first, [D]. Rows that are 0 then (to float32 rounding)
             have no direction; they count as orthogonal to all.
 
     Returns:
@@ -117,8 +117,8 @@ def mean_cosine(x_ND: Tensor, *, centre_D: Tensor | None = None) -> float:
     for block_BD in torch.split(x_ND, _BLOCK_ROWS):
         rows_BD = block_BD.double()
         scale_B = rows_BD.norm(dim=1)
-        if centre_D is not None:
-            rows_BD = rows_BD - centre_D
+        if center_D is not None:
+            rows_BD = rows_BD - center_D
         norm_B = rows_BD.norm(dim=1)
         directed_B = norm_B > math.sqrt(CONSTANT) * scale_B
         sum_D += (rows_BD[directed_B] / norm_B[directed_B, None]).sum(dim=0)
@@ -135,7 +135,7 @@ def representation_measures(x_ND: Tensor, *, name: str) -> dict[str, float]:
 
     Returns:
         ``mean_cosine`` of the rows as they are (1 = all alike) and ``mean_cosine_centred``;
-        ``feature_std`` (mean over features); ``effective_rank`` of the centred rows and
+        ``feature_std`` (mean over features); ``effective_rank`` of the centered rows and
         ``effective_rank_share`` of min(D, N - 1), the most that N rows allow.
     """
     x = moments(x_ND)
@@ -143,7 +143,7 @@ def representation_measures(x_ND: Tensor, *, name: str) -> dict[str, float]:
     rank = effective_rank(spectrum(x))
     return {
         f"mean_cosine_{name}": mean_cosine(x_ND),
-        f"mean_cosine_centred_{name}": mean_cosine(x_ND, centre_D=x.mean_D),
+        f"mean_cosine_centred_{name}": mean_cosine(x_ND, center_D=x.mean_D),
         f"feature_std_{name}": float(x.covariance_DD.diagonal().sqrt().mean()),
         f"effective_rank_{name}": rank,
         f"effective_rank_share_{name}": rank / max(1, min(width, num_rows - 1)),
@@ -155,7 +155,7 @@ def embedding_covariance(u_NF: Tensor) -> Tensor:
 
         H^T H = F * (1/N) sum_i u_i u_i^T
 
-    Not centred; its trace is F for unit rows.
+    Not centered; its trace is F for unit rows.
 
     Args:
         u_NF: Embeddings [N, F], unit rows.

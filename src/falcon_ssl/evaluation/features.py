@@ -30,7 +30,7 @@ PROTOTYPES = "prototypes"
 
 
 class EvaluationView(Protocol):
-    """The one deterministic view of an image: normalised, nothing random."""
+    """The one deterministic view of an image: normalized, nothing random."""
 
     def evaluate(self, images: Tensor, /) -> Tensor:
         """Floating images [B, C, H, W] from uint8 images [B, C, H, W]."""

@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classifier: the quality of z without anything being trained."""
+"""Weighted k-nearest-neighbor classifier: the quality of z without anything being trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.evaluation.features import Features
-from falcon_ssl.evaluation.labelled import check_labelled_pair
+from falcon_ssl.evaluation.labels import check_labeled_pair
 
 
 def knn(
@@ -23,8 +23,8 @@ def knn(
     """Accuracy of the weighted vote of the k most similar train images.
 
     Args:
-        train: Labelled features: the memory.
-        test: Labelled features of the same width.
+        train: Labeled features: the memory.
+        test: Labeled features of the same width.
         num_classes: K.
         k: Voters, at most all of train.
         temperature: Of the weights, > 0.
@@ -37,7 +37,7 @@ def knn(
         InputError: If labels are missing or beyond ``num_classes``, the widths differ, ``k`` < 1 or
             ``temperature`` <= 0.
     """
-    train_label, test_label = check_labelled_pair(train, test, num_classes=num_classes)
+    train_label, test_label = check_labeled_pair(train, test, num_classes=num_classes)
     predicted_N = knn_predict(
         train.z.to(device),
         train_label.to(device),
@@ -64,7 +64,7 @@ def knn_predict(
         votes_ic = sum over m of label c of exp(cos(i, m) / T),   m among the k of largest cos(i, m)
 
     Args:
-        memory_MD: Labelled rows [M, D], floating.
+        memory_MD: Labeled rows [M, D], floating.
         label_M: Their classes [M], int64.
         query_ND: Rows to classify [N, D].
         num_classes: K.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from falcon_ssl.evaluation.features import Features
-from falcon_ssl.evaluation.labelled import check_labelled_pair
+from falcon_ssl.evaluation.labels import check_labeled_pair
 
 ALPHAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # from strong to weak: each start is near the next
 ROUGH = 1e-3  # tolerance while the penalty is chosen: 3 times faster, top-1 within 0.003
@@ -42,15 +42,15 @@ def linear_probe(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """Accuracy of multinomial logistic regression on standardised representations.
+    """Accuracy of multinomial logistic regression on standardized representations.
 
-    z is standardised with the mean and standard deviation of train. The strength of the L2 penalty
+    z is standardized with the mean and standard deviation of train. The strength of the L2 penalty
     is the one of least cross-entropy on a held-out part of train (``ALPHAS``, strong to weak, until
     it rises); then the classifier is fitted again on all of train. Test is touched once.
 
     Args:
-        train: Labelled features, at least 10.
-        test: Labelled features of the same width.
+        train: Labeled features, at least 10.
+        test: Labeled features of the same width.
         num_classes: K.
         seed: Of the split of train.
         device: Where to compute.
@@ -62,7 +62,7 @@ def linear_probe(
         InputError: If labels are missing or beyond ``num_classes``, the widths differ, or train has
             fewer than 10 rows.
     """
-    train_label, test_label = check_labelled_pair(train, test, num_classes=num_classes, least=10)
+    train_label, test_label = check_labeled_pair(train, test, num_classes=num_classes, least=10)
     mean_D, std_D = train.z.mean(dim=0), train.z.std(dim=0)
     # A feature that is constant up to float32 rounding becomes 0, rather than amplified noise.
     scale_D = torch.where(std_D > 1e-6 * mean_D.abs(), std_D, torch.inf)
@@ -114,7 +114,7 @@ def fit_logistic_regression(
     fewer steps when features are correlated. scikit-learn's C is 1 / (alpha N).
 
     Args:
-        x_ND: Features [N, D], float32 or float64, roughly centred.
+        x_ND: Features [N, D], float32 or float64, roughly centered.
         label_N: Classes [N], int64.
         num_classes: K.
         alpha: Strength of the penalty, > 0.

@@ -42,9 +42,9 @@ def picture_arrays(
         seed: Of the subsamples and of the map.
 
     Returns:
-        ``covariance_FF``, ``covariance_random_FF``: H^T H, not centred, float32;
+        ``covariance_FF``, ``covariance_random_FF``: H^T H, not centered, float32;
         ``spectrum_z``, ``spectrum_u``, ``spectrum_random_z``, ``spectrum_random_u``: singular
-        values of the centred rows, descending, sum 1, float32;
+        values of the centered rows, descending, sum 1, float32;
         ``adjacency_MM``, ``adjacency_code_M``, ``adjacency_label_M``: see `adjacency`;
         ``code_counts_C``: test samples per code, int64, in code order;
         ``map_xy_M2``, ``map_label_M``, ``map_thumbnails``: see `representation_map`.
@@ -134,7 +134,7 @@ def representation_map(
 ) -> Arrays:
     """A map of the representations in the plane: t-SNE of their first 50 principal components.
 
-    Neighbours on the map are neighbours in z; distances between far groups mean nothing. Fewer
+    Neighbors on the map are neighbors in z; distances between far groups mean nothing. Fewer
     than 50 samples, or samples that are all alike, get their two principal components instead.
 
     Args:
@@ -146,8 +146,8 @@ def representation_map(
 
     Returns:
         ``projection``, how the map was made, in words; ``map_xy_M2`` float32, mean 0;
-        ``map_label_M`` int64, -1 = unknown; ``map_thumbnails`` uint8 [M, h, w] for grey and
-        [M, h, w, 3] for colour, h, w <= 32.
+        ``map_label_M`` int64, -1 = unknown; ``map_thumbnails`` uint8 [M, h, w] for gray and
+        [M, h, w, 3] for color, h, w <= 32.
     """
     generator = torch.Generator().manual_seed(seed)
     chosen_M = torch.randperm(len(z_ND), generator=generator)[:rows].sort().values
@@ -179,8 +179,8 @@ def thumbnails(images: Tensor) -> NDArray[np.generic]:
     """Small pictures for a page: at most 32 pixels a side, area-averaged.
 
     Args:
-        images: uint8 [M, C, H, W]; the first three channels are colour, of one or two the first is
-            shown as grey.
+        images: uint8 [M, C, H, W]; the first three channels are color, of one or two the first is
+            shown as gray.
 
     Returns:
         uint8 [M, h, w] or [M, h, w, 3].

@@ -29,7 +29,7 @@ class QualityMonitor:
     Args:
         held_out: Images that training does not see; the labels, if any, are only read here.
         views: Its ``evaluate`` makes the network's input.
-        train: Labelled images for the classifiers to learn from; None leaves RankMe alone.
+        train: Labeled images for the classifiers to learn from; None leaves RankMe alone.
         every_epochs: Epochs between two looks.
         linear: Whether to fit a linear probe too, which takes longer than kNN.
         batch_size: Images of a forward pass.

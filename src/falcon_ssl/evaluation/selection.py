@@ -1,8 +1,8 @@
 """Choosing options without labels: which of several trained settings to take, and how good that choice was.
 
-The rule: leave out settings that collapsed or rang an alarm; of the others take the one whose representations have the
-largest effective rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta and
-temperature. Why not the most shared bits: at a given temperature beta = 1 maximises them by definition, a lower
+The rule: leave out settings that collapsed or raised an alarm; of the others take the one whose representations have
+the largest effective rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta and
+temperature. Why not the most shared bits: at a given temperature beta = 1 maximizes them by definition, a lower
 temperature allows more of them whether or not the representations gain, and early in training they say little.
 """
 
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from falcon_ssl.evaluation.rules import Verdict
 
@@ -23,9 +21,9 @@ class Candidate:
     Args:
         options: What sets it apart, by name.
         rankme: Effective rank of z on held-out images.
-        shared_bits: See `certify`; None where the loss does not tell.
+        shared_bits: See `certify`; None where the terms of the loss do not contain them.
         verdict: Of the diagnosis; the worst over seeds.
-        alarms: Names of the alarms that training gave.
+        alarms: Names of the alarms that training raised.
         by_labels: Accuracies by name; empty without labels. The choice does not read them.
     """
 
@@ -38,7 +36,7 @@ class Candidate:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the diagnosis says collapsed, or training gave an alarm."""
+        """Whether the diagnosis says collapsed, or training raised an alarm."""
         return self.verdict == "collapsed" or bool(self.alarms)
 
 
@@ -87,17 +85,8 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
         >>> rank_correlation([1, 2, 3], [10, 30, 20])
         0.5
     """
-    ranks_2N = np.stack([_ranks(x), _ranks(y)])
-    ranks_2N -= ranks_2N.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(ranks_2N, axis=1)
-    if not norms.all():
+    from scipy.stats import spearmanr
+
+    if len(set(x)) < 2 or len(set(y)) < 2:
         return None
-    covariance = float(ranks_2N[0] @ ranks_2N[1])
-    return round(covariance / float(norms[0] * norms[1]), 12)
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    _, index, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = counts.cumsum().astype(np.float64)
-    mean_rank: np.ndarray[tuple[int, ...], np.dtype[np.float64]] = (last - (counts - 1) / 2)[index]
-    return mean_rank
+    return round(float(spearmanr(x, y).statistic), 12)

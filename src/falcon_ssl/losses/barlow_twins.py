@@ -40,7 +40,7 @@ def barlow_twins_loss(
         z1: [N, F], output of the head for the first view (this rank's rows).
         z2: [N, F], row by row the same samples.
         redundancy_weight: lambda, weight of the off-diagonal entries.
-        eps: Added to the variances, as batch normalisation does in the authors' code; the paper's formula has none.
+        eps: Added to the variances, as batch normalization does in the authors' code; the paper's formula has none.
 
     Returns:
         BarlowTwinsTerms.
@@ -62,7 +62,7 @@ def barlow_twins_loss(
     """
     check_views(("z1", "z2"), (z1, z2))
     check_at_least("redundancy_weight", redundancy_weight, 0, fix="the paper's is 5e-3")
-    check_positive("eps", eps, fix="use 1e-5, as batch normalisation does")
+    check_positive("eps", eps, fix="use 1e-5, as batch normalization does")
     num_rows = global_count(
         z1, lambda: f"barlow_twins_loss, redundancy_weight={redundancy_weight}, eps={eps}", least=2
     )

@@ -27,7 +27,7 @@ class SelfClassifierTerms(NamedTuple):
         total: entropy + consistency; log C when all samples are classified alike.
         entropy: mean_i H(target_i).
         consistency: mean_i of sum_j target_ij log(target_ij / prediction_ij); the prediction is balanced over samples,
-            not normalised over classes, so this may be negative.
+            not normalized over classes, so this may be negative.
     """
 
     total: Tensor
@@ -58,7 +58,7 @@ def self_classifier_loss(
             disagree.
 
     Distributed:
-        Both normalisations over samples run over the rows of all ranks, with gradient; shards may differ in size.
+        Both normalizations over samples run over the rows of all ranks, with gradient; shards may differ in size.
 
     Numerics:
         Everything in the log domain, in float32, float64 for float64.

@@ -50,8 +50,8 @@ class DINO(Projected):
         assert isinstance(teacher_prototypes, Prototypes)
         # Not a buffer: those are replaced when a module moves, and the dictionary follows this one as it follows the
         # prototypes.
-        self.centre = nn.Parameter(torch.zeros(config.num_prototypes), requires_grad=False)
-        self.dictionary = PrototypeDictionary(teacher_prototypes.weight, center_C=self.centre)
+        self.center = nn.Parameter(torch.zeros(config.num_prototypes), requires_grad=False)
+        self.dictionary = PrototypeDictionary(teacher_prototypes.weight, center_C=self.center)
         self.teacher_temperature = config.teacher_temperature  # of the step
 
     @property
@@ -69,13 +69,13 @@ class DINO(Projected):
         terms = dino_loss(
             student,
             teacher,
-            self.centre,
+            self.center,
             student_temperature=self.config.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
         if self.training:
             momentum = self.config.center_momentum
-            self.centre.copy_(updated_center(self.centre, teacher, momentum=momentum))
+            self.center.copy_(updated_center(self.center, teacher, momentum=momentum))
         return StepOutput.of(terms, t_VNF.chunk(NUM_LARGE)[0])
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:

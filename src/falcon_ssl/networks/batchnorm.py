@@ -1,7 +1,7 @@
-"""Batch normalisation over the global batch, on any device.
+"""Batch normalization over the global batch, on any device.
 
 torch's SyncBatchNorm runs on CUDA alone and weighs ranks equally; this one is exact for any split of the batch over
-ranks, and is plain batch normalisation when there is one process.
+ranks, and is plain batch normalization when there is one process.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from falcon_ssl.core.distributed import all_reduce_sum, is_distributed
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.numerics import at_least_float32
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -20,14 +21,15 @@ class GlobalBatchNorm(_BatchNorm):
     Args:
         num_features: Width of dimension 1.
         eps: Added to the variance.
-        momentum: Share of the current batch in the running statistics.
+        momentum: Weight of the current batch in the running statistics, as in torch; None averages all batches.
         affine: Whether to learn weight and bias.
 
     Raises:
         InputError: Training on a global batch that has a single value a feature.
 
     Distributed:
-        Mean and variance are sums over ranks with gradient.
+        Mean and variance are sums over ranks with gradient. Every rank holds a row, so that nothing needs to be read
+        from the device to know that there are two.
 
     Numerics:
         Statistics in float32, float64 for float64 inputs.
@@ -36,36 +38,36 @@ class GlobalBatchNorm(_BatchNorm):
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2 or input.shape[1] != self.num_features:
             raise InputError(
-                "input of batch normalisation has the wrong shape",
+                "input of batch normalization has the wrong shape",
                 received=tuple(input.shape),
                 expected=f"[N, {self.num_features}, ...]",
                 fix="check the width of the layer before",
             )
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise ``input`` [N, num_features, ...]."""
+        """Normalize ``input`` [N, num_features, ...]."""
         self._check_input_dim(input)
-        if not self.training:
-            return super().forward(input)
-        if not is_distributed():
-            if input.numel() == self.num_features:
-                raise _single_value(input)
-            return super().forward(input)
-        return self._forward_over_ranks(input)
+        if self.training and is_distributed():
+            return self._forward_over_ranks(input)
+        if self.training and input.numel() == self.num_features:
+            raise InputError(
+                "batch normalization cannot train on a single sample",
+                received=f"shape {tuple(input.shape)}",
+                expected="N >= 2 over all ranks",
+                fix="use a larger batch, or call .eval() first",
+            )
+        return super().forward(input)
 
     def _forward_over_ranks(self, x: Tensor) -> Tensor:
         dims = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
-        wide = x.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-        rows = wide.new_tensor([x.numel() / self.num_features])
-        count = all_reduce_sum(rows)
-        if count <= 1:
-            raise _single_value(x)
+        wide = at_least_float32(x)
+        count = all_reduce_sum(wide.new_tensor([x.numel() / self.num_features]))
         mean = all_reduce_sum(wide.sum(dims)) / count
-        centred = wide - mean.view(shape)
-        var = all_reduce_sum(centred.square().sum(dims)) / count
+        centered = wide - mean.view(shape)
+        var = all_reduce_sum(centered.square().sum(dims)) / count
         self._update_running(mean.detach(), (var * count / (count - 1)).detach())
-        y = centred * torch.rsqrt(var + self.eps).view(shape)
+        y = centered * torch.rsqrt(var + self.eps).view(shape)
         if self.affine:
             y = y * self.weight.view(shape) + self.bias.view(shape)
         return y.to(x.dtype)
@@ -77,28 +79,19 @@ class GlobalBatchNorm(_BatchNorm):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(var.to(self.running_var.dtype), share)
-
-
-def _single_value(x: Tensor) -> InputError:
-    return InputError(
-        "batch normalisation cannot train on a single sample",
-        received=f"shape {tuple(x.shape)}",
-        expected="N >= 2 over all ranks",
-        fix="use a larger batch, or call .eval() first",
-    )
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_(var.to(self.running_var.dtype), weight)
 
 
 class _GlobalBatchNormAct(GlobalBatchNorm):
-    """timm's BatchNormAct2d over all ranks: normalise, drop, activate."""
+    """timm's BatchNormAct2d over all ranks: normalize, drop, activate."""
 
     drop: nn.Module
     act: nn.Module
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise and activate ``input`` [N, num_features, ...]."""
+        """Normalize and activate ``input`` [N, num_features, ...]."""
         y: Tensor = self.act(self.drop(super().forward(input)))
         return y
 
@@ -132,14 +125,14 @@ def use_global_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _global_kind(norm: _BatchNorm) -> type[GlobalBatchNorm]:
-    """What takes the place of a batch normalisation: many timm models have one that also activates."""
+    """What takes the place of a batch normalization: many timm models have one that also activates."""
     inside = {name for name, _ in norm.named_children()}
     if not inside:
         return GlobalBatchNorm
     if inside == {"drop", "act"}:
         return _GlobalBatchNormAct
     raise InputError(
-        "a batch normalisation of the encoder cannot be made global",
+        "a batch normalization of the encoder cannot be made global",
         received=f"{type(norm).__name__} with {', '.join(sorted(inside))}",
         expected="torch.nn.BatchNorm or timm's BatchNormAct2d",
         fix="replace it by falcon_ssl.networks.batchnorm.GlobalBatchNorm, or train in one process",

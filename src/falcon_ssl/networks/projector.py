@@ -17,7 +17,7 @@ EmbeddingNorm = Literal["l2", "tanh"]
 class FalconProjector(nn.Module):
     """u = L2norm(BatchNorm(Linear(z))), the projector of the paper up to the constant sqrt(F/N).
 
-    The batch normalisation learns no scale and no shift. The prior term is blind to the scales of features: a bit of
+    The batch normalization learns no scale and no shift. The prior term is blind to the scales of features: a bit of
     the code is surer the more its feature varies, but as often +1 as -1. With learned scales the network shrinks all
     but a few features and still satisfies the loss, see docs/theory.md.
 
@@ -29,7 +29,7 @@ class FalconProjector(nn.Module):
         embedding_norm: "l2" (the paper), or "tanh": u = tanh(BatchNorm(Linear(z))) / sqrt(F), whose rows have norm
             at most 1. "tanh" is offered for comparison with the authors' released code only, whose logits are
             sqrt(N) times sharper; multiply logit_scale by that to reproduce it.
-        affine: Learn scale and shift of the batch normalisation all the same, for comparison.
+        affine: Learn scale and shift of the batch normalization all the same, for comparison.
 
     Raises:
         InputError: D < 1, F < 1, an unknown norm, a representation of the wrong shape, or N < 2 in training.
@@ -56,7 +56,7 @@ class FalconProjector(nn.Module):
         self.in_dim = in_dim
         self.embed_dim = embed_dim
         self.embedding_norm = embedding_norm
-        # No bias: batch normalisation removes it.
+        # No bias: batch normalization removes it.
         self.linear = nn.Linear(in_dim, embed_dim, bias=False)
         self.norm = GlobalBatchNorm(embed_dim, affine=affine)
 

@@ -1,4 +1,4 @@
-"""ResNet-8, the encoder of the paper's Table 1: eight 3x3 convolutions, no normalisation layers."""
+"""ResNet-8, the encoder of the paper's Table 1: eight 3x3 convolutions, no normalization layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ResNet8(nn.Module):
         x -> block 1 -> pool -> block 2 -> pool -> block 3 -> block 4 -> LeakyReLU -> mean = z_ND
 
     Inferred from the discriminator that the paper's code descends from: LeakyReLU 0.2, 2x2 average
-    pooling, Xavier initialisation. Width 128 has 1.04 M parameters and needs 268 M
+    pooling, Xavier initialization. Width 128 has 1.04 M parameters and needs 268 M
     multiply-adds for an image of 32x32; width 256 has 4.14 M and needs 1064 M.
 
     Args:

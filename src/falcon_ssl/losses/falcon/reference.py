@@ -1,4 +1,4 @@
-"""The FALCON loss, line by line as its formulas read. Never optimised: every fast path is judged against it.
+"""The FALCON loss, line by line as its formulas read. Never optimized: every fast path is judged against it.
 
 s_ij = L / sqrt(F) <u_i, w_j>                          logits
 p_ij = softmax_j(s_ij)                                 assignment, kept as log p = s - logsumexp(s)

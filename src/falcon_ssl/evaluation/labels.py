@@ -9,7 +9,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.features import Features
 
 
-def check_labelled(name: str, features: Features, *, num_classes: int) -> Tensor:
+def check_labeled(name: str, features: Features, *, num_classes: int) -> Tensor:
     """The labels [N] of ``features``.
 
     Raises:
@@ -21,7 +21,7 @@ def check_labelled(name: str, features: Features, *, num_classes: int) -> Tensor
             f"{name} features have no labels",
             received="label=None",
             expected="int64 [N]",
-            fix="use labelled data, or the label-free measures of collapse",
+            fix="use labeled data, or the label-free measures of collapse",
         )
     largest = int(features.label.max())
     if largest >= num_classes:
@@ -34,7 +34,7 @@ def check_labelled(name: str, features: Features, *, num_classes: int) -> Tensor
     return features.label
 
 
-def check_labelled_pair(
+def check_labeled_pair(
     train: Features, test: Features, *, num_classes: int, least: int = 1
 ) -> tuple[Tensor, Tensor]:
     """The labels of train and test.
@@ -43,7 +43,7 @@ def check_labelled_pair(
         InputError: If labels are missing or too large, the widths of z differ, or train has fewer
             than ``least`` rows.
     """
-    check_at_least("number of train features", len(train), least, fix="pass more labelled images")
+    check_at_least("number of train features", len(train), least, fix="pass more labeled images")
     if train.z.shape[1] != test.z.shape[1]:
         raise InputError(
             "train and test differ in width",
@@ -52,6 +52,6 @@ def check_labelled_pair(
             fix="extract both with the same encoder",
         )
     return (
-        check_labelled("train", train, num_classes=num_classes),
-        check_labelled("test", test, num_classes=num_classes),
+        check_labeled("train", train, num_classes=num_classes),
+        check_labeled("test", test, num_classes=num_classes),
     )
