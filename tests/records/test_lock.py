@@ -13,7 +13,7 @@ import pytest
 from falcon_ssl import cli
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.engine import RunFolder
+from falcon_ssl.records.folder import RunFolder
 from falcon_ssl.records.lock import Lock
 
 HOLD = "import pathlib, sys; from falcon_ssl.records.lock import Lock; lock = Lock(pathlib.Path(sys.argv[1]))"
@@ -52,18 +52,16 @@ def test_a_released_folder_is_free(tmp_path: Path) -> None:
         Lock(tmp_path).release()
 
 
-def test_a_run_that_is_being_written_is_neither_replaced_nor_gone_on_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_is_being_written_is_neither_replaced_nor_resumed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     code = (
-        "import sys; from falcon_ssl.config import RunConfig; from falcon_ssl.engine import RunFolder;"
+        "import sys; from falcon_ssl.config.run import RunConfig; from falcon_ssl.records.folder import RunFolder;"
         "folder = RunFolder(sys.argv[1]); folder.create(RunConfig())"
     )
     with another_process(code, run):
         before = (run / "config.yaml").read_text()
-        assert cli.main(["pretrain", "--out", str(run), "--overwrite"]) == 2
-        assert "another process is writing here" in capsys.readouterr().err
+        with pytest.raises(InputError, match="another process is writing here"):
+            RunFolder(run).check_free(overwrite=True)
         with pytest.raises(InputError, match="another process is writing here"):
             RunFolder.open(run).drop_metrics_after(0)
         assert (run / "config.yaml").read_text() == before

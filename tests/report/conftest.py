@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ def _curves(num_steps: int, num_codes: int, rng: np.random.Generator) -> list[di
     return lines
 
 
-def _pictures(
-    num_codes: int, width: int, rng: np.random.Generator, labelled: bool
-) -> dict[str, np.ndarray]:
+@cache
+def _pictures(num_codes: int, width: int, seed: int, labelled: bool) -> Mapping[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
     digits = load_digits()
     chosen = rng.permutation(len(digits.target))[:360]
     images, labels = digits.images[chosen], digits.target[chosen].astype(np.int64)
@@ -156,10 +157,10 @@ def make_run() -> MakeRun:
         seed: int = 0,
         num_codes: int = 1024,
         width: int = 128,
-        num_steps: int = 330,
+        num_steps: int = 5,
         labelled: bool = True,
         evaluated: bool = True,
-        pictured: bool = True,
+        pictured: bool = False,
         extra_lines: tuple[Mapping[str, Any], ...] = (),
         **changed_metrics: Any,
     ) -> Path:
@@ -186,7 +187,9 @@ def make_run() -> MakeRun:
             metrics = _evaluation(num_codes, width, 0.002 * rng.normal(), labelled)
             (folder / "evaluation.json").write_text(json.dumps({**metrics, **changed_metrics}))
         if pictured:
-            np.savez_compressed(folder / "arrays.npz", **_pictures(num_codes, width, rng, labelled))
+            np.savez_compressed(
+                folder / "arrays.npz", **_pictures(num_codes, width, seed, labelled)
+            )
         return folder
 
     return write

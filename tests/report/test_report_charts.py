@@ -125,7 +125,7 @@ def test_thumbnails_lie_row_by_row(shape: tuple[int, ...]) -> None:
     for m in range(shape[0]):
         row, column = divmod(m, sheet.columns)
         middle = image[row * height + height // 2, column * width + width // 2]
-        assert np.abs(middle - 40 * m).max() <= 6  # JPEG rounds colours
+        assert np.abs(middle - 40 * m).max() <= 6  # JPEG rounds colors
 
 
 def test_numbers_are_written_for_people() -> None:

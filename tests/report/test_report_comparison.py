@@ -54,7 +54,7 @@ def test_nothing_measured_has_no_spread_and_one_run_no_deviation() -> None:
 
 def test_runs_that_differ_by_seed_only_are_a_family(make_run: Any, tmp_path: Path) -> None:
     runs = [
-        read_run(make_run(tmp_path / f"{codes}-{seed}", num_steps=3, num_codes=codes, seed=seed))
+        read_run(make_run(tmp_path / f"{codes}-{seed}", num_codes=codes, seed=seed))
         for codes in (64, 256)
         for seed in (0, 1)
     ]
@@ -67,15 +67,15 @@ def test_runs_that_differ_by_seed_only_are_a_family(make_run: Any, tmp_path: Pat
 
 
 def test_methods_are_named_when_there_are_several(make_run: Any, tmp_path: Path) -> None:
-    first = make_run(tmp_path / "a", num_steps=3)
-    other = edit(make_run(tmp_path / "b", num_steps=3), "method: falcon", "method: vicreg")
+    first = make_run(tmp_path / "a")
+    other = edit(make_run(tmp_path / "b"), "method: falcon", "method: vicreg")
     labels = [family.label for family in families([read_run(first), read_run(other)])]
     assert labels == ["falcon", "vicreg"]
 
 
 def test_too_many_differences_are_named_by_the_folder(make_run: Any, tmp_path: Path) -> None:
-    first = make_run(tmp_path / "plain", num_steps=3)
-    other = make_run(tmp_path / "changed", num_steps=3, num_codes=64, width=32)
+    first = make_run(tmp_path / "plain")
+    other = make_run(tmp_path / "changed", num_codes=64, width=32)
     edit(other, "beta: 0.5", "beta: 0.25")
     edit(other, "lr: 0.002", "lr: 0.001")
     labels = [family.label for family in families([read_run(first), read_run(other)])]
@@ -105,10 +105,10 @@ def test_the_comparison_shows_spread_and_the_best_in_bold(make_run: Any, tmp_pat
     assert not re.search(r"url\((?!data:)|https?://", html)
 
 
-def test_a_lead_smaller_than_the_spread_is_told(make_run: Any, tmp_path: Path) -> None:
+def test_a_lead_smaller_than_the_spread_is_reported(make_run: Any, tmp_path: Path) -> None:
     folders = [
         make_run(
-            tmp_path / f"{codes}-{seed}", num_steps=3, num_codes=codes, seed=seed,
+            tmp_path / f"{codes}-{seed}", num_codes=codes, seed=seed,
             top1_linear=0.9 + 1e-6 * codes + 0.02 * seed,
         )
         for codes in (64, 256)
@@ -119,10 +119,7 @@ def test_a_lead_smaller_than_the_spread_is_told(make_run: Any, tmp_path: Path) -
 
 
 def test_runs_without_evaluation_can_still_be_compared(make_run: Any, tmp_path: Path) -> None:
-    folders = [
-        make_run(tmp_path / f"{k}", num_steps=5, num_codes=2**k, evaluated=False, pictured=False)
-        for k in (5, 6)
-    ]
+    folders = [make_run(tmp_path / f"{k}", num_codes=2**k, evaluated=False) for k in (5, 6)]
     html = build_comparison(folders, tmp_path / "out.html").read_text(encoding="utf-8")
     assert "none can be called the best" in html
     assert "Total loss" in html
@@ -130,13 +127,13 @@ def test_runs_without_evaluation_can_still_be_compared(make_run: Any, tmp_path: 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_run_is_no_comparison(make_run: Any, tmp_path: Path, count: int) -> None:
-    folders = [make_run(tmp_path / "run", num_steps=3)] * count
+    folders = [make_run(tmp_path / "run")] * count
     with pytest.raises(InputError, match=r"nothing to compare.*at least 2"):
         build_comparison(folders, tmp_path / "out.html")
 
 
 def test_a_run_is_not_compared_with_itself(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=3)
+    folder = make_run(tmp_path / "run")
     with pytest.raises(InputError, match="1 of them different"):
         build_comparison([folder, folder], tmp_path / "out.html")
 
@@ -144,12 +141,12 @@ def test_a_run_is_not_compared_with_itself(make_run: Any, tmp_path: Path) -> Non
 def test_a_sweep_orders_sizes_and_ends_with_the_complete_dictionary(
     make_run: Any, tmp_path: Path
 ) -> None:
-    complete = make_run(tmp_path / "complete", num_steps=5)
+    complete = make_run(tmp_path / "complete", pictured=True)
     edit(edit(complete, "rademacher", "complete"), "reverse", "renyi2")
     folders = [
         complete,
-        *(make_run(tmp_path / f"{c}", num_steps=5, num_codes=c) for c in (4096, 256, 1024)),
-        make_run(tmp_path / "256-1", num_steps=5, num_codes=256, seed=1),
+        *(make_run(tmp_path / f"{c}", num_codes=c, pictured=True) for c in (4096, 256, 1024)),
+        make_run(tmp_path / "256-1", num_codes=256, seed=1),
     ]
     points = sweep_points([read_run(folder) for folder in folders])
     assert [point.name for point in points] == ["256", "1K", "4K", "2¹²⁸"]
@@ -169,6 +166,7 @@ def test_a_sweep_claims_no_trend_that_the_seeds_do_not_show(make_run: Any, tmp_p
             num_steps=3,
             num_codes=codes,
             seed=seed,
+            pictured=True,
             top1_linear=0.9 + 0.02 * seed,
         )
         for codes in (64, 256)
@@ -181,20 +179,20 @@ def test_a_sweep_claims_no_trend_that_the_seeds_do_not_show(make_run: Any, tmp_p
 
 
 def test_a_sweep_changes_nothing_but_the_dictionary(make_run: Any, tmp_path: Path) -> None:
-    first = make_run(tmp_path / "a", num_steps=3, num_codes=64)
-    other = edit(make_run(tmp_path / "b", num_steps=3, num_codes=256), "lr: 0.002", "lr: 0.1")
+    first = make_run(tmp_path / "a", num_codes=64)
+    other = edit(make_run(tmp_path / "b", num_codes=256), "lr: 0.002", "lr: 0.1")
     with pytest.raises(InputError, match=r"more than their dictionary: received optim\.lr"):
         build_sweep([first, other], tmp_path / "out.html")
 
 
 def test_a_sweep_needs_two_sizes(make_run: Any, tmp_path: Path) -> None:
-    folders = [make_run(tmp_path / f"{seed}", num_steps=3, seed=seed) for seed in (0, 1)]
+    folders = [make_run(tmp_path / f"{seed}", seed=seed) for seed in (0, 1)]
     with pytest.raises(InputError, match="this is no sweep"):
         build_sweep(folders, tmp_path / "out.html")
 
 
 def test_a_run_without_a_dictionary_is_no_part_of_a_sweep(make_run: Any, tmp_path: Path) -> None:
-    folders = [make_run(tmp_path / f"{c}", num_steps=3, num_codes=c) for c in (64, 128)]
+    folders = [make_run(tmp_path / f"{c}", num_codes=c) for c in (64, 128)]
     for folder, codes in zip(folders, (64, 128), strict=True):
         edit(folder, f"num_codes: {codes}", "num_codes: null")
     with pytest.raises(InputError, match="has no dictionary size"):

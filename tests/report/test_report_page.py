@@ -13,7 +13,7 @@ import pytest
 
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.report import build_report, read_run
-from falcon_ssl.report.verdict import judge
+from falcon_ssl.report.verdict import assess
 
 VOID = frozenset(["meta", "img", "input", "br", "path", "circle"])
 
@@ -59,34 +59,37 @@ def text_of(path: Path) -> str:
     return " ".join(" ".join(outline(path).words).split())
 
 
-def test_a_healthy_run_gets_the_whole_page(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "demo")
-    path = build_report(folder)
-    assert path == folder / "report.html"
-    assert path.stat().st_size < 2_000_000
-    page, text = outline(path), text_of(path)
-    assert page.ids == ["map", "geometry", "theory", "training", "numbers", "made"]
+@pytest.fixture(scope="module")
+def page(make_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a healthy run with everything recorded."""
+    folder = make_run(tmp_path_factory.mktemp("page") / "demo", num_steps=330, pictured=True)
+    return build_report(folder)
+
+
+def test_a_healthy_run_gets_the_whole_page(page: Path) -> None:
+    assert page.name == "report.html"
+    assert page.stat().st_size < 2_000_000
+    text = text_of(page)
+    assert outline(page).ids == ["map", "geometry", "theory", "training", "numbers", "made"]
     for expected in (
         "Learned without collapse", "random encoder 93.1", "chance 10.0", "of 128",
         "Covariance of the embedding", "Adjacency", "Spectrum of the embedding", "Code usage",
-        "not centred", "Singular values of the centred matrix", "falcon-ssl pretrain --data digits",
+        "not centered", "Singular values of the centered matrix", "falcon-ssl pretrain --data digits",
         "80 % train, 20 % test", "torch 2.13.0", "Logit scale L 18.42",
     ):  # fmt: skip
         assert expected in text, expected
     assert "/somewhere/bin" not in text
 
 
-def test_the_page_needs_no_network(make_run: Any, tmp_path: Path) -> None:
-    path = build_report(make_run(tmp_path / "demo", num_steps=20))
-    html = path.read_text(encoding="utf-8")
-    assert all(source.startswith(("data:", "#")) for source in outline(path).sources)
+def test_the_page_needs_no_network(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    assert all(source.startswith(("data:", "#")) for source in outline(page).sources)
     assert not re.search(r"url\((?!data:)|@import|https?://", html)
 
 
-def test_the_same_records_give_the_same_bytes(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "demo", num_steps=20)
-    first = build_report(folder).read_bytes()
-    assert build_report(folder).read_bytes() == first
+def test_the_same_records_give_the_same_bytes(page: Path) -> None:
+    first = page.read_bytes()
+    assert build_report(page.parent).read_bytes() == first
 
 
 def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) -> None:
@@ -96,6 +99,7 @@ def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) 
         tmp_path / "demo",
         num_steps=5,
         about=about,
+        pictured=True,
         extra_lines=({"step": 4, "alarm": {"name": "x", "text": hostile}},),
     )
     html = build_report(folder).read_text(encoding="utf-8")
@@ -104,7 +108,7 @@ def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) 
 
 
 def test_without_labels_there_is_no_accuracy_and_it_says_so(make_run: Any, tmp_path: Path) -> None:
-    path = build_report(make_run(tmp_path / "run", num_steps=20, labelled=False))
+    path = build_report(make_run(tmp_path / "run", labelled=False, pictured=True))
     text = text_of(path)
     assert "No labels were recorded" in text
     assert "Linear probe" not in text
@@ -113,7 +117,7 @@ def test_without_labels_there_is_no_accuracy_and_it_says_so(make_run: Any, tmp_p
 
 
 def test_before_the_evaluation_there_are_curves_only(make_run: Any, tmp_path: Path) -> None:
-    path = build_report(make_run(tmp_path / "run", num_steps=20, evaluated=False, pictured=False))
+    path = build_report(make_run(tmp_path / "run", evaluated=False))
     text = text_of(path)
     assert "has not been evaluated yet" in text
     assert "There is no evaluation.json" in text
@@ -123,13 +127,13 @@ def test_before_the_evaluation_there_are_curves_only(make_run: Any, tmp_path: Pa
 
 
 def test_a_run_stopped_before_its_first_step_has_a_page(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=1, evaluated=False, pictured=False)
+    folder = make_run(tmp_path / "run", evaluated=False)
     (folder / "metrics.jsonl").write_text("")
     assert "No training step was logged" in text_of(build_report(folder))
 
 
 def test_terms_of_another_method_get_a_chart_each(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5, pictured=False)
+    folder = make_run(tmp_path / "run")
     (folder / "metrics.jsonl").write_text(
         "".join(f'{{"step": {k}, "total": 1.0, "redundancy_term": {k}}}\n' for k in range(5))
     )
@@ -140,20 +144,20 @@ def test_terms_of_another_method_get_a_chart_each(make_run: Any, tmp_path: Path)
 
 
 def test_a_metric_nobody_knows_is_shown(make_run: Any, tmp_path: Path) -> None:
-    path = build_report(make_run(tmp_path / "run", num_steps=5, my_new_score=0.25))
+    path = build_report(make_run(tmp_path / "run", my_new_score=0.25))
     assert "my new score 0.25" in text_of(path)
 
 
 def test_the_certificate_speaks(make_run: Any, tmp_path: Path) -> None:
     certificate = {"sentence": "This run provably has not collapsed.", "max_bits": 7.0,
                    "mutual_information_bits": 5.5}  # fmt: skip
-    text = text_of(build_report(make_run(tmp_path / "run", num_steps=5, certificate=certificate)))
+    text = text_of(build_report(make_run(tmp_path / "run", certificate=certificate)))
     assert "This run provably has not collapsed." in text
     assert "5.5 of 7" in text
 
 
 def test_a_million_codes_stay_light(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5, pictured=False)
+    folder = make_run(tmp_path / "run")
     counts = np.random.default_rng(0).multinomial(50_000, np.full(1_000_000, 1e-6))
     np.savez_compressed(folder / "arrays.npz", code_counts_C=counts)
     path = build_report(folder)
@@ -174,7 +178,7 @@ def test_a_million_codes_stay_light(make_run: Any, tmp_path: Path) -> None:
 def test_the_verdict_follows_the_numbers(
     make_run: Any, tmp_path: Path, changes: dict[str, float], status: str, words: str
 ) -> None:
-    verdict = judge(read_run(make_run(tmp_path / "run", num_steps=5, **changes)))
+    verdict = assess(read_run(make_run(tmp_path / "run", **changes)))
     assert verdict.status == status
     assert words in verdict.sentence
 
@@ -182,7 +186,7 @@ def test_the_verdict_follows_the_numbers(
 def test_an_alarm_is_marked_told_and_lowers_the_verdict(make_run: Any, tmp_path: Path) -> None:
     alarm = {"step": 3, "epoch": 9.0, "alarm": {"name": "codes", "text": "12 of 4096 codes used"}}
     folder = make_run(tmp_path / "run", num_steps=10, extra_lines=(alarm,))
-    assert judge(read_run(folder)).status == "warning"
+    assert assess(read_run(folder)).status == "warning"
     path = build_report(folder)
     assert "Alarm at epoch 9, step 3: 12 of 4096 codes used" in text_of(path)
     assert 'class="event"' in path.read_text(encoding="utf-8")
@@ -195,7 +199,7 @@ def test_suffixes_say_where_a_metric_was_measured() -> None:
 
 
 def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
+    folder = make_run(tmp_path / "run")
     measure = {
         "name": "mean_cosine_z",
         "value": 0.97,
@@ -211,7 +215,7 @@ def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path:
     sentence = "Collapsed: all images get nearly the same representation (representation)."
     record = {"verdict": "collapsed", "sentence": sentence, "collapses": collapses}
     (folder / "diagnosis.json").write_text(json.dumps(record))
-    verdict = judge(read_run(folder))
+    verdict = assess(read_run(folder))
     assert verdict.status == "collapsed"
     assert verdict.sentence.startswith(sentence)
     text = text_of(build_report(folder))
@@ -221,14 +225,14 @@ def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path:
 
 
 def test_a_healthy_diagnosis_overrules_the_rule_of_thumb(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5, effective_rank_u=1.2)
+    folder = make_run(tmp_path / "run", effective_rank_u=1.2)
     (folder / "diagnosis.json").write_text(json.dumps({"verdict": "healthy", "collapses": []}))
-    assert judge(read_run(folder)).status == "healthy"
+    assert assess(read_run(folder)).status == "healthy"
 
 
 def test_more_codes_than_a_float_can_count(make_run: Any, tmp_path: Path) -> None:
     about = {"num_codes": 2**2048, "embed_dim": 2048, "num_test": 360, "logit_scale": 70.0}
-    folder = make_run(tmp_path / "run", num_steps=5, width=2048, pictured=False, about=about)
+    folder = make_run(tmp_path / "run", width=2048, about=about)
     config = folder / "config.yaml"
     config.write_text(config.read_text().replace("rademacher", "complete"))
     text = text_of(build_report(folder))
@@ -237,7 +241,7 @@ def test_more_codes_than_a_float_can_count(make_run: Any, tmp_path: Path) -> Non
 
 
 def test_a_completely_collapsed_run_can_be_drawn(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5, pictured=False, effective_rank_u=1.0)
+    folder = make_run(tmp_path / "run", effective_rank_u=1.0)
     same = np.zeros(40, dtype=np.int64)
     np.savez(
         folder / "arrays.npz",

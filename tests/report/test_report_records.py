@@ -19,7 +19,7 @@ def append(folder: Path, text: str) -> None:
 
 
 def test_a_complete_folder_is_read_completely(make_run: Any, tmp_path: Path) -> None:
-    run = read_run(make_run(tmp_path / "demo", num_steps=40))
+    run = read_run(make_run(tmp_path / "demo", num_steps=40, pictured=True))
     assert run.name == "demo"
     assert len(run.curves["total"].y) == 40
     assert run.metric("chance", "top1") == 0.1
@@ -61,7 +61,7 @@ def test_monitors_and_alarms_are_lines_of_their_own(make_run: Any, tmp_path: Pat
         {"step": 7, "epoch": 2.0, "monitor": {"top1_knn": 0.95}},
         {"step": 7, "epoch": 2.0, "alarm": {"name": "codes", "text": "12 of 4096 codes used"}},
     )
-    run = read_run(make_run(tmp_path / "run", num_steps=9, extra_lines=extra))
+    run = read_run(make_run(tmp_path / "run", extra_lines=extra))
     assert run.monitors["top1_knn"].y.tolist() == [0.9, 0.95]
     assert [(alarm.epoch, alarm.text) for alarm in run.alarms] == [(2.0, "12 of 4096 codes used")]
     assert "top1_knn" not in run.curves
@@ -74,14 +74,14 @@ def test_not_a_number_is_kept_as_such(make_run: Any, tmp_path: Path) -> None:
 
 
 def test_a_setting_nearest_to_the_top_wins(make_run: Any, tmp_path: Path) -> None:
-    run = read_run(make_run(tmp_path / "run", seed=3, num_steps=5))
+    run = read_run(make_run(tmp_path / "run", seed=3))
     assert run.setting("seed") == 3  # not that of the evaluation
     assert run.setting("no_such_option") is None
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
 def test_required_records_must_be_there(make_run: Any, tmp_path: Path, name: str) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
+    folder = make_run(tmp_path / "run")
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"cannot read .*{name}: received no such file"):
         read_run(folder)
@@ -110,7 +110,7 @@ def test_no_folder_is_an_error(tmp_path: Path) -> None:
 def test_broken_records_are_errors_that_name_the_file(
     make_run: Any, tmp_path: Path, name: str, content: bytes
 ) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
+    folder = make_run(tmp_path / "run")
     (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
         read_run(folder)
@@ -127,19 +127,19 @@ def test_broken_records_are_errors_that_name_the_file(
 def test_arrays_of_the_wrong_shape_or_kind_are_errors(
     make_run: Any, tmp_path: Path, arrays: dict[str, Any], message: str
 ) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5, pictured=False)
+    folder = make_run(tmp_path / "run")
     np.savez(folder / "arrays.npz", **arrays)
     with pytest.raises(InputError, match=message):
         read_run(folder)
 
 
 def test_numbers_that_yaml_reads_as_words_count(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
+    folder = make_run(tmp_path / "run")
     (folder / "config.yaml").write_text("falcon:\n  epsilon: 1e-8\n")  # YAML 1.1 reads a string
     assert read_run(folder).number_setting("epsilon") == 1e-8
 
 
 def test_text_in_a_metrics_line_is_no_curve(make_run: Any, tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", num_steps=5)
+    folder = make_run(tmp_path / "run")
     append(folder, json.dumps({"step": 5, "epoch": 31, "total": 1.0, "remark": "42"}) + "\n")
     assert "remark" not in read_run(folder).curves

@@ -65,7 +65,7 @@ def test_the_threshold_is_reached() -> None:
 
 
 def test_gaps_add_up_to_the_loss(make_run: Any, tmp_path: Path) -> None:
-    run = read_run(make_run(tmp_path / "run", num_steps=20))
+    run = read_run(make_run(tmp_path / "run"))
     gaps = gap_curves(run)
     terms = optimum_of(run)
     assert terms is not None
@@ -76,7 +76,7 @@ def test_gaps_add_up_to_the_loss(make_run: Any, tmp_path: Path) -> None:
 
 
 def run_with(make_run: Any, tmp_path: Path, *changes: tuple[str, str]) -> Run:
-    folder = make_run(tmp_path / "run", num_steps=5)
+    folder = make_run(tmp_path / "run")
     config = folder / "config.yaml"
     text = config.read_text()
     for old, new in changes:
@@ -139,7 +139,7 @@ def test_the_complete_dictionary_has_a_bound_of_its_own(make_run: Any, tmp_path:
 
 def test_a_recorded_scale_wins(make_run: Any, tmp_path: Path) -> None:
     about = {"logit_scale": 9.0, "embed_dim": 128}
-    terms = optimum_of(read_run(make_run(tmp_path / "run", num_steps=5, about=about)))
+    terms = optimum_of(read_run(make_run(tmp_path / "run", about=about)))
     assert terms is not None
     assert terms.logit_scale == 9.0
     assert terms.epsilon == pytest.approx(1 / (math.exp(9.0) + 1023))
@@ -147,7 +147,7 @@ def test_a_recorded_scale_wins(make_run: Any, tmp_path: Path) -> None:
 
 def test_a_recorded_threshold_wins(make_run: Any, tmp_path: Path) -> None:
     run = read_run(
-        make_run(tmp_path / "run", num_steps=5, certificate={"collapse_threshold": 1.25})
+        make_run(tmp_path / "run", certificate={"collapse_threshold": 1.25})
     )
     assert collapse_threshold(run) == 1.25
 
@@ -169,7 +169,7 @@ def test_geometry_of_the_two_extremes() -> None:
 def test_alignment_with_the_nearest_code_is_shown_beside_its_optimum(
     make_run: Any, tmp_path: Path
 ) -> None:
-    run = read_run(make_run(tmp_path / "run", num_steps=5, aligned_cosine=0.625))
+    run = read_run(make_run(tmp_path / "run", aligned_cosine=0.625))
     tables = [block for block in theory_section(run).blocks if isinstance(block, Table)]
     rows = [[cell.text for cell in row] for row in tables[0].groups[0].rows]
     assert ["mean cosine to the nearest code", "0.625", "1"] in rows

@@ -39,7 +39,7 @@ _BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}
 class RunFolder:
     """One run's folder: configuration, metrics, checkpoint, evaluation, report.
 
-    Who starts a run in it (`create`) or goes on with one (`drop_metrics_after`) is the only process to do so until this
+    Who starts a run in it (`create`) or resumes one (`drop_metrics_after`) is the only process to do so until this
     object or the process ends; reading is free.
 
     Args:
@@ -86,9 +86,7 @@ class RunFolder:
         self.check_free(overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path)
-        for (
-            old
-        ) in self.path.iterdir():  # but for what whoever read the images for this run has written
+        for old in self.path.iterdir():
             if old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old)
             elif old.name not in _BEFORE_A_RUN:

@@ -20,7 +20,7 @@ class Metric:
         group: Heading of its rows.
         better: Which direction is better, or None where neither is.
         meaning: What it is, in a few words.
-        reference: Chance or ideal value in words, or "" when there is none.
+        reference: Chance or ideal value or "" when there is none.
     """
 
     label: str
@@ -29,6 +29,12 @@ class Metric:
     better: Better
     meaning: str
     reference: str = ""
+
+    @property
+    def title(self) -> str:
+        """The label as a heading; kNN stays kNN."""
+        kept = self.label[1:2].isupper()
+        return self.label if kept else self.label[:1].upper() + self.label[1:]
 
 
 ACCURACY = "Classification by frozen representations"

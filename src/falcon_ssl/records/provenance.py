@@ -18,7 +18,7 @@ def environment(hardware: Mapping[str, str]) -> dict[str, Any]:
     """What a figure depends on besides its configuration: versions and hardware.
 
     Args:
-        hardware: As `falcon_ssl.core.devices.hardware` tells of a device.
+        hardware: As `falcon_ssl.core.devices.hardware` returns.
     """
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -46,7 +46,7 @@ ARRAY_DIMENSIONS: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Alarm:
-    """A warning that training gave, in plain words, and where."""
+    """A warning that training gave, and where it was given."""
 
     step: int
     epoch: float
@@ -137,7 +137,7 @@ class Run:
 
 
 def as_number(value: object) -> float | None:
-    """``value`` as a float when it is a number (a number in words, as YAML leaves 1e-8, counts)."""
+    """``value`` as a float when it is a number (or a string of one, as YAML reads 1e-8)."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

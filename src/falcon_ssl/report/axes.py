@@ -63,7 +63,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def make_axis(values: Array, start: float, end: float, scale: Scale, pad: float) -> Axis:
-    """An axis that holds all drawable ``values``, with a share ``pad`` of air at both ends."""
+    """An axis that holds all drawable ``values``, with a fraction ``pad`` of air at both ends."""
     drawable = values[np.isfinite(values) & ((values > 0) | (scale == "linear"))]
     low, high = (float(drawable.min()), float(drawable.max())) if drawable.size else (1.0, 1.0)
     if scale == "log":

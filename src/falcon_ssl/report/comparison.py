@@ -19,7 +19,7 @@ from falcon_ssl.report.plots import effective_rank, gallery_figures, split_name
 from falcon_ssl.report.svg import Series, line_chart
 from falcon_ssl.report.tables import grouped, metric_keys
 
-JUDGED_BY = ("top1_linear", "top1_knn", "ami_kmeans_z", "effective_rank_z")
+RANKED_BY = ("top1_linear", "top1_knn", "ami_kmeans_z", "effective_rank_z")
 
 
 def build_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -58,7 +58,7 @@ def comparison_page(compared: Sequence[Family]) -> Page:
     """The page that compares families of runs."""
     num_runs = sum(len(family.runs) for family in compared)
     legend = [
-        (family.label, colour, run) for colour, family in enumerate(compared) for run in family.runs
+        (family.label, color, run) for color, family in enumerate(compared) for run in family.runs
     ]
     return Page(
         title="Comparison",
@@ -88,7 +88,7 @@ def comparison_page(compared: Sequence[Family]) -> Page:
             Section(
                 "training",
                 "Training",
-                "One line per run; seeds of one configuration share a colour.",
+                "One line per run; seeds of one configuration share a color.",
                 overlay_figures(legend),
             ),
         ],
@@ -97,7 +97,7 @@ def comparison_page(compared: Sequence[Family]) -> Page:
 
 def leader(compared: Sequence[Family]) -> str:
     """One sentence: who is best by the first number that all families have."""
-    for key in JUDGED_BY:
+    for key in RANKED_BY:
         spreads = [family_spread(family, key) for family in compared]
         known = [s for s in spreads if s is not None]
         if len(known) < len(compared):
@@ -195,27 +195,27 @@ def spectrum_overlays(legend: Sequence[tuple[str, int, Run]]) -> list[Block]:
     found: list[Block] = []
     for space, title in (("z", "representations z"), ("u", "embeddings u")):
         drawn = [
-            (label, colour, run, run.arrays[f"spectrum_{space}"])
-            for label, colour, run in legend
+            (label, color, run, run.arrays[f"spectrum_{space}"])
+            for label, color, run in legend
             if f"spectrum_{space}" in run.arrays
         ]
         if not drawn:
             continue
         series = [
-            Series(label, np.arange(1, len(s) + 1), np.where(s > s.max() * 1e-5, s, np.nan), colour)
-            for label, colour, _, s in drawn
+            Series(label, np.arange(1, len(s) + 1), np.where(s > s.max() * 1e-5, s, np.nan), color)
+            for label, color, _, s in drawn
         ]
         ranks = [effective_rank(s) for *_, s in drawn]
         chart = line_chart(
             series,
             x_label="singular value, largest first",
-            y_label="share of the sum",
+            y_label="fraction of the sum",
             description=f"spectra of the {title}",
             y_scale="log",
         )
         caption = (
-            f"Singular values of the centred {title} over the {split_name(drawn[0][2])}, divided by"
-            " their sum; shares below 10⁻⁵ of the largest are left out. Effective ranks from"
+            f"Singular values of the centered {title} over the {split_name(drawn[0][2])}, divided by"
+            " their sum; those below 10⁻⁵ of the largest are left out. Effective ranks from"
             f" {min(ranks):.1f} to {max(ranks):.1f}."
         )
         found.append(Figure(f"Spectra of the {title}", chart, caption))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Curve, Run
 from falcon_ssl.report.axes import MOST_POINTS
 from falcon_ssl.report.document import Figure
@@ -14,33 +15,39 @@ from falcon_ssl.report.theory import curve_levels
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart of logged quantities.
+    """One chart of recorded quantities.
 
     Attributes:
         title: Heading.
-        curves: Logged name -> name in the legend.
+        keys: Names of the quantities.
         unit: What the y axis counts.
         caption: What the quantities are.
         from_zero: Whether zero belongs on the axis.
+        random: Whether to draw what the random encoder reaches, where it was measured.
     """
 
     title: str
-    curves: Mapping[str, str]
+    keys: Sequence[str]
     unit: str
     caption: str
     from_zero: bool = False
+    random: bool = False
+
+    def name(self, key: str) -> str:
+        """What a curve is called: the title where it is the only one."""
+        return self.title if len(self.keys) == 1 else describe(key).label
 
 
 LOSS_PANELS = (
     Panel(
         "Total loss",
-        {"total": "total"},
+        ("total",),
         "nats",
-        "What the optimizer minimises, per batch: beta · invariance + prior matching for FALCON.",
+        "What the optimizer minimizes, per batch: beta · invariance + prior matching for FALCON.",
     ),
     Panel(
         "Invariance and what it is made of",
-        {"invariance": "invariance", "entropy": "entropy", "consistency": "consistency"},
+        ("invariance", "entropy", "consistency"),
         "nats",
         "Invariance = entropy + consistency: the mean entropy of one sample's assignment, plus the"
         " mean KL divergence between the assignments of its two views. Not yet weighted by beta.",
@@ -48,7 +55,7 @@ LOSS_PANELS = (
     ),
     Panel(
         "Prior matching",
-        {"prior_matching": "prior matching"},
+        ("prior_matching",),
         "nats",
         "Divergence between the mean assignment of the batch and the prior: the lower, the more"
         " evenly the codes are used.",
@@ -58,7 +65,7 @@ LOSS_PANELS = (
 HEALTH_PANELS = (
     Panel(
         "Mutual information between sample and code",
-        {"mutual_information_bits": "mutual information"},
+        ("mutual_information_bits",),
         "bits",
         "(Entropy of the mean assignment − mean entropy of one assignment) / log 2: how many bits"
         " of code the batch carries, at most log₂ min(N, C) for a batch of N.",
@@ -66,15 +73,15 @@ HEALTH_PANELS = (
     ),
     Panel(
         "Effective rank",
-        {"effective_rank_u": "effective rank of u", "effective_rank_z": "effective rank of z"},
+        ("effective_rank_u", "effective_rank_z"),
         "directions",
-        "exp(entropy of the normalised singular values) on the training batch: how many"
+        "exp(entropy of the normalized singular values) on the training batch: how many"
         " directions are in use.",
         from_zero=True,
     ),
     Panel(
         "Codes used",
-        {"codes_used": "codes used"},
+        ("codes_used",),
         "codes",
         "Codes that are the most probable one (argmax) of at least one sample of the training"
         " batch; never more than its number of samples.",
@@ -82,17 +89,17 @@ HEALTH_PANELS = (
     ),
 )
 ENGINE_PANELS = (
-    Panel("Learning rate", {"lr": "learning rate"}, "per step", "As scheduled.", from_zero=True),
+    Panel("Learning rate", ("lr",), "per step", "As scheduled.", from_zero=True),
     Panel(
         "Gradient norm",
-        {"grad_norm": "gradient norm"},
+        ("grad_norm",),
         "Euclidean norm",
         "Over all parameters, before clipping.",
         from_zero=True,
     ),
     Panel(
         "Speed",
-        {"images_per_s": "images per second"},
+        ("images_per_s",),
         "images / s",
         "Images (not views) that a second of training consumed.",
         from_zero=True,
@@ -112,9 +119,9 @@ def training_figures(run: Run) -> list[Figure]:
     levels = curve_levels(run)
     found = []
     for panel in _panels([run]):
-        names = [name for name in panel.curves if name in logged]
+        names = [name for name in panel.keys if name in logged]
         series = [
-            _series(panel.curves[name], logged[name], colour) for colour, name in enumerate(names)
+            _series(panel.name(name), logged[name], color) for color, name in enumerate(names)
         ]
         marks = [levels[name] for name in names if name in levels]
         found.append(_figure(panel.title, panel, series, marks, [run]))
@@ -125,18 +132,16 @@ def overlay_figures(runs: Sequence[tuple[str, int, Run]]) -> list[Figure]:
     """One chart per logged quantity with the curves of several runs.
 
     Args:
-        runs: Name for the legend, colour, run; runs of one name and colour differ by their seed.
+        runs: Name for the legend, color, run; runs of one name and color differ by their seed.
     """
     found = []
     for panel in _panels([run for _, _, run in runs]):
-        for name, text in panel.curves.items():
-            logged = [
-                (label, colour, {**run.curves, **run.monitors}) for label, colour, run in runs
-            ]
-            series = [_series(label, c[name], colour) for label, colour, c in logged if name in c]
+        for name in panel.keys:
+            logged = [(label, color, {**run.curves, **run.monitors}) for label, color, run in runs]
+            series = [_series(label, c[name], color) for label, color, c in logged if name in c]
             if not series:
                 continue
-            title = panel.title if len(panel.curves) == 1 else text[:1].upper() + text[1:]
+            title = panel.name(name)[:1].upper() + panel.name(name)[1:]
             found.append(_figure(title, panel, series, [], [run for _, _, run in runs]))
     return found
 
@@ -145,32 +150,32 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
     """The panels for which any of the runs has logged something, in the order of the page."""
     curves = dict.fromkeys(name for run in runs for name in run.curves)
     monitors = dict.fromkeys(name for run in runs for name in run.monitors)
-    known = {name for panel in PANELS for name in panel.curves} | NOT_DRAWN
+    known = {name for panel in PANELS for name in panel.keys} | NOT_DRAWN
     others = [
-        Panel(name.replace("_", " "), {name: name}, "", f"Logged by the method as {name}.")
+        Panel(describe(name).label, (name,), "", f"Logged by the method as {name}.")
         for name in curves
         if name not in known
     ]
-    accuracies = {name: name for name in monitors if name.startswith("top1")}
+    accuracies = [name for name in monitors if name.startswith("top1")]
     online = [
         Panel(
             "Online evaluation",
             accuracies,
-            "share of held-out images",
+            "fraction of held-out images",
             "Accuracy on held-out images while training went on; labels are read here only.",
         ),
         *(
-            Panel(name.replace("_", " "), {name: name}, "", f"Online evaluation {name}.")
+            Panel(describe(name).label, (name,), "", f"Online evaluation {name}.")
             for name in monitors
             if name not in accuracies
         ),
     ]
     panels = [*LOSS_PANELS, *others, *online, *HEALTH_PANELS, *ENGINE_PANELS]
-    return [p for p in panels if p.curves.keys() & (curves.keys() | monitors.keys())]
+    return [p for p in panels if {*p.keys} & (curves.keys() | monitors.keys())]
 
 
-def _series(text: str, curve: Curve, colour: int) -> Series:
-    return Series(text, curve.x, curve.y, colour, dots=len(curve.x) < FEW_POINTS)
+def _series(text: str, curve: Curve, color: int) -> Series:
+    return Series(text, curve.x, curve.y, color, dots=len(curve.x) < FEW_POINTS)
 
 
 def _figure(

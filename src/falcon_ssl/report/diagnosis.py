@@ -23,7 +23,7 @@ def diagnosis_section(run: Run) -> Section:
                 head=["", "this run", "random encoder", "ideal", "verdict", "what it is"],
                 groups=[_rows(collapse) for collapse in collapses],
                 numeric=3,
-                note="A measure without a verdict is shown but not judged. The random encoder is"
+                note="A measure without a verdict is shown for information. The random encoder is"
                 " for comparison; the verdicts do not depend on it.",
             )
         )
@@ -37,7 +37,7 @@ def diagnosis_section(run: Run) -> Section:
 
 
 def as_status(verdict: object) -> Status:
-    """A recorded verdict as a colour; "unknown" for anything else."""
+    """A recorded verdict as a color; "unknown" for anything else."""
     return next((status for status in get_args(Status) if status == verdict), "unknown")
 
 

@@ -27,7 +27,7 @@ class Mark:
     """A position on a card's ruler: this run, the random encoder, or chance."""
 
     kind: MarkKind
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Card:
         label: What is measured.
         value: The number.
         of: What follows it in small type: "of 128".
-        marks: Places on the ruler under the number, as shares of its length; empty for no ruler.
-        notes: The values to compare with, in words, each with its kind of mark on the ruler.
+        marks: Places on the ruler under the number, as fractions of its length; empty for no ruler.
+        notes: The values to compare with, each with its kind of mark on the ruler.
     """
 
     label: str
@@ -56,7 +56,7 @@ class Figure:
     Attributes:
         title: Heading.
         body: The picture as HTML.
-        caption: What the quantity is: centred or not, normalised or not, which rows.
+        caption: What the quantity is: centered or not, normalized or not, which rows.
         span: "wide" takes both columns of the page, "tall" two rows of one.
     """
 
@@ -69,7 +69,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table; ``best`` sets it in bold, ``status`` colours it."""
+    """One cell of a table; ``best`` sets it in bold, ``status`` colors it."""
 
     text: str
     best: bool = False
@@ -82,7 +82,7 @@ class Rows:
 
     title: str
     rows: Sequence[Sequence[Cell]]
-    status: Status | None = None  # None: not something to judge
+    status: Status | None = None  # None: no verdict
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence to the reader, coloured by its status."""
+    """A sentence to the reader, colored by its status."""
 
     kind: ClassVar[str] = "note"
     text: str
@@ -154,7 +154,7 @@ class Page:
     Attributes:
         title: Its heading.
         eyebrow: A few words above the heading.
-        status: Colour of the verdict; None for a page that judges nothing.
+        status: Color of the verdict; None for a page without a verdict.
         verdict: The one sentence to read.
         cards: Headline numbers.
         sections: Everything else; those without blocks are left out.

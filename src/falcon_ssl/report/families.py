@@ -116,7 +116,7 @@ def _is_idle(name: str, own: Options) -> bool:
 
 
 def _words(name: str, value: Any) -> str:
-    """An option in a label: words speak for themselves, numbers need their name."""
+    """An option in a label: a string stands alone, a number after its name."""
     if isinstance(value, str):
         return value
     short = name.rsplit(".", 1)[-1].replace("_", " ")

@@ -15,7 +15,7 @@ def format_number(value: float | None, kind: Kind = "real") -> str:
 
     Args:
         value: The number; None becomes a dash, NaN and infinity stay visible.
-        kind: "percent" (of a share in [0, 1]), "score" (three decimals), "count" (whole number,
+        kind: "percent" (of a fraction in [0, 1]), "score" (three decimals), "count" (whole number,
             grouped in thousands) or "real" (four significant digits).
 
     Returns:

@@ -63,7 +63,7 @@ def theory_section(run: Run) -> Section:
 def _remark(run: Run) -> str:
     """What the optimum of H^T H means for a finite dictionary, and for the codes in use."""
     text = (
-        "Nothing here is centred. The optimum of HᵀH for a finite Rademacher dictionary is"
+        "Nothing here is centered. The optimum of HᵀH for a finite Rademacher dictionary is"
         " (1/C)·W Wᵀ, whose entries off the diagonal have standard deviation 1/√C."
     )
     used = run.metric("codes_used")

@@ -1,6 +1,6 @@
 """The figures of one run: pure functions of its records.
 
-Every caption says what the quantity is: centred or not, normalised or not, which rows, which split.
+Every caption says what the quantity is: centered or not, normalized or not, which rows, which split.
 A figure whose record is absent is None.
 """
 
@@ -18,27 +18,27 @@ from falcon_ssl.report.images import heat_map, pick_square, thumbnail_sheet
 from falcon_ssl.report.svg import Level, Series, line_chart
 from falcon_ssl.report.theory import block_contrast
 
-COLOUR_SCALE = Markup(
+COLOR_SCALE = Markup(
     '<p class="scale" role="img" aria-label="orange is -1, blue is +1"><i></i></p>'
 )
 MOST_KEYS = 24
 
 
 def split_name(run: Run) -> str:
-    """The split that was evaluated, in words."""
+    """Name of the evaluated split."""
     return f"{run.about('split') or 'evaluated'} split"
 
 
 def effective_rank(spectrum: Array) -> float:
-    """exp of the entropy of normalised singular values: how many directions are really used.
+    """exp of the entropy of normalized singular values: how many directions are really used.
 
     Example:
         >>> import numpy as np
         >>> round(effective_rank(np.array([0.25, 0.25, 0.25, 0.25, 0.0])), 6)
         4.0
     """
-    shares = spectrum[spectrum > 0] / spectrum.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    p = spectrum[spectrum > 0] / spectrum.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def off_diagonal_rms(covariance: Array) -> float:
@@ -71,9 +71,9 @@ def covariance_figure(run: Run) -> Figure | None:
     part = "" if shown == width else f" Drawn: {shown} of the {width} dimensions, evenly spaced."
     return Figure(
         "Covariance of the embedding: ideally the identity",
-        Markup('<div class="pair">{}</div>{}').format(body, COLOUR_SCALE),
+        Markup('<div class="pair">{}</div>{}').format(body, COLOR_SCALE),
         f"HᵀH with H = √(F/N)·u over the {split_name(run)}, F = {width}. Rows of u have unit length;"
-        " they are not centred, so the diagonal averages exactly 1. Values beyond ±1 are drawn as"
+        " they are not centered, so the diagonal averages exactly 1. Values beyond ±1 are drawn as"
         f" ±1.{part} A collapsed embedding shows large plain patches, decorrelated features a single"
         " blue diagonal.",
         span="wide",
@@ -94,24 +94,24 @@ def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
         (
             "covariance_FF",
             "Covariance HᵀH",
-            "H = √(F/N)·u over the test split, not centred; values beyond ±1 are drawn as ±1.",
+            "H = √(F/N)·u over the test split, not centered; values beyond ±1 are drawn as ±1.",
         ),
         (
             "adjacency_MM",
             "Adjacency, sorted by code",
-            "Cosines between test rows of whole codes, a subsample, not centred.",
+            "Cosines between test rows of whole codes, a subsample, not centered.",
         ),
     ):
         drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
         if drawn:
             body = Markup("").join(matrix_picture(matrix, label) for label, matrix in drawn)
-            body = Markup('<div class="gallery">{}</div>{}').format(body, COLOUR_SCALE)
+            body = Markup('<div class="gallery">{}</div>{}').format(body, COLOR_SCALE)
             found.append(Figure(title, body, caption, span="wide"))
     return found
 
 
-def class_colour(label: int, num_classes: int) -> str:
-    """A colour per class, in middle tones that show on white and on near-black."""
+def class_color(label: int, num_classes: int) -> str:
+    """A color per class, in middle tones that show on white and on near-black."""
     hue = 255.0 + 360.0 * label / max(num_classes, 1)
     lightness = (0.60, 0.72)[label % 2]
     return f"oklch({lightness} 0.145 {hue % 360:.0f})"
@@ -132,8 +132,8 @@ def adjacency_figure(run: Run) -> Figure | None:
     labels = run.arrays.get("adjacency_label_M")
     if labels is not None and labels.min() >= 0:
         num_classes = int(labels.max()) + 1
-        stripes.append([class_colour(int(k), num_classes) for k in labels])
-        words += " The coloured stripe shows the class, which training never saw."
+        stripes.append([class_color(int(k), num_classes) for k in labels])
+        words += " The colored stripe shows the class, which training never saw."
     picture = Markup('<img alt="cosine similarities of test embeddings" src="{}">').format(
         heat_map(pick_square(adjacency))
     )
@@ -142,9 +142,9 @@ def adjacency_figure(run: Run) -> Figure | None:
     return Figure(
         "Adjacency: one block per code",
         Markup('<div class="matrix{}">{}</div>{}').format(
-            " coded" if stripes else "", picture, COLOUR_SCALE
+            " coded" if stripes else "", picture, COLOR_SCALE
         ),
-        f"Cosines u uᵀ between {size} rows of the {split_name(run)}, not centred. The rows are a"
+        f"Cosines u uᵀ between {size} rows of the {split_name(run)}, not centered. The rows are a"
         " subsample of whole codes, sorted by code, then by similarity to the code's mean."
         f"{words} Blue blocks on an empty ground are clusters; one blue sheet is a collapse.",
         span="tall",
@@ -160,19 +160,19 @@ def contrast_figure(run: Run) -> Figure | None:
         return None
     edges = np.linspace(-1, 1, 51)
     series = []
-    for name, cosines, colour in (
+    for name, cosines, color in (
         ("same code", contrast.within, 0),
         ("different codes", contrast.across, 1),
     ):
         counts, _ = np.histogram(np.clip(cosines, -1, 1), edges)
         text = f"{name}: mean {format_number(float(cosines.mean()), 'score')}"
-        series.append(Series(text, (edges[1:] + edges[:-1]) / 2, counts / cosines.size, colour))
+        series.append(Series(text, (edges[1:] + edges[:-1]) / 2, counts / cosines.size, color))
     return Figure(
         "Blocks: inside and between codes",
         line_chart(
             series,
             x_label="cosine of two embeddings",
-            y_label="share of pairs",
+            y_label="fraction of pairs",
             description="histogram of cosines within and across codes",
             from_zero=True,
         ),
@@ -188,14 +188,14 @@ def _runs(codes: Array) -> list[int]:
 
 
 def _stripes(stripes: Sequence[Sequence[str]]) -> Markup:
-    """Thin columns of colour beside a picture, one rectangle per run of equal colours."""
+    """Thin columns of color beside a picture, one rectangle per run of equal colors."""
     body = Markup("")
     size = len(stripes[0])
-    for column, colours in enumerate(stripes):
-        starts = [m for m in range(size) if m == 0 or colours[m] != colours[m - 1]]
+    for column, colors in enumerate(stripes):
+        starts = [m for m in range(size) if m == 0 or colors[m] != colors[m - 1]]
         for start, stop in zip(starts, [*starts[1:], size], strict=True):
             body += Markup('<path d="M{x} {y}h6v{h}h-6z" style="fill:{c}"/>').format(
-                x=7 * column, y=start, h=stop - start, c=colours[start]
+                x=7 * column, y=start, h=stop - start, c=colors[start]
             )
     return Markup(
         '<svg viewBox="0 0 13 {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
@@ -217,19 +217,19 @@ def spectrum_figure(run: Run, space: str) -> Figure | None:
     title = {"z": "Spectrum of the representation z", "u": "Spectrum of the embedding u"}[space]
     # Zeros up to rounding would stretch the axis over decades in which there is nothing to see.
     floor = max(float(values[0][1].max()) * 1e-5, 1e-12)
-    series = [Series(s.name, s.x, np.where(s.y > floor, s.y, np.nan), s.colour) for s in series]
+    series = [Series(s.name, s.x, np.where(s.y > floor, s.y, np.nan), s.color) for s in series]
     return Figure(
         title,
         line_chart(
             series,
             x_label="singular value, largest first",
-            y_label="share of the sum",
+            y_label="fraction of the sum",
             description=f"{title}, trained and random",
             y_scale="log",
             levels=[Level(1 / width, f"flat: 1/{width}")],
         ),
-        f"Singular values of the centred matrix over the {split_name(run)}, divided by their sum;"
-        " shares below 10⁻⁵ of the largest are left out. Effective rank = exp(entropy of the shares):"
+        f"Singular values of the centered matrix over the {split_name(run)}, divided by their sum;"
+        " those below 10⁻⁵ of the largest are left out. Effective rank = exp(entropy of the fractions):"
         " the number of directions in use. A curve that drops early is dimensional collapse.",
     )
 
@@ -267,14 +267,14 @@ def code_usage_figure(run: Run) -> Figure | None:
 
 
 def map_figure(run: Run) -> Figure | None:
-    """2-D map of representations, coloured by class, with a thumbnail under the pointer."""
+    """2-D map of representations, colored by class, with a thumbnail under the pointer."""
     if "map_xy_M2" not in run.arrays:
         return None
     xy = run.arrays["map_xy_M2"].astype(np.float64)
     count = len(xy)
     low, span = xy.min(0), np.maximum(np.ptp(xy, axis=0), 1e-12)
-    shares = (xy - low) / span * 100
-    names, colours, keys = _classes(run, count)
+    percent = (xy - low) / span * 100
+    names, colors, keys = _classes(run, count)
     labels = run.arrays.get("map_label_M", np.full(count, -1)).tolist()
     thumbnails, style = [Markup("")] * count, Markup("")
     if "map_thumbnails" in run.arrays:
@@ -292,8 +292,8 @@ def map_figure(run: Run) -> Figure | None:
     points = Markup("").join(
         Markup(
             '<i style="left:{:.2f}%;bottom:{:.2f}%;--c:{}" data-label="{}" data-name="{}">{}</i>'
-        ).format(x, y, colours[m], labels[m], names[m], thumbnails[m])
-        for m, (x, y) in enumerate(shares.tolist())
+        ).format(x, y, colors[m], labels[m], names[m], thumbnails[m])
+        for m, (x, y) in enumerate(percent.tolist())
     )
     switch = Markup('<label class="switch"><input type="checkbox">show the images</label>')
     ratio = float(np.clip(span[0] / span[1], 1.25, 2.2))
@@ -302,11 +302,11 @@ def map_figure(run: Run) -> Figure | None:
         '<div class="map" style="aspect-ratio:{ratio:.3f}"><div class="points">{points}</div></div>'
     ).format(style=style, switch=switch if style else "", keys=keys, ratio=ratio, points=points)
     method = f"{run.arrays['projection']} of z" if "projection" in run.arrays else "a map of z"
-    coloured = " coloured by class, which training never saw" if keys else ""
+    colored = " colored by class, which training never saw" if keys else ""
     return Figure(
         "Map of the representations",
         body,
-        f"{count} rows drawn from the {split_name(run)}, each a point{coloured}."
+        f"{count} rows drawn from the {split_name(run)}, each a point{colored}."
         f" The plane shows {method}: only nearness means something, the axes have no unit."
         + (" Point at one to see its image." if style else " No thumbnails were recorded."),
         span="wide",
@@ -314,14 +314,14 @@ def map_figure(run: Run) -> Figure | None:
 
 
 def _classes(run: Run, count: int) -> tuple[list[str], list[str], Markup]:
-    """Name and colour of every point of the map, and the keys to single a class out."""
+    """Name and color of every point of the map, and the keys to single a class out."""
     labels = run.arrays.get("map_label_M")
     if labels is None or labels.min() < 0:
         return ["no label"] * count, ["var(--accent)"] * count, Markup("")
     num_classes = int(labels.max()) + 1
     given = run.about("class_names") or []
     texts = [str(given[k]) if k < len(given) else f"class {k}" for k in range(num_classes)]
-    palette = [class_colour(k, num_classes) for k in range(num_classes)]
+    palette = [class_color(k, num_classes) for k in range(num_classes)]
     keys = Markup("").join(
         Markup(
             '<li><button type="button" aria-pressed="false" data-label="{}" style="--c:{}">{}</button>'

@@ -19,7 +19,7 @@ from falcon_ssl.report.plots import (
     spectrum_figure,
 )
 from falcon_ssl.report.tables import headline_cards, how_it_was_made, metric_table
-from falcon_ssl.report.verdict import judge
+from falcon_ssl.report.verdict import assess
 
 
 def build_report(run_dir: Path) -> Path:
@@ -43,7 +43,7 @@ def build_report(run_dir: Path) -> Path:
 
 def run_page(run: Run) -> Page:
     """The page of one run: verdict, headline numbers, then everything behind them."""
-    verdict = judge(run)
+    verdict = assess(run)
     data = run.about("data") or run.setting("data")
     method = str(run.setting("method") or "falcon").upper()
     return Page(
@@ -56,7 +56,7 @@ def run_page(run: Run) -> Page:
             Section(
                 "map",
                 "Map",
-                "What the encoder sees as alike lies together. Nobody told it the classes.",
+                "Images that the encoder represents alike lie together. It was trained without the classes.",
                 _present([map_figure(run)]),
             ),
             Section(
@@ -90,7 +90,7 @@ def run_page(run: Run) -> Page:
             Section(
                 "made",
                 "How it was made",
-                "Enough to judge the run, and to repeat it.",
+                "Enough to assess the run, and to repeat it.",
                 how_it_was_made(run),
             ),
         ],

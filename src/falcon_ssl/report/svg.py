@@ -1,8 +1,8 @@
-"""Charts as inline SVG, coloured by the page's style sheet, so light and dark both work.
+"""Charts as inline SVG, colored by the page's style sheet, so light and dark both work.
 
-A chart is drawn in a box of 440 x 236 units that the page scales to its column. Colours are the
+A chart is drawn in a box of 440 x 236 units that the page scales to its column. Colors are the
 classes ``c0`` to ``c7`` and ``muted`` (what a run is compared with). ``page.js`` reads
-``data-axis`` and ``data-series`` to tell the values under the pointer.
+``data-axis`` and ``data-series`` to show the values under the pointer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from falcon_ssl.report.formatting import format_number
 
 WIDTH, HEIGHT = 440.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 430.0, 2.0, 198.0
-NUM_COLOURS = 8
+NUM_COLORS = 8
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Series:
         name: What the legend says.
         x: Positions [T].
         y: Values [T]; those that are not finite leave a gap.
-        colour: Index of the colour, or None for the muted one.
+        color: Index of the color, or None for the muted one.
         spread: Half-width [T] of an error bar at each point, or None.
         dots: Whether to mark every point.
     """
@@ -40,14 +40,14 @@ class Series:
     name: str
     x: Array
     y: Array
-    colour: int | None = 0
+    color: int | None = 0
     spread: Array | None = None
     dots: bool = False
 
     @property
     def css(self) -> str:
-        """Class of the style sheet that colours this line."""
-        return "muted" if self.colour is None else f"c{self.colour % NUM_COLOURS}"
+        """Class of the style sheet that colors this line."""
+        return "muted" if self.color is None else f"c{self.color % NUM_COLORS}"
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,13 @@ def line_chart(
     events: Sequence[tuple[float, str]] = (),
     from_zero: bool = False,
 ) -> Markup:
-    """Draw curves over a common x axis, under a line with the unit and the colour keys.
+    """Draw curves over a common x axis, under a line with the unit and the color keys.
 
     Args:
         series: The curves; each keeps at most 400 points (longer ones are averaged in bins).
         x_label: What the x axis counts.
         y_label: Unit of the y axis, written above it.
-        description: What a person who cannot see the chart is told.
+        description: Text alternative for screen readers.
         x_scale: "linear" or "log" (then x must be positive).
         y_scale: "linear" or "log" (then values that are not positive leave a gap).
         x_range: Least and largest x; those of the curves when None.
@@ -206,7 +206,7 @@ def _thinned(series: Series) -> Series:
     if series.spread is not None:
         return series
     x, y = thin(series.x, series.y)
-    return Series(series.name, x, y, series.colour, None, series.dots)
+    return Series(series.name, x, y, series.color, None, series.dots)
 
 
 def _series_data(series: Sequence[Series]) -> str:
@@ -220,7 +220,7 @@ def _series_data(series: Sequence[Series]) -> str:
 
 
 def _legend(unit: str, entries: Sequence[tuple[str, str]]) -> Markup:
-    """The unit of the y axis and the colour keys; a single curve is named by the title already."""
+    """The unit of the y axis and the color keys; a single curve is named by the title already."""
     keys = Markup("").join(
         Markup('<li class="{}">{}</li>').format(css, name) for name, css in dict.fromkeys(entries)
     )

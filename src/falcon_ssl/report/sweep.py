@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +14,6 @@ from markupsafe import Markup
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Run
-from falcon_ssl.report.axes import Scale
 from falcon_ssl.report.comparison import (
     doubt,
     family_spread,
@@ -21,8 +21,9 @@ from falcon_ssl.report.comparison import (
     read_runs,
     spectrum_overlays,
 )
+from falcon_ssl.report.curves import Panel
 from falcon_ssl.report.document import Block, Figure, Page, Section, write_page
-from falcon_ssl.report.families import Family, differing, spread
+from falcon_ssl.report.families import Family, Spread, differing, spread
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.plots import gallery_figures, off_diagonal_rms
 from falcon_ssl.report.svg import Level, Series, line_chart
@@ -50,6 +51,48 @@ class Point:
     x: float
     name: str
     num_codes: float
+
+
+QUALITY = (
+    Panel(
+        "Accuracy of frozen representations",
+        ("top1_linear", "top1_knn"),
+        "top-1, in [0, 1]",
+        "Fraction of test images classified correctly. Dashed: the same for the random encoder.",
+        random=True,
+    ),
+    Panel(
+        "Codes as clusters",
+        ("ami_codes", "nmi_codes", "chance_nmi_codes"),
+        "agreement with the classes",
+        "NMI (arithmetic mean) grows with the number of codes even when labels are permuted:"
+        " that chance level is drawn beside it. AMI is adjusted for it. Test split.",
+    ),
+    Panel(
+        "k-means clusters",
+        ("ami_kmeans_z", "ami_kmeans_u"),
+        "agreement with the classes",
+        "k-means with as many clusters as classes; AMI is adjusted for chance. Test split."
+        " Dashed: the same for the random encoder.",
+        random=True,
+    ),
+)
+GEOMETRY = (
+    Panel(
+        "Effective rank of the embedding",
+        ("effective_rank_u",),
+        "directions",
+        "exp(entropy of the normalized singular values), centered, test split.",
+        from_zero=True,
+    ),
+    Panel(
+        "Codes used",
+        ("codes_used",),
+        "codes",
+        "Codes that are the most probable one of at least one test image.",
+        from_zero=True,
+    ),
+)
 
 
 def build_sweep(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -126,7 +169,7 @@ def _check_only(runs: Sequence[Run], allowed: frozenset[str]) -> None:
         raise InputError(
             "the runs differ in more than their dictionary",
             received=", ".join(others),
-            expected="equal options, but for the dictionary and seeds",
+            expected="equal options except dictionary and seeds",
             fix="compare them with a comparison report instead",
         )
 
@@ -164,14 +207,18 @@ def sweep_page(points: Sequence[Point]) -> Page:
                 "quality",
                 "Quality",
                 "Each point is the mean over seeds, the bar its sample standard deviation.",
-                _quality(points),
+                _figures(points, QUALITY),
             ),
             Section(
                 "geometry",
                 "Geometry",
                 "In theory more codes bring the covariance nearer to the identity, shrink the blocks of the"
                 " adjacency and flatten the spectrum, as long as all codes are used. What was measured:",
-                [*_geometry(points), *spectrum_overlays(legend)],
+                [
+                    *_decorrelation(points),
+                    *_figures(points, GEOMETRY),
+                    *spectrum_overlays(legend),
+                ],
             ),
             Section(
                 "pictures",
@@ -201,40 +248,19 @@ def _sentence(points: Sequence[Point]) -> str:
     return "These runs were not evaluated: there is no number to follow along the sweep."
 
 
-def _quality(points: Sequence[Point]) -> list[Block]:
-    panels: list[tuple[str, Sequence[str], str, str, bool]] = [
-        (
-            "Accuracy of frozen representations",
-            ("top1_linear", "top1_knn"),
-            "top-1, in [0, 1]",
-            "Share of test images classified correctly. Dashed: the same for the random encoder.",
-            True,
-        ),
-        (
-            "Codes as clusters",
-            ("ami_codes", "nmi_codes", "chance_nmi_codes"),
-            "agreement with the classes",
-            "NMI (arithmetic mean) grows with the number of codes even when labels are permuted:"
-            " that chance level is drawn beside it. AMI is adjusted for it. Test split.",
-            False,
-        ),
-        (
-            "k-means clusters",
-            ("ami_kmeans_z", "ami_kmeans_u"),
-            "agreement with the classes",
-            "k-means with as many clusters as classes; AMI is adjusted for chance. Test split."
-            " Dashed: the same for the random encoder.",
-            True,
-        ),
-    ]
-    found = []
-    for title, keys, unit, caption, beside in panels:
-        series = [_along(points, key, k) for k, key in enumerate(keys)]
-        drawn = [s for s in series if np.isfinite(s.y).any()]
-        levels = _random_levels(points, keys) if beside else []
+def _figures(points: Sequence[Point], panels: Sequence[Panel]) -> list[Block]:
+    """The panels of which anything was measured."""
+    found: list[Block] = []
+    for panel in panels:
+        series = [_along(points, key, color) for color, key in enumerate(panel.keys)]
+        drawn = [one for one in series if np.isfinite(one.y).any()]
+        levels = _random_levels(points, panel.keys) if panel.random else []
         if drawn:
-            found.append(Figure(title, _chart(points, drawn, unit, title, levels=levels), caption))
-    return [*found]
+            chart = _chart(
+                points, drawn, panel.unit, panel.title, levels=levels, from_zero=panel.from_zero
+            )
+            found.append(Figure(panel.title, chart, panel.caption))
+    return found
 
 
 def _random_levels(points: Sequence[Point], keys: Sequence[str]) -> list[Level]:
@@ -244,29 +270,28 @@ def _random_levels(points: Sequence[Point], keys: Sequence[str]) -> list[Level]:
     return [Level(s.mean, f"random encoder, {describe(key).label}") for key, s in found if s]
 
 
-def _along(points: Sequence[Point], key: str, colour: int) -> Series:
-    """One number along the sweep; a gap where it was not measured."""
+def _along(points: Sequence[Point], key: str, color: int) -> Series:
+    """One number along the sweep."""
     spreads = [family_spread(point.family, key) for point in points]
-    deviations = [s.deviation or 0.0 if s else 0.0 for s in spreads]
+    return _spread_series(points, spreads, describe(key).label, color)
+
+
+def _spread_series(
+    points: Sequence[Point], spreads: Sequence[Spread | None], name: str, color: int
+) -> Series:
+    """Means with error bars; a gap where nothing was measured."""
     return Series(
-        describe(key).label,
+        name,
         np.array([point.x for point in points]),
         np.array([s.mean if s else np.nan for s in spreads]),
-        colour,
-        spread=np.array(deviations),
+        color,
+        spread=np.array([(s and s.deviation) or 0.0 for s in spreads]),
         dots=True,
     )
 
 
 def _chart(
-    points: Sequence[Point],
-    series: Sequence[Series],
-    unit: str,
-    title: str,
-    *,
-    levels: Sequence[Level] = (),
-    y_scale: Scale = "linear",
-    from_zero: bool = False,
+    points: Sequence[Point], series: Sequence[Series], unit: str, title: str, **options: Any
 ) -> Markup:
     return line_chart(
         series,
@@ -274,61 +299,38 @@ def _chart(
         y_label=unit,
         description=f"{title} against the size of the dictionary",
         x_scale="log",
-        y_scale=y_scale,
         x_names=[(point.x, point.name) for point in points],
-        levels=levels,
-        from_zero=from_zero,
+        **options,
     )
 
 
-def _geometry(points: Sequence[Point]) -> list[Block]:
-    found: list[Block] = []
-    x = np.array([point.x for point in points])
+def _decorrelation(points: Sequence[Point]) -> list[Block]:
+    """How far HᵀH is from the identity, beside what C codes and the codes in use allow."""
     measured = [
         spread(
             [
-                off_diagonal_rms(r.arrays["covariance_FF"])
-                for r in p.family.runs
-                if "covariance_FF" in r.arrays
+                off_diagonal_rms(run.arrays["covariance_FF"])
+                for run in point.family.runs
+                if "covariance_FF" in run.arrays
             ]
         )
-        for p in points
+        for point in points
     ]
-    if any(measured):
-        title = "Off-diagonal RMS of HᵀH"
-        y = np.array([s.mean if s else np.nan for s in measured])
-        bars = np.array([s.deviation or 0.0 if s else 0.0 for s in measured])
-        # 1/sqrt(C); no line down to the complete dictionary, where it is zero.
-        floor = np.array([1 / math.sqrt(p.num_codes) or math.nan for p in points])
-        series = [
-            Series("measured", x, y, 0, spread=bars, dots=True),
-            Series("1/√C, the optimum of a Rademacher dictionary", x, floor, None),
-        ]
-        used = [family_spread(p.family, "codes_used") for p in points]
-        if any(used):
-            reached = np.array([1 / math.sqrt(s.mean) if s and s.mean else math.nan for s in used])
-            series.append(Series("1/√(codes used)", x, reached, 1))
-        caption = (
-            "Not centred, test split. 0 is the identity: features that do not repeat each other. Codes"
-            " that no image uses cannot help: evenly used, those in use would give 1/√(codes used)."
-        )
-        found.append(Figure(title, _chart(points, series, "", title, y_scale="log"), caption))
-    for key, title, unit, caption in (
-        (
-            "effective_rank_u",
-            "Effective rank of the embedding",
-            "directions",
-            "exp(entropy of the normalised singular values), centred, test split.",
-        ),
-        (
-            "codes_used",
-            "Codes used",
-            "codes",
-            "Codes that are the most probable one of at least one test image.",
-        ),
-    ):
-        along = _along(points, key, 0)
-        if np.isfinite(along.y).any():
-            chart = _chart(points, [along], unit, title, from_zero=True)
-            found.append(Figure(title, chart, caption))
-    return found
+    if not any(measured):
+        return []
+    title, x = "Off-diagonal RMS of HᵀH", np.array([point.x for point in points])
+    # 1/sqrt(C); no line down to the complete dictionary, where it is zero.
+    floor = np.array([1 / math.sqrt(point.num_codes) or math.nan for point in points])
+    series = [
+        _spread_series(points, measured, "measured", 0),
+        Series("1/√C, the optimum of a Rademacher dictionary", x, floor, None),
+    ]
+    used = [family_spread(point.family, "codes_used") for point in points]
+    if any(used):
+        reached = np.array([1 / math.sqrt(s.mean) if s and s.mean else math.nan for s in used])
+        series.append(Series("1/√(codes used)", x, reached, 1))
+    caption = (
+        "Not centered, test split. 0 is the identity: features that do not repeat each other. Codes"
+        " that no image uses cannot help: evenly used, those in use would give 1/√(codes used)."
+    )
+    return [Figure(title, _chart(points, series, "", title, y_scale="log"), caption)]

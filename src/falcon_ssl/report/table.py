@@ -152,7 +152,7 @@ def table_rows(
 
 
 def caption(record: Mapping[str, Any], dataset: str) -> str:
-    """What the table of a data set shows, and what its numbers rest on."""
+    """What the table of a data set shows, and under which setting."""
     data = record["datasets"][dataset]
     setting = "; ".join(
         f"{name} {' or '.join(str(value) for value in values)}"
@@ -161,7 +161,7 @@ def caption(record: Mapping[str, Any], dataset: str) -> str:
     seeds = record["seeds"]
     spread = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
     parts = [
-        f"Data: {' / '.join(data['notes'])}; judged on the test split.",
+        f"Data: {' / '.join(data['notes'])}; evaluated on the test split.",
         f"Setting: {setting}; {spread} {', '.join(map(str, seeds))}.",
         "Bold: the best mean of a column.",
     ]
@@ -195,8 +195,8 @@ def findings(record: Mapping[str, Any], dataset: str) -> list[str]:
 
 def _measured(record: Mapping[str, Any]) -> list[str]:
     """Data sets that there is something to say about."""
-    told = {cell["dataset"] for cell in record["cells"] if cell["state"] in ("done", "failed")}
-    return [dataset for dataset in record["datasets"] if dataset in told]
+    known = {cell["dataset"] for cell in record["cells"] if cell["state"] in ("done", "failed")}
+    return [dataset for dataset in record["datasets"] if dataset in known]
 
 
 def _cell(column: Column, own: Spread | None, stated: float | None, best: str | None) -> Cell:
@@ -217,7 +217,7 @@ def _cell(column: Column, own: Spread | None, stated: float | None, best: str | 
 
 
 def _signed(difference: float, kind: Kind) -> str:
-    r"""A difference with its sign; of shares, in percentage points.
+    r"""A difference with its sign; of percentages, in points.
 
     Example:
         >>> _signed(0.031, "percent"), _signed(-0.02, "score")

@@ -31,7 +31,7 @@ MOST_CARDS = 6
 
 
 def headline_cards(run: Run) -> list[Card]:
-    """The six numbers that tell most among those recorded, each with what to compare it with."""
+    """The six most telling numbers among those recorded, each with what to compare it with."""
     top1 = run.metric("chance", "top1")
     most = {
         "top1_linear": 1.0,
@@ -68,21 +68,20 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
     marks: list[Mark] = []
     notes: list[tuple[MarkKind, str]] = []
     if most and math.isfinite(value):
-        marks.append(Mark("run", _share(value, most)))
+        marks.append(Mark("run", _fraction(value, most)))
         if random is not None:
-            marks.append(Mark("random", _share(random, most)))
+            marks.append(Mark("random", _fraction(random, most)))
         if chance is not None:
-            marks.append(Mark("chance", _share(chance, most)))
+            marks.append(Mark("chance", _fraction(chance, most)))
     if random is not None:
         notes.append(("random", f"random encoder {write(random)}"))
     if chance is not None:
         notes.append(("chance", f"chance {write(chance) if chance else '0'}"))
     of = f"of {format_number(most, 'count')}" if most and most > 1 else ""
-    label = metric.label[:1].upper() + metric.label[1:]
-    return Card(label, write(value), of, tuple(marks), tuple(notes))
+    return Card(metric.title, write(value), of, tuple(marks), tuple(notes))
 
 
-def _share(value: float, most: float) -> float:
+def _fraction(value: float, most: float) -> float:
     return min(max(value / most, 0.0), 1.0)
 
 
@@ -151,7 +150,7 @@ def grouped(keys: list[str]) -> list[tuple[str, list[tuple[str, Metric]]]]:
 
 
 def how_it_was_made(run: Run) -> list[Block]:
-    """What a reader needs to judge and repeat the run."""
+    """What a reader needs to assess and repeat the run."""
     blocks: list[Block] = [Facts(_facts(run))]
     command = run.environment.get("command")
     if isinstance(command, list) and command:

@@ -1,4 +1,4 @@
-"""One sentence on a run, in plain words, and its colour."""
+"""One sentence on a run, and its color."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ COLLAPSED_RANK = 1.5
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a run went: a colour and a sentence."""
+    """How a run went: a color and a sentence."""
 
     status: Status
     sentence: str
 
 
-def judge(run: Run) -> Verdict:
-    """Say how a run went.
+def assess(run: Run) -> Verdict:
+    """How a run went.
 
     The diagnosis decides when there is one. Without it: collapsed when the effective rank of z or u
     is below 1.5 or a single code is used; a warning when a classifier does no better than on the
     random encoder, or when training gave alarms; healthy when at least one of these measures was
-    recorded and none complains; else not judged.
+    recorded and none complains; else unknown.
     """
     if not run.evaluation:
         return Verdict("unknown", f"This run has not been evaluated yet. {_progress(run)}")
@@ -41,9 +41,9 @@ def judge(run: Run) -> Verdict:
     found = _found(run)
     warning = _warning(run)
     if warning:
-        return Verdict("warning", f"Look closer: {warning}.{' ' + found if found else ''}")
+        return Verdict("warning", f"Check this run: {warning}.{' ' + found if found else ''}")
     if not found:
-        return Verdict("unknown", "The evaluation holds no number that this page can judge by.")
+        return Verdict("unknown", "The evaluation holds no number that shows how the run went.")
     return Verdict("healthy", f"Learned without collapse. {found}")
 
 
@@ -112,7 +112,7 @@ def _found(run: Run) -> str:
             if value is not None
         ]
         return (
-            f"From the frozen representations, {reader} recognises {format_number(mine, 'percent')}"
+            f"From the frozen representations, {reader} recognizes {format_number(mine, 'percent')}"
             f" of the test images{' (' + ', '.join(beside) + ')' if beside else ''}"
             f"{'; ' + tail if tail else ''}."
         )
