@@ -146,9 +146,7 @@ def test_a_recorded_scale_wins(make_run: Any, tmp_path: Path) -> None:
 
 
 def test_a_recorded_threshold_wins(make_run: Any, tmp_path: Path) -> None:
-    run = read_run(
-        make_run(tmp_path / "run", certificate={"collapse_threshold": 1.25})
-    )
+    run = read_run(make_run(tmp_path / "run", certificate={"collapse_threshold": 1.25}))
     assert collapse_threshold(run) == 1.25
 
 
