@@ -1,8 +1,8 @@
 """Choosing options without labels: which of several trained settings to take, and how good that choice was.
 
 The rule: leave out settings that collapsed or raised an alarm; of the others take the one whose representations have
-the largest effective rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta and
-temperature. Why not the most shared bits: at a given temperature beta = 1 maximizes them by definition, a lower
+the largest effective rank (RankMe, Garrido et al., 2023). Why not the least loss: it is another quantity for every beta
+and temperature. Why not the most shared bits: at a given temperature beta = 1 maximizes them by definition, a lower
 temperature allows more of them whether or not the representations gain, and early in training they say little.
 """
 
