@@ -157,6 +157,26 @@ def test_saturated_embeddings_stay_finite_in_float32(prior_matching):
     assert not torch.isfinite((m * m.log()).sum())  # the control
 
 
+@pytest.mark.parametrize("length", [0.01, 1.0, 1.6, 8.0])
+@pytest.mark.parametrize("scale", [18.42, 31.0])
+def test_rows_of_any_length_are_computed_or_give_nan(length, scale):
+    """Beyond the promised length of 1 there may be no number, but never a wrong one."""
+    dictionary = RademacherDictionary(300, 16, seed=3)
+    aligned = dictionary.block(0, 5) / 4
+    u1, u2 = (length * u for u in (aligned, unit_rows(5, 16, dtype=torch.float32)[0]))
+    options = {"logit_scale": scale}
+    terms, gradients = value_and_gradients(u1, u2, dictionary, backend="chunked", **options)
+    truth, true_gradients = value_and_gradients(
+        u1.double(), u2.double(), dictionary, backend="reference", **options
+    )
+    if length == 8.0 and scale == 18.42:
+        assert terms.total.isnan()
+    else:
+        floor = 10 * length * FLOOR[torch.float32]
+        assert relative_error(stacked(terms), stacked(truth)) < floor
+        assert relative_error(gradients, true_gradients) < 10 * floor
+
+
 def test_non_contiguous_inputs():
     dictionary = RademacherDictionary(100, 8)
     u1, u2 = unit_rows(6, 16)

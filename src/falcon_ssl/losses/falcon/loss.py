@@ -55,8 +55,8 @@ def falcon_loss(
     """FALCON loss of two views: agree across views, use all codes as the prior says.
 
     Args:
-        u1: [N, F] unit rows, embeddings of the first view (this rank's rows).
-        u2: [N, F] unit rows, embeddings of the second view, row by row the same samples.
+        u1: [N, F] rows no longer than 1, embeddings of the first view (this rank's rows).
+        u2: [N, F], embeddings of the second view, row by row the same samples.
         dictionary: C codes of width F.
         logit_scale: L > 0, see `falcon_ssl.logit_scale`.
         beta: Weight of the invariance, >= 0.
@@ -85,7 +85,8 @@ def falcon_loss(
 
     Numerics:
         Statistics in float32, float64 for float64. log p as s - logsumexp(s), never log(softmax). For half precision
-        the chunked and triton back ends multiply matrices in that precision, the others in float32.
+        the chunked and triton back ends multiply matrices in that precision, the others in float32. These two return
+        NaN for rows so much longer than 1 that exp(L |u|) overflows; nothing is read from the device to find out.
 
     Example:
         >>> import falcon_ssl, torch
