@@ -5,21 +5,16 @@ make bench-diagnosis
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.core.devices import hardware
 from falcon_ssl.evaluation import Features, diagnose
-from falcon_ssl.records.provenance import environment
+from record import arguments, machine, peak_bytes, write_record
 
 SEEDS = range(20)
 N, D, F, C, CLASSES = 2000, 128, 64, 512, 10
@@ -44,7 +39,7 @@ def codes(seed: int, *, used: int = C) -> Tensor:
 def features(
     seed: int, *, z: Tensor | None = None, u: Tensor | None = None, used: int = C
 ) -> Features:
-    """Healthy features but for what is given."""
+    """Healthy features, except for what is given."""
     return Features(
         z=clustered(seed) if z is None else z,
         u=normalize(noise(N, F, seed=seed + 2000) if u is None else u, dim=1),
@@ -99,20 +94,19 @@ def speed(num_rows: int, width: int) -> dict[str, float]:
     z = noise(num_rows, width, seed=0)
     label = torch.arange(num_rows) % 10
     large = Features(z=z, label=label)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     wall, cpu = [], []
     for _ in range(3):
         start, start_cpu = time.perf_counter(), time.process_time()
         diagnose(large)
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - start_cpu)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = {
         "rows": num_rows,
         "width": width,
         "wall_seconds": round(statistics.median(wall), 2),
         "cpu_seconds": round(statistics.median(cpu), 2),
-        "extra_memory_mib": round((after - before) / 1024, 1),
+        "extra_memory_mib": round((peak_bytes() - before) / 2**20, 1),
     }
     print(found)
     return found
@@ -120,17 +114,14 @@ def speed(num_rows: int, width: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/diagnosis/diagnosis.json"))
-    options = parser.parse_args()
+    options = arguments(__doc__, "diagnosis/diagnosis").parse_args()
     record = {
         "speed": speed(50_000, 512),
         "threads": torch.get_num_threads(),
         "suite": suite(),
-        "environment": environment(hardware(torch.device("cpu"))),
+        "environment": machine(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.out, record)
 
 
 if __name__ == "__main__":

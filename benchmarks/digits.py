@@ -5,13 +5,11 @@ make bench-digits
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +17,7 @@ from falcon_ssl import commands
 from falcon_ssl.config import FalconConfig, RunConfig, from_mapping
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
+from record import arguments, machine, markdown, write_record
 
 METRICS = ("top1_linear", "top1_knn", "ami_kmeans_z", "ami_kmeans_u", "effective_rank_z")
 SEEDS = (0, 1, 2)
@@ -51,10 +50,8 @@ def variants() -> dict[str, tuple[FalconConfig, int | None]]:
 
 def main() -> None:
     """Run every variant, print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/digits/dictionaries"))
-    options = parser.parse_args()
-    recipe: RunConfig = from_mapping(read_yaml(Path(recipe_path("digits"))))
+    options = arguments(__doc__, "digits/dictionaries").parse_args()
+    recipe: RunConfig = from_mapping(read_yaml(recipe_path("digits")))
     rows = []
     for name, (falcon, batch_size) in variants().items():
         results = []
@@ -71,35 +68,26 @@ def main() -> None:
                 evaluation = commands.evaluate(run)
             results.append({metric: evaluation[metric] for metric in METRICS})
         rows.append({"variant": name, "seeds": list(SEEDS), "results": results})
-        print(line(rows[-1]), flush=True)
-    record = {
-        "command": "make bench-digits",
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "rows": rows,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    header = ["variant", *METRICS]
-    table = [f"| {' | '.join(header)} |", "|" + "---|" * len(header), *map(line, rows)]
-    options.out.with_suffix(".md").write_text(
-        "scikit-learn digits, 30 epochs, recipe `digits`; mean ± standard deviation over seeds 0, 1, 2.\n"
-        f"Command: `make bench-digits`; torch {torch.__version__}.\n\n" + "\n".join(table) + "\n"
-    )
+        print(*cells(rows[-1]), sep=" | ", flush=True)
+    record = {"rows": rows, "threads": torch.get_num_threads(), "environment": machine()}
+    table = [
+        "scikit-learn digits, 30 epochs, recipe `digits`; mean ± standard deviation over seeds 0, 1, 2.",
+        f"Command: `make bench-digits`; torch {torch.__version__}.",
+        "",
+        *markdown(["variant", *METRICS], map(cells, rows)),
+    ]
+    write_record(options.out, record, "\n".join(table) + "\n")
 
 
-def line(row: dict[str, object]) -> str:
+def cells(row: dict[str, Any]) -> list[str]:
     """One row of the table: mean and standard deviation."""
-    results: list[dict[str, float]] = row["results"]  # type: ignore[assignment]
-    cells = []
+    found = [row["variant"]]
     for metric in METRICS:
-        values = [result[metric] for result in results]
+        values = [result[metric] for result in row["results"]]
         digits = 1 if "rank" in metric else 3
-        cells.append(
-            f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-        )
-    return f"| {row['variant']} | {' | '.join(cells)} |"
+        mean, deviation = statistics.mean(values), statistics.stdev(values)
+        found.append(f"{mean:.{digits}f} ± {deviation:.{digits}f}")
+    return found
 
 
 if __name__ == "__main__":

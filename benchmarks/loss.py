@@ -14,16 +14,18 @@ import argparse
 import json
 import math
 import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results" / "speed"
+import torch
+
+from contenders import build, embeddings, tensors_of_n_times_c
+from falcon_ssl.data.memory import available_memory
+from record import arguments, machine, markdown, peak_bytes, write_record
+
 CONTENDERS = (
     "published",
     "log_softmax",
@@ -40,22 +42,16 @@ ROWS, WIDTHS = (64, 256, 1024), (128, 256, 384, 2048)
 CODES = (1024, 16384, 131072, 524288, 1048576)
 TARGETS = ((256, 256, 524288), (64, 2048, 16384))  # always measured, whatever they take
 MEMORY_CELLS = tuple((256, 256, C) for C in CODES)
-LONGEST_STEP = 2.0  # seconds, estimated; longer steps are skipped but for the targets
-PRODUCTS = (
-    2  # of 2N x F x C that no version can do without: logits, and the gradient of the embeddings
-)
+LONGEST_STEP = 2.0  # seconds, estimated; longer steps are skipped, except the targets
+PRODUCTS = 2  # of 2N x F x C that all versions do: logits, and the gradient of the embeddings
 
 
 def main() -> None:
     """Measure, write the record and the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="a few cells only")
+    parser = arguments(__doc__, "speed/loss_cpu")
+    parser.add_argument("--quick", action="store_true", help="a few cells only: name another --out")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
-    parser.add_argument(
-        "--repeats", type=int, default=5, help="timed steps of each contender, at most"
-    )
+    parser.add_argument("--repeats", type=int, default=5, help="most steps that are timed")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -71,17 +67,13 @@ def main() -> None:
         for name in (BASELINE, "chunked", "chunked_bf16", "hadamard", "complete")
     ]
     record = {
-        "command": "python " + " ".join(["benchmarks/loss.py", *sys.argv[1:]]),
-        "machine": _machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "seconds": round(time.time() - started),
         "rows": rows,
         "memory": memory,
+        "environment": machine(),
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    name = "loss_cpu_quick" if options.quick else "loss_cpu"
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(table(record))
-    print((RESULTS / f"{name}.md").read_text())
+    write_record(options.out, record, table(record))
 
 
 def _cells(quick: bool, threads: list[int]) -> list[dict[str, Any]]:
@@ -114,31 +106,25 @@ def _run(job: dict[str, Any], repeats: int) -> dict[str, Any]:
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
-    import torch
-
     torch.set_num_threads(job["threads"])
     return _measure_memory(job) if "memory" in job else _measure_times(job)
 
 
 def _measure_memory(job: dict[str, Any]) -> dict[str, Any]:
-    from contenders import build, embeddings, tensors_of_n_times_c
-
     name, N, F, C = job["memory"], job["N"], job["F"], job["C"]
-    if tensors_of_n_times_c(name) * 2 * N * C * 4 > 0.85 * _free_bytes():
+    if tensors_of_n_times_c(name) * 2 * N * C * 4 > 0.85 * available_memory():
         return {"skipped": "memory"}
-    # Everything is loaded and warm before the first look, so that the difference is the loss.
+    # Everything is loaded and warm before the first measurement, so that the difference is the loss.
     _step(build(name, width=F, num_codes=1024), *embeddings(name, 4, F))
-    before = _peak_bytes()
+    before = peak_bytes()
     _step(build(name, width=F, num_codes=C), *embeddings(name, N, F))
     return {
-        "peak_mb": round((_peak_bytes() - before) / 2**20, 1),
-        "process_mb": round(_peak_bytes() / 2**20),
+        "peak_mb": round((peak_bytes() - before) / 2**20, 1),
+        "process_mb": round(peak_bytes() / 2**20),
     }
 
 
 def _measure_times(job: dict[str, Any]) -> dict[str, Any]:
-    from contenders import build, embeddings, tensors_of_n_times_c
-
     N, F, C = job["N"], job["F"], job["C"]
     peak = _matmul_rate(N, F)
     outcome: dict[str, Any] = {
@@ -154,7 +140,7 @@ def _measure_times(job: dict[str, Any]) -> dict[str, Any]:
             C * F * 4 if tensors_of_n_times_c(name) else 0
         )
         flop_factor = {"hadamard": min(1.0, 100 / F), "complete": 0.0}.get(name, 1.0)
-        if size > 0.8 * _free_bytes():
+        if size > 0.8 * available_memory():
             outcome["skipped"][name] = "memory"
         elif 3 * flops * flop_factor / peak > LONGEST_STEP and (N, F, C) not in TARGETS:
             outcome["skipped"][name] = "time"
@@ -197,8 +183,6 @@ def _step(step: Any, u1: Any, u2: Any) -> float:
 
 def _matmul_rate(N: int, F: int) -> float:
     """FLOP/s of float32 products of this shape, the best of several."""
-    import torch
-
     u, codes = torch.randn(2 * N, F), torch.randn(4096, F)
     best = math.inf
     for _ in range(10):
@@ -206,36 +190,6 @@ def _matmul_rate(N: int, F: int) -> float:
         u @ codes.T
         best = min(best, time.perf_counter() - start)
     return 2 * 2 * N * F * 4096 / best
-
-
-def _free_bytes() -> float:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _peak_bytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if "model name" in line
-        ]
-        model = names[0] if names else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-    }
 
 
 def linear_fit(codes: list[int], seconds: list[float]) -> tuple[float, float]:
@@ -249,51 +203,39 @@ def linear_fit(codes: list[int], seconds: list[float]) -> tuple[float, float]:
 
 def table(record: dict[str, Any]) -> str:
     """The record for people, in Markdown."""
-    machine = record["machine"]
+    ran, rows, memory = record["environment"], record["rows"], record["memory"]
+    measured = list(dict.fromkeys(row["memory"] for row in memory))
+    peaks = {(row["memory"], row["C"]): row.get("peak_mb", "--") for row in memory}
+    sizes = dict.fromkeys((row["N"], row["F"], row["C"]) for row in memory)
     lines = [
         "# FALCON loss on a CPU: forward and backward",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['instructions']}; torch {machine['torch']}, "
-        f"Python {machine['python']}; {machine['date']}; {record['seconds']} s; `{record['command']}`.",
+        f"{ran['device']}, {ran['cores']} cores, {record['instructions']}; torch {ran['torch']}, "
+        f"Python {ran['python']}; {ran['date']}; {record['seconds']} s; `{' '.join(ran['command'])}`.",
         "",
         f"Milliseconds, and in brackets the ratio to {BASELINE} of the same process. `matmul`: measured float32 rate. "
         f"`share`: what auto would reach of it if the {PRODUCTS} products that no version can avoid were all it does. "
         "`--`: skipped (the JSON says why).",
         "",
-        "| threads | N | F | C | " + " | ".join(CONTENDERS) + " | matmul GF/s | share |",
-        "|" + "--:|" * (len(CONTENDERS) + 6),
-    ]
-    for row in record["rows"]:
-        seconds = row.get("seconds", {})
-        base = seconds.get(BASELINE)
-        cells = []
-        for name in CONTENDERS:
-            if name not in seconds:
-                cells.append("--")
-            else:
-                ratio = f" ({seconds[name] / base:.2f})" if base else ""
-                cells.append(f"{1e3 * seconds[name]:.3g}{ratio}")
-        sizes = [row["threads"], row["N"], row["F"], row["C"]]
-        ending = [row.get("matmul_gflops", "--"), row.get("share", {}).get("auto", "--")]
-        lines.append("| " + " | ".join(map(str, [*sizes, *cells, *ending])) + " |")
-    lines += [
+        *markdown(
+            ["threads", "N", "F", "C", *CONTENDERS, "matmul GF/s", "share"], map(_cells_of, rows)
+        ),
         "",
         "## Peak memory of one step, in a fresh process (MB above the loaded library)",
         "",
+        *markdown(
+            ["N", "F", "C", *measured],
+            ([*size, *(peaks[name, size[-1]] for name in measured)] for size in sizes),
+        ),
+        "",
+        "## Growth with C",
+        "",
     ]
-    names = list(dict.fromkeys(row["memory"] for row in record["memory"]))
-    lines += ["| N | F | C | " + " | ".join(names) + " |", "|" + "--:|" * (3 + len(names))]
-    for N, F, C in dict.fromkeys((row["N"], row["F"], row["C"]) for row in record["memory"]):
-        found = {row["memory"]: row for row in record["memory"] if row["C"] == C}
-        cells = [str(found[name].get("peak_mb", "--")) for name in names]
-        lines.append("| " + " | ".join(map(str, [N, F, C, *cells])) + " |")
-    lines += ["", "## Growth with C", ""]
-    for N, F in dict.fromkeys((row["N"], row["F"]) for row in record["rows"]):
+    for N, F in dict.fromkeys((row["N"], row["F"]) for row in rows):
         points = [
             (row["C"], row["seconds"]["chunked"])
-            for row in record["rows"]
-            if (row["N"], row["F"]) == (N, F)
-            and row["threads"] == 1
+            for row in rows
+            if (row["N"], row["F"], row["threads"]) == (N, F, 1)
             and "chunked" in row.get("seconds", {})
         ]
         if len(points) >= 3:
@@ -302,6 +244,20 @@ def table(record: dict[str, Any]) -> str:
                 f"- N={N}, F={F}: chunked {slope:.3g} s a million codes, within {deviation:.0%} of a line"
             )
     return "\n".join(lines) + "\n"
+
+
+def _cells_of(row: dict[str, Any]) -> list[object]:
+    """A row of the first table: sizes, contenders, rates."""
+    seconds = row.get("seconds", {})
+    base = seconds.get(BASELINE)
+    times = [
+        f"{1e3 * seconds[name]:.3g}" + (f" ({seconds[name] / base:.2f})" if base else "")
+        if name in seconds
+        else "--"
+        for name in CONTENDERS
+    ]
+    sizes = [row[name] for name in ("threads", "N", "F", "C")]
+    return [*sizes, *times, row.get("matmul_gflops", "--"), row.get("share", {}).get("auto", "--")]
 
 
 if __name__ == "__main__":

@@ -8,19 +8,15 @@ product of both views, 2 * 2N * F * C FLOP, at the measured matmul rate of the s
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from contenders import build, embeddings, tensors_of_n_times_c
+from record import arguments, machine, markdown, write_record
 
-RESULTS = Path(__file__).parents[1] / "results" / "speed"
 CELLS = ((256, 256, 16384), (1024, 384, 131072), (1024, 384, 524288), (1024, 384, 1048576))
 PRECISIONS = ("bf16", "fp16", "fp32")
 CONTENDERS = ("log_softmax", "compiled", "chunked", "triton", "complete")
@@ -28,9 +24,7 @@ CONTENDERS = ("log_softmax", "compiled", "chunked", "triton", "complete")
 
 def main() -> None:
     """Measure, write the record and the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = arguments(__doc__, "speed/loss_cuda")
     parser.add_argument("--repeats", type=int, default=10)
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -40,18 +34,8 @@ def main() -> None:
         for N, F, C in CELLS
         for precision in PRECISIONS
     ]
-    record = {
-        "command": "python " + " ".join(["benchmarks/loss_cuda.py", *sys.argv[1:]]),
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": rows,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "loss_cuda.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / "loss_cuda.md").write_text(table(record))
-    print(table(record))
+    record = {"cuda": torch.version.cuda, "rows": rows, "environment": machine("cuda")}
+    write_record(options.out, record, table(record))
 
 
 def _measure(precision: str, N: int, F: int, C: int, repeats: int) -> dict[str, Any]:
@@ -112,25 +96,27 @@ def _matmul_rate(precision: str, N: int, F: int) -> float:
 
 def table(record: dict[str, Any]) -> str:
     """The record for people, in Markdown."""
-    lines = [
-        "# FALCON loss on a GPU: forward and backward",
-        "",
-        f"{record['gpu']}; torch {record['torch']}, CUDA {record['cuda']}; {record['date']}; `{record['command']}`.",
-        "",
-        "Milliseconds, in brackets units of 2 * 2N * F * C FLOP at the measured matmul rate, then peak MB.",
-        "",
-        "| precision | N | F | C | matmul TF/s | " + " | ".join(CONTENDERS) + " |",
-        "|" + "--:|" * (5 + len(CONTENDERS)),
-    ]
-    for row in record["rows"]:
-        cells = [
+    ran = record["environment"]
+    rows = [
+        [row[name] for name in ("precision", "N", "F", "C")]
+        + [f"{row['tflops']:.0f}"]
+        + [
             f"{row['ms'][name]:.2f} ({row['ms'][name] / row['unit_ms']:.1f}), {row['peak_mb'][name]:.0f} MB"
             if name in row["ms"]
             else "--"
             for name in CONTENDERS
         ]
-        sizes = [row["precision"], row["N"], row["F"], row["C"], f"{row['tflops']:.0f}"]
-        lines.append("| " + " | ".join(map(str, [*sizes, *cells])) + " |")
+        for row in record["rows"]
+    ]
+    lines = [
+        "# FALCON loss on a GPU: forward and backward",
+        "",
+        f"{ran['device']}; torch {ran['torch']}, CUDA {record['cuda']}; {ran['date']}; `{' '.join(ran['command'])}`.",
+        "",
+        "Milliseconds, in brackets units of 2 * 2N * F * C FLOP at the measured matmul rate, then peak MB.",
+        "",
+        *markdown(["precision", "N", "F", "C", "matmul TF/s", *CONTENDERS], rows),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -10,16 +10,11 @@ Rounds are interleaved; the median round counts.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,6 +25,7 @@ from falcon_ssl.config import ViewsConfig
 from falcon_ssl.data import ResidentLoader, TensorSource
 from falcon_ssl.networks.timm import import_beside_torchvision
 from falcon_ssl.views import build_views
+from record import arguments, machine, write_record
 
 SIDE = 32
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -181,22 +177,13 @@ def seconds(contender: Contender) -> float:
     return time.perf_counter() - started
 
 
-def processor() -> str:
-    """Name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
-
-
 def main() -> None:
     """Run all contenders, print the table, write the record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, "speed/views")
     parser.add_argument("--images", type=int, default=8192, help="images in a round")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2, help="threads, and DataLoader workers")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("results/speed/views.json"))
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
@@ -232,22 +219,16 @@ def main() -> None:
             f"{name:30s} {options.images / median:10.0f} {1e3 * median / options.images:12.4f} "
             f"{spread:8.0%} {median / ours:13.1f}x"
         )
-    packages = ("torch", "kornia", "pillow", "lightly", "torchvision", "numpy")
     record = {
         "what": "two views of every 32x32 image, images per second",
-        "command": "python benchmarks/views.py",
         "images": options.images,
         "batch_size": size,
         "threads": options.threads,
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: version(name) for name in ("kornia", "pillow", "lightly", "numpy")},
         "results": rows,
+        "environment": machine(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written to {options.out}")
+    write_record(options.out, record)
 
 
 if __name__ == "__main__":
