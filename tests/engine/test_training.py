@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
-from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import NonFiniteError, RunFolder
 from falcon_ssl.losses import FalconLoss, LossTerms
+from falcon_ssl.records.lock import LOCK
+from falcon_ssl.views import BatchSlice, Views
 
 CONFIG = RunConfig(
     epochs=3,
@@ -143,7 +145,7 @@ def test_records(whole_run: Path) -> None:
 
 
 def test_nothing_is_pickled(whole_run: Path) -> None:
-    kinds = {path.suffix for path in whole_run.rglob("*") if path.is_file()}
+    kinds = {path.suffix for path in whole_run.rglob("*") if path.is_file() and path.name != LOCK}
     assert kinds == {".yaml", ".jsonl", ".json", ".safetensors"}
 
 
@@ -181,6 +183,51 @@ def test_nan_stops_before_the_weights_move(
         commands.pretrain(CONFIG, out=tmp_path / "run", monitors=[snapshot])
     after = dict(snapshot.method.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"falcon": {"num_codes": 64, "embed_dim": 16, "marginal_momentum": 0.9}},
+        {
+            "method": "swav",
+            "swav": {"hidden_dim": 32, "num_prototypes": 20, "queue_length": 512},
+            "optim": {"name": "lars", "lr": 0.3, "trust": 0.02},
+        },
+        {"method": "dino", "dino": {"hidden_dim": 32, "num_prototypes": 20}},
+    ],
+    ids=["marginal", "lars, queue", "teacher"],
+)
+def test_nan_between_logged_steps_is_named_at_the_next(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps an epoch, of which the second is logged: the third is bad, the fourth good again and too late."""
+    views, calls, methods = Views.__call__, [0], []
+
+    def poisoned(self: Views, images: Tensor, *, generator: Any) -> list[Tensor]:
+        calls[0] += isinstance(generator, BatchSlice)
+        drawn = views(self, images, generator=generator)
+        return [view * torch.nan for view in drawn] if calls[0] == 3 else drawn
+
+    class Keeper(Watcher):
+        def __call__(self, moment: Moment) -> Observation:
+            methods.append(moment.method)
+            return Observation()
+
+    monkeypatch.setattr(Views, "__call__", poisoned)
+    config = from_mapping(
+        {"epochs": 3, "batch_size": 512, "engine": {"device": "cpu", "log_every": 10}, **options}
+    )
+    with pytest.raises(
+        NonFiniteError, match=r"step 3: \w+ is nan.*the weights are those of step 2"
+    ):
+        commands.pretrain(config, out=tmp_path / "run", monitors=[Keeper()])
+    assert calls == [4]
+    checkpoint = tmp_path / "run" / "checkpoint"
+    assert json.loads((checkpoint / "state.json").read_text())["step"] == 2
+    assert [line["step"] for line in lines_of(tmp_path / "run")] == [2]
+    kept, now = load_file(checkpoint / "model.safetensors"), methods[0].state_dict()
+    assert [name for name in kept if not torch.equal(kept[name], now[name])] == []
 
 
 def test_an_existing_folder_is_kept(whole_run: Path, tmp_path: Path) -> None:
