@@ -79,13 +79,13 @@ def measure(config: RunConfig) -> dict[str, float]:
         seconds = time.process_time() - start
         steps = json.loads((run / "environment.json").read_text())["steps"]
     # The first calls pay for thread pools and caches once per run.
-    rest = statistics.mean(watch.seconds[5:]) * len(watch.seconds)
+    usual = statistics.mean(watch.seconds[5:]) * len(watch.seconds)
     return {
         "steps": steps,
         "calls": len(watch.seconds),
         "cpu_ms_per_step": 1e3 * (seconds - sum(watch.seconds)) / steps,
-        "cpu_ms_of_alarms_per_step": 1e3 * rest / steps,
-        "share": rest / (seconds - sum(watch.seconds)),
+        "cpu_ms_of_alarms_per_step": 1e3 * usual / steps,
+        "share": usual / (seconds - sum(watch.seconds)),
     }
 
 

@@ -157,7 +157,7 @@ def whole(step: dict[str, Spent]) -> Spent:
 
 
 def command(script: str, note: str) -> str:
-    """What was typed to run this benchmark, but for the note."""
+    """What was typed to run this benchmark, except the note."""
     words = [word for word in sys.argv[1:] if word not in ("--note", note)]
     return shlex.join(["python", script, *words])
 

@@ -112,7 +112,7 @@ def test_on_collapse_stop_ends_the_run_and_keeps_it(tmp_path: Path) -> None:
         commands.pretrain(stopping, out=tmp_path / "run")
     run = RunFolder.open(tmp_path / "run")
     assert json.loads((run.checkpoint / "state.json").read_text())["step"] < 30
-    commands.load_run(run.path)  # the checkpoint of the last step is there to look at
+    commands.load_run(run.path)  # the checkpoint of the last step is there
 
 
 def test_on_collapse_stop_has_an_exit_code_and_words(

@@ -81,7 +81,7 @@ def test_the_certificate_knows_a_prior_that_is_not_uniform(tmp_path: Path) -> No
     falcon = FalconConfig(num_codes=64, embed_dim=16, prior_exponent=1.0)
     config = RunConfig(epochs=1, falcon=falcon, monitor=MonitorConfig(every_epochs=0))
     certificate = commands.evaluate(commands.pretrain(config, out=tmp_path / "run"))["certificate"]
-    assert certificate["mutual_information_bits"] is None, "the terms do not tell it"
+    assert certificate["mutual_information_bits"] is None, "the terms do not determine it"
     largest = 1 / sum(1 / j for j in range(1, 65))
     assert certificate["collapse_threshold"] == pytest.approx(-math.log(largest))
 

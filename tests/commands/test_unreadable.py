@@ -1,4 +1,4 @@
-"""Images that cannot be read: left out of everything, wherever they are found, and told once."""
+"""Images that cannot be read: left out of everything, wherever they are found, and logged once."""
 
 from __future__ import annotations
 
@@ -87,22 +87,22 @@ def test_embedded_rows_are_found_again_among_the_files(
 def test_every_command_ends_with_their_number(
     photos: Path, tmp_path: Path, in_memory: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def told() -> list[str]:
+    def logged() -> list[str]:
         lines = [line for line in caplog.messages if " images (" in line]
         caplog.clear()
         return lines
 
     run = commands.pretrain(configuration(photos, in_memory=in_memory), out=tmp_path / "run")
     sentence = f"skipped 2 of 42 images (4.8 %), see {run / 'skipped.txt'}"
-    assert told() == [sentence]
+    assert logged() == [sentence]
     assert json.loads((run / "data.json").read_text())["num_skipped"] == 2
     commands.evaluate(run)
-    assert told() == [sentence]
+    assert logged() == [sentence]
     commands.embed(run, out=tmp_path / "z.npz", split="test")
-    assert told() == [sentence]
+    assert logged() == [sentence]
     other = ReadingConfig(max_unreadable=0.2, image_size=16)
     commands.embed(run, out=tmp_path / "o.npz", data=f"folder:{photos / 'cats'}", reading=other)
-    assert told() == ["skipped 1 of 28 images (3.6 %)"], "not in the list of the run's own images"
+    assert logged() == ["skipped 1 of 28 images (3.6 %)"], "not in the list of the run's own images"
 
 
 def test_whole_images_end_without_such_a_line(

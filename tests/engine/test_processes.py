@@ -20,7 +20,7 @@ OPTIONS = [
 
 
 def launch(out: Path, processes: int) -> str:
-    """As the documentation says, on a machine without GPU; returns what all ranks tell."""
+    """As the documentation says, on a machine without GPU; returns what all ranks log."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     done = subprocess.run(
         [sys.executable, *torchrun, "-m", "falcon_ssl", *OPTIONS, str(out)],
@@ -44,8 +44,8 @@ def terms_of(run: Path) -> torch.Tensor:
 def test_two_processes_repeat_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     launch(one, 1)
-    told = launch(two, 2)  # 255 and 256 rows of a batch: unequal shards
-    assert told.count("processes: 2") == told.count("views: ") == 1, "one rank speaks for all"
+    logged = launch(two, 2)  # 255 and 256 rows of a batch: unequal shards
+    assert logged.count("processes: 2") == logged.count("views: ") == 1, "one rank logs"
     assert json.loads((two / "environment.json").read_text())["num_processes"] == 2
     torch.testing.assert_close(terms_of(one), terms_of(two), rtol=2e-3, atol=2e-3)
     first, second = (load_file(run / "checkpoint" / "model.safetensors") for run in (one, two))

@@ -125,7 +125,7 @@ def test_nothing_of_a_bad_step_is_kept(name: str, optimizer: str) -> None:
     views.broken = True
     step(images(4), 4)
     views.broken = False
-    for number in (5, 6):  # good batches, before anybody looks
+    for number in (5, 6):  # good batches, before the next logged step
         step(images(number), number)
     assert differing(before, remembered(method, step)) == []
     with pytest.raises(NonFiniteError, match=r"step 5: \w+ is nan.*weights are those of step 4"):

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from falcon_ssl import engine
-from falcon_ssl.commands.features import diagnose_run, extract_run_features
+from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_run_features
 from falcon_ssl.commands.loading import log_skipped
-from falcon_ssl.commands.monitors import prior_matching
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device, hardware
-from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import (
     Features,
@@ -24,7 +22,7 @@ from falcon_ssl.evaluation import (
     picture_arrays,
 )
 from falcon_ssl.losses import power_law_prior
-from falcon_ssl.methods import Method
+from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.records.folder import ARRAYS, DIAGNOSIS, EVALUATION
 
 
@@ -50,30 +48,29 @@ def evaluate(
     features = extract_run_features(run, device=device, data=data, reading=reading)
     config, method, splits, _ = features.run
     folder = RunFolder.open(run)
-    test_source, rows_N = features.test_source, features.test.index
+    test_source, trained, untrained = features.test_source, features.trained, features.untrained
+    rows_N, labels = trained.test.index, splits.train.labels
     assert rows_N is not None
-    labels = splits.train.labels
     num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
-    num_codes = None if features.dictionary is None else features.dictionary.num_codes
+    num_codes = None if trained.dictionary is None else trained.dictionary.num_codes
 
-    def numbers(train: Features, test: Features, dictionary: Dictionary | None) -> dict[str, float]:
+    def numbers(network: NetworkFeatures) -> dict[str, float]:
         return evaluate_features(
-            train,
-            test,
+            network.train,
+            network.test,
             num_classes=num_classes,
             num_codes=num_codes,
-            dictionary=dictionary,
+            dictionary=network.dictionary,
             knn_neighbors=config.evaluation.knn_neighbors,
             knn_temperature=config.evaluation.knn_temperature,
             seed=config.evaluation.seed,
             device=device,
         )
 
-    found = numbers(features.train, features.test, features.dictionary)
-    random_found = numbers(features.random_train, features.random_test, features.random_dictionary)
+    found, random_found = numbers(trained), numbers(untrained)
     arrays = picture_arrays(
-        features.test,
-        features.random_test,
+        trained.test,
+        untrained.test,
         images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
         num_codes=num_codes,
         seed=config.evaluation.seed,
@@ -83,19 +80,19 @@ def evaluate(
     evaluation: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
-        "chance": {} if num_classes is None else {"top1": _chance(features.test)},
+        "chance": {} if num_classes is None else {"top1": _chance(trained.test)},
         "certificate": _certificate(config, method, folder),
         "about": {
             "data": config.data,
             "note": splits.note,
             "split": "test",
-            "num_train": len(features.train),
-            "num_test": len(features.test),
+            "num_train": len(trained.train),
+            "num_test": len(trained.test),
             "num_classes": num_classes,
             "class_names": test_source.class_names,
             "dictionary": str(method.dictionary),
             "num_codes": num_codes,
-            "embed_dim": None if features.test.u is None else features.test.u.shape[1],
+            "embed_dim": None if trained.test.u is None else trained.test.u.shape[1],
             "logit_scale": method.logit_scale,
             "step": engine.read_state(folder.checkpoint)["step"],
             "seconds": round(time.perf_counter() - started, 2),
@@ -109,20 +106,20 @@ def evaluate(
 
 def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:
     """What the loss of the last epoch proves: its terms, averaged over the logged steps."""
-    if method.dictionary is None or method.logit_scale is None:
+    if not isinstance(method, Falcon):
         return {}
     steps = [line for line in folder.metrics() if "total" in line]
     last = [line for line in steps if line["epoch"] > steps[-1]["epoch"] - 1]
     names = ("total", "invariance", "prior_matching", "entropy", "consistency")
-    num_codes, exponent = method.dictionary.num_codes, config.falcon.prior_exponent
+    num_codes, exponent = method.loss.dictionary.num_codes, config.falcon.prior_exponent
     return asdict(
         certify(
             {name: sum(line[name] for line in last) / len(last) for name in names},
             num_codes=num_codes,
             prior=power_law_prior(num_codes, exponent).tolist() if exponent else None,
-            logit_scale=method.logit_scale,
+            logit_scale=method.loss.logit_scale,
             beta=config.falcon.beta,
-            prior_matching=prior_matching(config, method),
+            prior_matching=method.loss.prior_matching,
             batch_size=config.batch_size,
             complete=config.falcon.dictionary == "complete",
         )

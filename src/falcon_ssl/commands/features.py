@@ -20,13 +20,15 @@ from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.methods import Method
 from falcon_ssl.records.folder import DATA
 
+HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
+
 
 def untrained(
     config: RunConfig, source: Source, *, device: torch.device, num_batches: int = 8
 ) -> Method:
     """The network that a run started from, with the batch statistics of its data.
 
-    Running statistics of an untrained network say nothing; measured ones make it a fair reference, not a crippled one.
+    Running statistics of an untrained network say nothing; measured ones make it a fair reference.
     """
     views, method = build(config, source.image_shape)
     method.to(device)
@@ -46,20 +48,21 @@ def untrained(
     return method.eval()
 
 
-HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
+class NetworkFeatures(NamedTuple):
+    """Features of train and test images, and the codes that they are assigned to."""
+
+    train: Features
+    test: Features
+    dictionary: Dictionary | None
 
 
 class RunFeatures(NamedTuple):
-    """Features of a run's splits, and of the network that it started from."""
+    """Features of a run, and of the network that it started from."""
 
     run: LoadedRun
     test_source: Source
-    train: Features
-    test: Features
-    random_train: Features
-    random_test: Features
-    dictionary: Dictionary | None
-    random_dictionary: Dictionary | None  # differs where codes are learned
+    trained: NetworkFeatures
+    untrained: NetworkFeatures
 
 
 def extract_run_features(
@@ -86,26 +89,26 @@ def extract_run_features(
     test_source = splits.test
     assert test_source is not None
 
-    def features(network: Method, source: Source) -> Features:
-        return extract(
-            network,
-            source,
-            views,
-            batch_size=config.evaluation.batch_size,
-            device=device,
-            dictionary=listed_dictionary(network),
+    def features(network: Method) -> NetworkFeatures:
+        dictionary = listed_dictionary(network)
+        train, test = (
+            extract(
+                network,
+                source,
+                views,
+                batch_size=config.evaluation.batch_size,
+                device=device,
+                dictionary=dictionary,
+            )
+            for source in (splits.train, test_source)
         )
+        return NetworkFeatures(train, test, dictionary)
 
-    start = untrained(config, splits.train, device=device)
     return RunFeatures(
         run=loaded,
         test_source=test_source,
-        train=features(method, splits.train),
-        test=features(method, test_source),
-        random_train=features(start, splits.train),
-        random_test=features(start, test_source),
-        dictionary=listed_dictionary(method),
-        random_dictionary=listed_dictionary(start),
+        trained=features(method),
+        untrained=features(untrained(config, splits.train, device=device)),
     )
 
 
@@ -125,10 +128,11 @@ def diagnose_run(features: RunFeatures, *, prototypes: Tensor | None = None) -> 
     Raises:
         InputError: Prototypes of another width, or too few images.
     """
+    trained = features.trained
     return diagnose_features(
-        features.test,
+        trained.test,
         dictionary=prototypes,
-        num_codes=None if features.dictionary is None else features.dictionary.num_codes,
-        reference=features.random_test,
+        num_codes=None if trained.dictionary is None else trained.dictionary.num_codes,
+        reference=features.untrained.test,
         seed=features.run.config.evaluation.seed,
     )

@@ -52,7 +52,7 @@ def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> Prepared:
     splits = open_data(config, skipped_path=skipped_path)
     config = resolve(config, splits.train)
     views, method = build(config, splits.train.image_shape)
-    check_views(views, splits.train.image_shape)
+    _check_views(views, splits.train.image_shape)
     return Prepared(config, splits, views, method)
 
 
@@ -66,7 +66,7 @@ def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, 
     Raises:
         InputError: Options that do not fit the images or each other.
     """
-    views = make_views(config)
+    views = build_views(config.views)
     torch.manual_seed(config.seed)
     method = build_method(config, image_shape=seen_shape(image_shape, views))
     return views, method
@@ -114,11 +114,11 @@ def load_run(
 
 
 def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
-    """How a run read its images, with the options that somebody set to something else than their defaults."""
+    """How a run read its images, with the options that are not at their defaults in ``wanted``."""
     usual = ReadingConfig()
     if wanted.holdout not in (usual.holdout, own.holdout):
         raise InputError(
-            "what the run held out is settled: it has trained on the rest",
+            "what the run held out is fixed: it has trained on the rest",
             received=f"--reading.holdout {wanted.holdout:g}",
             expected=f"{own.holdout:g}",
             fix="leave it out",
@@ -163,7 +163,7 @@ def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> N
 
 
 def log_skipped(splits: Splits) -> None:
-    """Say once how many images could not be read, when all have been."""
+    """Log how many images could not be read, when all have been."""
     sentence = skipped_sentence(splits.skipped)
     if sentence:
         logger.warning("%s", sentence)
@@ -176,13 +176,8 @@ def open_data(
     return load_splits(config.data, config.reading, channels=channels, skipped_path=skipped_path)
 
 
-def make_views(config: RunConfig) -> Views:
-    """The augmentations of a resolved configuration."""
-    return build_views(config.views)
-
-
-def check_views(views: Views, image_shape: tuple[int, int, int]) -> None:
-    """Let views raise for images that they do not fit, before anything is written."""
+def _check_views(views: Views, image_shape: tuple[int, int, int]) -> None:
+    """Let views raise for images that do not fit, before anything is written."""
     blank = torch.zeros(1, *image_shape, dtype=torch.uint8)
     views(blank, generator=torch.Generator())
     views.evaluate(blank)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from falcon_ssl.commands.loading import Prepared
-from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.evaluation import AlarmMonitor, QualityMonitor
-from falcon_ssl.methods import Method
+from falcon_ssl.methods import Falcon
 
 
 def default_monitors(run: Prepared) -> list[Monitor]:
@@ -19,7 +16,7 @@ def default_monitors(run: Prepared) -> list[Monitor]:
             method.dictionary,
             logit_scale=method.logit_scale,
             beta=config.falcon.beta,
-            prior_matching=prior_matching(config, method),
+            prior_matching=method.loss.prior_matching if isinstance(method, Falcon) else "reverse",
             uniform_prior=config.falcon.prior_exponent == 0,
             batch_size=config.batch_size,
             stuck_values=method.stuck_values(config.batch_size),
@@ -42,9 +39,3 @@ def default_monitors(run: Prepared) -> list[Monitor]:
             )
         )
     return monitors
-
-
-def prior_matching(config: RunConfig, method: Method) -> Any:
-    """The prior matching that the loss uses when the configuration leaves it open."""
-    default = "reverse" if method.dictionary is None else method.dictionary.default_prior_matching
-    return config.falcon.prior_matching or default

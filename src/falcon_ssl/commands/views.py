@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from falcon_ssl.commands.files import new_file
-from falcon_ssl.commands.loading import make_views, open_data
+from falcon_ssl.commands.loading import open_data
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.data import read_images
-from falcon_ssl.views import contact_sheet
+from falcon_ssl.views import build_views, contact_sheet
 
 
 def views(
@@ -35,5 +35,5 @@ def views(
         images = torch.cat([images, read_images(source, indices)[1]])
         if len(images) >= num_images:
             break
-    contact_sheet(images[:num_images], make_views(config), seed=config.seed).save(out)
+    contact_sheet(images[:num_images], build_views(config.views), seed=config.seed).save(out)
     return out

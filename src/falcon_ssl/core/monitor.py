@@ -1,6 +1,6 @@
-"""What the training loop tells to those who watch it.
+"""Monitors: what the training loop passes to them, and what it logs of their answers.
 
-The loop knows no evaluation: monitors are handed to it as callables, and it writes down what they say.
+The loop knows no evaluation: monitors are callables that it is given.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Observation:
-    """What a monitor has to say.
+    """What a monitor found.
 
     Args:
         metrics: Numbers that join the step's line of metrics.jsonl.
         evaluation: Numbers on held-out data; a line of their own.
-        alarms: Name and plain words of everything that looks wrong.
+        alarms: What is wrong, in one sentence each, by name.
         stop: Whether the run should end here.
     """
 
@@ -50,10 +50,10 @@ class Observation:
 
 
 class Monitor(Protocol):
-    """Watches training; its state is plain JSON, so that a resumed run goes on as if never stopped."""
+    """Called at logged steps; its state is plain JSON, so that a resumed run is as if never stopped."""
 
     def __call__(self, moment: Moment) -> Observation:
-        """Look at one moment."""
+        """What there is to log of a moment."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Monitor(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what a checkpoint kept."""
+        """Restore what a checkpoint kept."""
         ...
 
 
@@ -71,7 +71,7 @@ class StuckValue(NamedTuple):
     Args:
         term: Name of the term.
         value: Where it stays.
-        words: What that means, in plain words.
+        words: What that means.
     """
 
     term: str

@@ -62,7 +62,7 @@ class FiniteGuard:
 
     @torch.no_grad()
     def check(self, step: int, terms: Mapping[str, Tensor], grad_norm: Tensor) -> None:
-        """Look at a step whose gradients are there, before the optimizer moves.
+        """Record a step whose gradients are there, before the optimizer moves.
 
         Args:
             step: Its number, counted from 1.
@@ -105,7 +105,7 @@ class FiniteGuard:
             if not math.isfinite(value) and not (self._scaled and name == GRAD_NORM):
                 raise NonFiniteError(
                     f"step {step:.0f}: {name} is {value}, expected a finite number; the weights are those of step"
-                    f" {step - 1:.0f}. All terms: {values}. Look for broken images, lower optim.lr, or use"
+                    f" {step - 1:.0f}. All terms: {values}. Search for broken images, lower optim.lr, or use"
                     " engine.precision=no."
                 )
         return values
