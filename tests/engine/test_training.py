@@ -277,7 +277,7 @@ def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
         ({"data": 3}, "data has the wrong type: received 3"),
         ({"epochs": 2.5}, r"epochs has the wrong type: received 2\.5"),
         ({"seed": None}, "seed has the wrong type: received None"),
-        ({"method": "fly"}, "unknown method: received fly"),
+        ({"method": "fly"}, "unknown method: received 'fly'"),
     ],
 )
 def test_wrong_types_from_python_are_named(
