@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from falcon_ssl import cli
-from falcon_ssl.cli import parser as cli_parser
+from falcon_ssl.cli.commands import COMMANDS
+from falcon_ssl.cli.parser import parse
+from falcon_ssl.config import RunConfig
+from falcon_ssl.config.recipes import grid_names, recipe_names, recipe_path
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import import_beside_torchvision
 
@@ -84,11 +89,18 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "command"),
-        (["fly"], "fly"),
-        (["pretrain"], "out"),
-        (["pretrain", "--out", "OUT", "--epoks", "3"], "--epoks"),
-        (["pretrain", "--out", "OUT", "--epochs", "three"], "epochs"),
+        ([], "missing command (falcon-ssl --help)"),
+        (["fly"], "unknown command fly"),
+        (["evalaute"], "did you mean evaluate?"),
+        (["pretrain"], "pretrain: missing argument --out (falcon-ssl pretrain --help)"),
+        (["pretrain", "--out"], "--out: expected one argument"),
+        (["pretrain", "--out", "OUT", "--epoks", "3"], "--epoks, did you mean --epochs?"),
+        (["pretrain", "--out", "OUT", "--falcon.bata=3"], "did you mean --falcon.beta?"),
+        (["pretrain", "--out", "OUT", "cats"], "unknown argument cats"),
+        (
+            ["pretrain", "--out", "OUT", "--epochs", "three"],
+            "epochs has the wrong type: received 'three', expected an integer. See falcon-ssl pretrain --help.",
+        ),
         (["pretrain", "--out", "OUT", "--epochs", "0"], "epochs is too small: received 0"),
         (["pretrain", "--out", "OUT", "--data", "cats"], "cats"),
         (
@@ -103,12 +115,12 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
         (["pretrain", "--out", "OUT", "--resume"], "no run folder"),
         (["evaluate", "OUT"], "no run folder"),
         (["report", "OUT"], "run folder"),
-        (["evaluate"], "evaluate needs to be told: run"),
+        (["evaluate"], "evaluate: missing argument RUN"),
         (
             ["pretrain", "--out", "OUT", "--encoder.stem", "wide"],
-            "--encoder.stem: received wide, expected cifar, half, imagenet or null",
+            "unknown encoder.stem: received wide, expected cifar, half, imagenet or null",
         ),
-        (["pretrain", "--out", "OUT", "--epochs", "3.5"], "received 3.5, expected a whole number"),
+        (["pretrain", "--out", "OUT", "--epochs", "3.5"], "received '3.5', expected an integer"),
         (["pretrain", "--out", "OUT", "--engine.trackers", "[wandb]"], "pip install wandb"),
         (
             [
@@ -128,11 +140,11 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
         ),
         (
             ["pretrain", "--out", "OUT", "--data", "digits", "--views.preset", "cifar"],
-            "colour operations need colour images",
+            "color operations need color images",
         ),
         (["views", "--out", "OUT", "--data", "digits"], "a name that ends in .png"),
         (["views", "--out", "OUT.png", "--num_images", "0"], "num_images is too small"),
-        (["sweep", "--out", "OUT", "--seeds", "a"], "not a list of whole numbers"),
+        (["sweep", "--out", "OUT", "--seeds", "a"], "received 'a', expected a list of integers"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(
@@ -306,26 +318,18 @@ def test_tensorboard_gets_the_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [["precision", "bf16"], ["precision", "no"], ["channels_last", "false"]]
+    "options",
+    [
+        ["--engine.precision", "bf16"],
+        ["--engine.precision", "no", "--engine.channels_last", "false"],
+    ],
 )
-def test_execution_options(option: list[str], tmp_path: Path) -> None:
-    name, value = option
-    out = tmp_path / "run"
-    assert run("pretrain", "--out", str(out), f"--engine.{name}", value, *TINY) == 0
-
-
-def test_a_tiny_vision_transformer(tmp_path: Path) -> None:
-    import_beside_torchvision("timm")
-    out = tmp_path / "run"
-    vit = ["--encoder.name", "timm:vit_tiny_patch16_224", "--encoder.patch_size", "4"]
-    few = ["--data", "digits", "--batch_size", "256", "--epochs", "1", "--optim.warmup_epochs", "0"]
-    assert run("pretrain", "--out", str(out), *vit, *few, "--falcon.num_codes", "64") == 0
-    assert run("export", str(out), "--out", str(tmp_path / "vit.safetensors")) == 0
-    assert run("embed", str(out), "--out", str(tmp_path / "z.npz")) == 0
+def test_execution_options(options: list[str], tmp_path: Path) -> None:
+    assert run("pretrain", "--out", str(tmp_path / "run"), *options, *TINY, "--epochs", "1") == 0
 
 
 def test_vit_small_on_images_of_64_pixels(tmp_path: Path) -> None:
-    """The encoder of the paper's Table 2, for a few steps: pretrain, then evaluate with labels from the folders."""
+    """The encoder of the paper's Table 2, for a few steps, through every command that takes a run."""
     import_beside_torchvision("timm")
     rng, out = np.random.default_rng(0), tmp_path / "run"
     for part, count in (("train", 16), ("test", 8)):
@@ -335,7 +339,7 @@ def test_vit_small_on_images_of_64_pixels(tmp_path: Path) -> None:
                 pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "photos" / part / label / f"{k}.png")
     data = ["--data", f"folder:{tmp_path / 'photos'}", "--reading.folder_labels", "true"]
-    vit = ["--encoder.name", "timm:vit_small_patch16_224"]
+    vit = ["--encoder.name", "timm:vit_small_patch16_224", "--encoder.patch_size", "32"]
     few = ["--batch_size", "16", "--epochs", "1", "--optim.warmup_epochs", "0"]
     assert run("pretrain", "--out", str(out), *data, *vit, *few) == 0
     assert run("evaluate", str(out)) == 0
@@ -343,6 +347,8 @@ def test_vit_small_on_images_of_64_pixels(tmp_path: Path) -> None:
     assert 0 <= found["top1_linear"] <= 1
     assert found["about"]["num_test"] == 16
     assert yaml.safe_load((out / "config.yaml").read_text())["views"]["size"] == 64
+    assert run("export", str(out), "--out", str(tmp_path / "vit.safetensors")) == 0
+    assert run("embed", str(out), "--out", str(tmp_path / "z.npz")) == 0
 
 
 def test_bad_yaml_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -362,28 +368,62 @@ def test_print_config_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(options) > 40
     assert "Weight of the invariance term" in text
     assert text.startswith("usage: falcon-ssl pretrain --out OUT [options]\n")
-    assert not {"type:", "Literal", "Optional", "Path to a configuration file"} & set(text.split())
+    assert not {"type:", "Literal", "Optional"} & set(text.split())
     assert "{reverse,forward,renyi2,null}" in text
-    parser = cli_parser.build_parser()
-    with pytest.raises(SystemExit, match="0"):
-        parser.parse_args(["--help"])
-    commands = re.findall(r"^    (\w+)", capsys.readouterr().out, re.M)
-    assert set(commands) == set(sys.modules[cli.main.__module__]._COMMANDS)
-    for command in commands:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+)", text, re.M) == list(COMMANDS)
+    for command in COMMANDS:
         assert run(command, "--help") == 0
+        text = capsys.readouterr().out
+    assert all(name in text for name in grid_names()), "reproduce lists what comes with the library"
 
 
-@pytest.mark.parametrize("name", cli_parser.recipe_names())
+def parsed(*argv: str) -> dict[str, Any]:
+    return parse(argv[0], COMMANDS[argv[0]], argv[1:])
+
+
+def test_values_of_every_kind() -> None:
+    config = parsed(
+        *("pretrain", "--out=a", "--epochs=7", "--data", "12", "--falcon.beta", "1e-2"),
+        *("--views.scale", "[0.2,1]", "--encoder.stem", "null", "--views.symmetric", "true"),
+        *("--engine.precision", "no", "--reading.in_memory", "null", "--reading.stream=false"),
+        *("--engine.trackers", "[]", "--self_classifier.num_prototypes", "1000"),
+    )["config"]
+    assert (config.epochs, config.data, config.falcon.beta) == (7, "12", 0.01)
+    assert (config.views.scale, config.encoder.stem, config.views.symmetric) == (
+        (0.2, 1),
+        None,
+        True,
+    )
+    assert (config.engine.precision, config.reading.in_memory) == ("no", None)
+    assert (config.engine.trackers, config.self_classifier.num_prototypes) == ((), (1000,))
+    assert config == RunConfig(**{f.name: getattr(config, f.name) for f in fields(RunConfig)})
+    for seeds in (["0,1"], ["0", "1"], ["[0,1]"]):
+        assert parsed("sweep", "--out", "x", "--seeds", *seeds)["seeds"] == (0, 1)
+    found = parsed("reproduce", "small", "--out", "x", "--data", "a=b=c", "d=e", "--dry-run")
+    assert found == {"grid": "small", "out": "x", "data": {"a": "b=c", "d": "e"}, "dry_run": True}
+    assert parsed("diagnose", "--fail_on_collapse", "RUN")["target"] == "RUN"
+    assert parsed("report", "a,b", "c")["runs"] == ("a,b", "c")
+
+
+def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("epochs: 9\nmethod: dino\n")
+    config = parsed("pretrain", "--epochs", "8", "--resume", "--out", str(tmp_path))["config"]
+    assert (config.epochs, config.method) == (8, "dino")
+    assert parsed("pretrain", "--out", str(tmp_path))["config"].method == "falcon"
+
+
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "--config", name, "--out", "x", "--print_config") == 0
-    text = Path(cli_parser.recipe_path(name)).read_text()
+    text = recipe_path(name).read_text()
     header = " ".join(line[2:] for line in text.splitlines() if line.startswith("#"))
     assert ("not measured yet" in header) == name.startswith("unmeasured/")
     assert all(word in header for word in ("Result", "Command: "))
     assert "Cost" in header or "hardware" in header
     for command in re.findall(r"# Command: .*(pretrain .*)", text):
-        words = command.replace("SEED", "0").split()
-        cli_parser.build_parser().parse_args(cli_parser.with_config(words))
+        assert parsed(*command.replace("SEED", "0").split())
 
 
 @pytest.mark.parametrize(
@@ -397,12 +437,13 @@ def test_every_recipe_is_valid(name: str, capsys: pytest.CaptureFixture[str]) ->
 )
 def test_options_win_over_the_recipe_wherever_they_stand(argv: list[str]) -> None:
     """`--epochs 1 --config digits-dino` once ran the recipe's 30 epochs."""
-    options = cli_parser.build_parser().parse_args(cli_parser.with_config(argv))[argv[0]]
-    assert options.epochs == 1
-    assert options.method == "dino"
+    config = parsed(*argv)["config"]
+    assert (config.epochs, config.method) == (1, "dino")
 
 
-def test_of_two_recipes_the_later_one_wins() -> None:
-    argv = ["pretrain", "--out", "x", "--config", "digits-dino", "--config", "digits-vicreg"]
-    options = cli_parser.build_parser().parse_args(cli_parser.with_config(argv)).pretrain
-    assert options.method == "vicreg"
+def test_of_two_configurations_the_later_one_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("epochs: 3\noptim: {lr: 0.5, trust: 0.1, name: lars}\n")
+    (tmp_path / "b.yaml").write_text("optim: {lr: 0.25}\n")
+    files = [f"--config={tmp_path / name}.yaml" for name in "ab"]
+    config = parsed("pretrain", "--out", "x", *files)["config"]
+    assert (config.epochs, config.optim.lr, config.optim.trust) == (3, 0.25, 0.1)

@@ -37,13 +37,19 @@ def test_yaml_round_trip(config: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epoch": 3}, "unknown option in the configuration: received epoch, expected one of data"),
+        ({"epoch": 3}, "unknown option: received epoch, expected one of data"),
         ({"falcon": {"codes": 3}}, "received falcon.codes, expected one of dictionary"),
-        ({"falcon": 3}, "falcon is a group of options: received 3, expected a mapping"),
-        ({"epochs": "many"}, "epochs has the wrong type: received 'many', expected int"),
-        ({"epochs": True}, "epochs has the wrong type: received True, expected int"),
-        ({"falcon": {"beta": [1]}}, "falcon.beta has the wrong type: received [1], expected float"),
-        ({"falcon": {"dictionary": "full"}}, "falcon.dictionary has the wrong type"),
+        ({"falcon": 3}, "falcon has the wrong type: received 3, expected a mapping"),
+        ({"epochs": "many"}, "epochs has the wrong type: received 'many', expected an integer"),
+        ({"epochs": True}, "epochs has the wrong type: received True, expected an integer"),
+        (
+            {"falcon": {"beta": [1]}},
+            "falcon.beta has the wrong type: received [1], expected a number",
+        ),
+        (
+            {"falcon": {"dictionary": "full"}},
+            "unknown falcon.dictionary: received full, expected rademacher, hadamard or complete",
+        ),
         ({"views": {"scale": [0.2]}}, "views.scale has the wrong type: received [0.2]"),
         ({"epochs": 0}, "epochs is too small: received 0, expected >= 1"),
         ({"batch_size": 1}, "batch_size is too small: received 1, expected >= 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,12 @@ SUMMARY = (
 )
 
 
-def _print_evaluation(evaluation: dict[str, Any]) -> None:
+def is_main_process() -> bool:
+    """Whether this is the one of the processes of torchrun that prints: the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def print_evaluation(evaluation: dict[str, Any]) -> None:
     """The numbers that matter, beside an untrained encoder and chance."""
     from rich.console import Console
     from rich.table import Table
@@ -48,7 +54,7 @@ def _print_evaluation(evaluation: dict[str, Any]) -> None:
         print(evaluation["certificate"]["sentence"])
 
 
-def _print_tuning(tuning: Any) -> None:
+def print_tuning(tuning: Any) -> None:
     """All settings, the chosen one marked, and what to do with it."""
     from rich.console import Console
     from rich.table import Table
@@ -70,7 +76,7 @@ def _print_tuning(tuning: Any) -> None:
     Console().print(table)
     for name, found in tuning.by_labels.items():
         print(
-            f"{name}, which the choice did not see: {found['chosen']:.4f}; best of all {found['best']:.4f}"
+            f"{name}, which the choice did not use: {found['chosen']:.4f}; best of all {found['best']:.4f}"
         )
     options = " ".join(
         f"--falcon.{name} {value:g}" for name, value in tuning.chosen.options.items()
@@ -78,34 +84,34 @@ def _print_tuning(tuning: Any) -> None:
     print(f"use: {options}")
 
 
-def _print_plan(cells: Sequence[Any], estimate: Any) -> None:
-    """Every cell, where it stands and how long it would train; then the sum."""
+def print_plan(runs: Sequence[Any], estimate: Any) -> None:
+    """Every run, its status and how long it would train; then the sum."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("cell", no_wrap=True)
+    table.add_column("run", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("training left", justify="right", no_wrap=True)
-    for (cell, now), seconds in zip(cells, estimate.seconds, strict=True):
+    for (run, now), seconds in zip(runs, estimate.seconds, strict=True):
         state = f"stopped at step {now.step}" if now.state == "stopped" else now.state
-        table.add_row(cell.name, state, format_duration(seconds) if seconds else "")
+        table.add_row(run.name, state, format_duration(seconds) if seconds else "")
     Console().print(table)
     total, elapsed = format_duration(estimate.total), format_duration(estimate.elapsed)
     print(
-        f"training: {total} in all, {elapsed} with {estimate.processes} at a time; reading images and judging come on"
-        " top. Timed on a few steps on random images."
+        f"training: {total} in all, {elapsed} with {estimate.processes} at a time, by a few steps of random images;"
+        " reading and evaluation come on top."
     )
 
 
-def _print_diagnosis(diagnosis: Any) -> None:
-    """Verdicts and the measures that they rest on."""
+def print_diagnosis(diagnosis: Any) -> None:
+    """Verdicts and the measures behind them."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    colour = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
+    color = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
     table = Table(title=diagnosis.sentence, box=SIMPLE_HEAD, pad_edge=False)
     for column in ("collapse", "measure"):
         table.add_column(column, no_wrap=True)
@@ -122,6 +128,6 @@ def _print_diagnosis(diagnosis: Any) -> None:
                 collapse.name if measure is judged[0] else "",
                 measure.name,
                 *("" if number is None else f"{number:.3f}" for number in numbers),
-                f"[{colour[measure.verdict]}]{measure.verdict}",
+                f"[{color[measure.verdict]}]{measure.verdict}",
             )
     Console().print(table)

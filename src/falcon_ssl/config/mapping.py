@@ -1,16 +1,23 @@
-"""Dataclasses from nested plain values: unknown keys and wrong types are named."""
+"""Dataclasses from plain values: the one check of options, be they from YAML, Python or the command line."""
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
+
+Values = Mapping[str, Any]
+
+_KINDS = {int: "an integer", float: "a number", str: "a string"}
+_SEVERAL = {int: "integers", float: "numbers", str: "strings"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -42,74 +49,148 @@ def _unreadable(path: Path, received: str) -> InputError:
     )
 
 
-def build(kind: Any, values: Mapping[str, Any], *, path: str = "") -> Any:
-    """A dataclass from the values of its fields; fields whose default is a dataclass are groups of options.
+def merged(values: Values, more: Values) -> dict[str, Any]:
+    """``values`` with ``more`` over them, group by group.
+
+    Example:
+        >>> merged({"epochs": 1, "optim": {"lr": 0.1, "trust": 1}}, {"optim": {"lr": 0.2}})
+        {'epochs': 1, 'optim': {'lr': 0.2, 'trust': 1}}
+    """
+    result = dict(values)
+    for key, value in more.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def build(kind: Any, values: Values, *, path: str = "") -> Any:
+    """A dataclass from the values of its fields; those that are dataclasses are groups of options.
 
     Args:
         kind: The dataclass.
-        values: Nested plain values, as YAML has them; what is missing keeps its default.
-        path: Of this group in the whole, for complaints.
+        values: Nested plain values, see `typed`; what is missing keeps its default.
+        path: Of this group in the whole, for error messages.
 
     Raises:
-        InputError: An unknown key (named with its path), a group that is not a mapping, or a value of the wrong type.
+        InputError: An unknown or missing key (named with its path), or a value of the wrong type.
 
     Example:
         >>> from falcon_ssl.config import OptimConfig
         >>> build(OptimConfig, {"lr": "1e-3"}).lr
         0.001
     """
-    types = get_type_hints(kind)
-    groups = {
-        f.name: f.default_factory
-        for f in dataclasses.fields(kind)
-        if dataclasses.is_dataclass(f.default_factory)
-    }
-    known = [f.name for f in dataclasses.fields(kind)]
-    made: dict[str, Any] = {}
-    for key, value in values.items():
+    types, fields = get_type_hints(kind), dataclasses.fields(kind)
+    known = [field.name for field in fields]
+    for key in values:
         if key not in known:
+            near = get_close_matches(str(key), known, n=1)
             raise InputError(
-                "unknown option in the configuration",
-                received=path + str(key),
+                "unknown option",
+                received=f"{path}{key}",
                 expected=f"one of {', '.join(known)}",
-                fix="correct its name or leave it out",
+                fix=f"did you mean {path}{near[0]}?" if near else "",
             )
-        if key in groups:
-            if not isinstance(value, Mapping):
-                raise InputError(
-                    f"{path}{key} is a group of options",
-                    received=value,
-                    expected="a mapping",
-                    fix="indent its options below it",
-                )
-            made[key] = build(groups[key], value, path=f"{path}{key}.")
-        else:
-            made[key] = _typed(path + key, value, types[key])
-    return kind(**made)
+    needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [path + name for name in needed if name not in values]
+    if missing:
+        received = ", ".join(map(str, values)) or "nothing"
+        raise InputError(
+            f"missing {', '.join(missing)}", received=received, expected=", ".join(known)
+        )
+    return kind(**{key: typed(path + key, value, types[key]) for key, value in values.items()})
 
 
-def _typed(name: str, value: Any, wanted: Any) -> Any:
-    """``value`` as the type of its option; YAML's own reading of 1e-8 as a word is repaired."""
-    parts = get_args(wanted)
-    if get_origin(wanted) is Literal and value in parts:
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """``value`` as the type of its option.
+
+    Args:
+        name: Of the option, for error messages.
+        value: A plain value, or a string that states one: a word of the command line, or 1e-8, which YAML reads as a
+            word. Lists may be strings too: "1,2" or "[1,2]".
+        kind: int, float, bool, str, Any, a Literal of strings, a dataclass; tuples, mappings and ``| None`` of them.
+
+    Raises:
+        InputError: It is of another type.
+
+    Example:
+        >>> typed("seeds", "0,1", tuple[int, ...])
+        (0, 1)
+    """
+    wrong = InputError(f"{name} has the wrong type", received=repr(value), expected=describe(kind))
+    inner = without_none(kind)
+    if inner is not kind and value in (None, "null"):
+        return None
+    origin, parts = get_origin(inner), get_args(inner)
+    if inner is Any:
         return value
-    if get_origin(wanted) is tuple and isinstance(value, (list, tuple)):
-        repeated = len(parts) == 2 and parts[1] is Ellipsis
-        if repeated or len(value) == len(parts):
-            kinds = [parts[0]] * len(value) if repeated else parts
-            return tuple(_typed(name, v, k) for v, k in zip(value, kinds, strict=True))
-    if get_origin(wanted) in (Union, UnionType):
-        if value is None:
-            return None
-        return _typed(name, value, next(part for part in parts if part is not type(None)))
-    if wanted is float and not isinstance(value, bool):
-        with suppress(TypeError, ValueError):
-            return float(value)
-    if isinstance(wanted, type) and type(value) is wanted:
+    if dataclasses.is_dataclass(inner) or origin is collections.abc.Mapping:
+        if not isinstance(value, Mapping):
+            raise wrong
+        if origin is None:
+            return build(inner, value, path=f"{name}.")
+        return {str(key): typed(f"{name}.{key}", item, parts[1]) for key, item in value.items()}
+    if origin is Literal:
+        if value in parts:
+            return value
+        raise InputError(f"unknown {name}", received=value, expected=describe(kind))
+    if origin is tuple:
+        items = _items(value) if isinstance(value, str) else value
+        several = parts[-1] is Ellipsis
+        if isinstance(items, (list, tuple)) and (several or len(items) == len(parts)):
+            kinds = parts[:1] * len(items) if several else parts
+            with suppress(InputError):
+                return tuple(typed(name, item, one) for item, one in zip(items, kinds, strict=True))
+        raise wrong
+    try:
+        return _scalar(value, inner)
+    except (TypeError, ValueError, KeyError):
+        raise wrong from None
+
+
+def _items(text: str) -> list[str]:
+    """The entries of a list in one string: "a,b" or "[a, b]"."""
+    inner = text.strip().removeprefix("[").removesuffix("]").strip()
+    return [item.strip() for item in inner.split(",")] if inner else []
+
+
+def _scalar(value: Any, kind: type) -> Any:
+    if kind is bool:
+        return value if isinstance(value, bool) else {"true": True, "false": False}[value]
+    if type(value) is kind:
         return value
-    raise InputError(
-        f"{name} has the wrong type",
-        received=repr(value),
-        expected=getattr(wanted, "__name__", None) if isinstance(wanted, type) else wanted,
-        fix="see falcon-ssl pretrain --help",
-    )
+    if isinstance(value, str) or (kind is float and type(value) is int):
+        return kind(value)
+    raise TypeError
+
+
+def describe(kind: Any) -> str:
+    """What an option takes, in words.
+
+    Example:
+        >>> describe(int | None), describe(Literal["a", "b"]), describe(tuple[float, float])
+        ('an integer or null', 'a or b', 'a list of 2 numbers')
+    """
+    inner, parts = without_none(kind), get_args(without_none(kind))
+    null = ["null"] if inner is not kind else []
+    if get_origin(inner) is tuple:
+        count = "" if parts[-1] is Ellipsis else f"{len(parts)} "
+        words = [f"a list of {count}{_SEVERAL.get(parts[0]) or describe(parts[0])}"]
+    else:
+        words = choices(inner) or [_KINDS.get(inner, "a mapping")]
+    *first, last = words + null
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def without_none(kind: Any) -> Any:
+    """The type of an option apart from null."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    (inner,) = (part for part in get_args(kind) if part is not NoneType)
+    return inner
+
+
+def choices(kind: Any) -> list[str]:
+    """The words that a Literal or a bool may be; none for other types."""
+    words = ("true", "false") if kind is bool else get_args(kind)
+    return list(map(str, words)) if kind is bool or get_origin(kind) is Literal else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -54,9 +55,10 @@ def _path(name: str, folder: Folder, what: str) -> Path:
         return _root(folder) / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
+    near = get_close_matches(name, _names(folder), n=1)
     raise InputError(
         what,
         received=name,
         expected=f"a YAML file or one of {', '.join(_names(folder))}",
-        fix="check the path or name",
+        fix=f"did you mean {near[0]}?" if near else "",
     )

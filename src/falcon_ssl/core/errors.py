@@ -23,8 +23,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, *, received: object, expected: object, fix: str = "") -> None:
-        ending = f"; {fix}." if fix else "."
-        super().__init__(f"{what}: received {received}, expected {expected}{ending}")
+        ending = f"; {fix}" if fix else ""
+        stop = "" if ending.endswith("?") else "."
+        super().__init__(f"{what}: received {received}, expected {expected}{ending}{stop}")
 
 
 class CollapseError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Grids: those of the library are whole, and a mistake in one is told before anything runs."""
+"""Grids: those of the library are whole, and a mistake in one is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from falcon_ssl import cli
-from falcon_ssl.commands.studies.grid import Choice, make_cells, read_grid
-from falcon_ssl.commands.studies.table import _setting
+from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
+from falcon_ssl.commands.studies.table import setting
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import grid_names, recipe_path
 from falcon_ssl.config.run import from_mapping
@@ -65,9 +65,9 @@ def changed(place: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", grid_names())
 def test_grids_of_the_library_are_whole(name: str) -> None:
     grid = read_grid(name)
-    cells = make_cells(grid)
-    assert len({cell.name for cell in cells}) == len(cells)
-    assert len(cells) == len(grid.rows) * len(grid.datasets) * len(grid.seeds)
+    runs = make_runs(grid)
+    assert len({run.name for run in runs}) == len(runs)
+    assert len(runs) == len(grid.rows) * len(grid.datasets) * len(grid.seeds)
     assert grid.paper is not None
     for row in grid.rows.values():
         if row.paper is not None:
@@ -81,7 +81,7 @@ def test_the_grid_of_the_documentation_is_one(tmp_path: Path) -> None:
     text = (Path(__file__).parents[3] / "docs" / "reproduce.md").read_text(encoding="utf-8")
     path = tmp_path / "own.yaml"
     path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
-    assert len(make_cells(read_grid(path))) == 6
+    assert len(make_runs(read_grid(path))) == 6
 
 
 def test_paper_numbers_stand_where_the_paper_has_them() -> None:
@@ -94,25 +94,24 @@ def test_paper_numbers_stand_where_the_paper_has_them() -> None:
 
 
 def test_options_of_row_over_data_set_over_shared(tmp_path: Path) -> None:
-    cells = {
-        cell.name: cell.config for cell in make_cells(read_grid(written(tmp_path / "g.yaml", GRID)))
-    }
-    assert list(cells)[:3] == ["one/falcon-seed0", "one/dino-seed0", "one/falcon-seed1"]
-    falcon, dino = cells["two/falcon-seed1"], cells["two/dino-seed1"]
+    grid = read_grid(written(tmp_path / "g.yaml", GRID))
+    configs = {run.name: run.config for run in make_runs(grid)}
+    assert list(configs)[:3] == ["one/falcon-seed0", "one/dino-seed0", "one/falcon-seed1"]
+    falcon, dino = configs["two/falcon-seed1"], configs["two/dino-seed1"]
     assert (falcon.seed, falcon.optim.lr, falcon.optim.warmup_epochs) == (1, 0.5, 5)
     assert (falcon.encoder.width, falcon.falcon.embed_dim) == (16, 32)
-    assert cells["one/falcon-seed0"].falcon.embed_dim == 16
+    assert configs["one/falcon-seed0"].falcon.embed_dim == 16
     assert (dino.method, dino.optim.lr, dino.falcon.embed_dim) == ("dino", 1e-3, 128)
 
 
-def test_a_choice_replaces_options(tmp_path: Path) -> None:
+def test_a_selection_replaces_options(tmp_path: Path) -> None:
     grid = read_grid(written(tmp_path / "g.yaml", GRID))
-    choice = Choice(
+    selection = Selection(
         rows=["dino"], datasets=["two"], seeds=[7], data={"two": "folder:x"}, epochs=4, device="cpu"
     )
-    (cell,) = make_cells(grid, choice)
-    config = cell.config
-    assert (cell.name, config.data, config.epochs) == ("two/dino-seed7", "folder:x", 4)
+    (run,) = make_runs(grid, selection)
+    config = run.config
+    assert (run.name, config.data, config.epochs) == ("two/dino-seed7", "folder:x", 4)
     assert config.optim.warmup_epochs == 1, "a quarter of the run, as before"
     assert config.engine.device == "cpu"
 
@@ -120,29 +119,32 @@ def test_a_choice_replaces_options(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"title": "x"}, "the grid is not put together as a grid is"),
+        ({"title": "x"}, "is not a valid grid: received missing columns, seeds, datasets, rows"),
         (changed("rows.dino.options", {"method": "dino", "falcon": {"beta": 2.0}}), "falcon.beta does not apply"),
         (changed("rows.dino.options", {"method": "dinosaur"}), "dinosaur"),
-        (changed("rows.dino.optins", {}), "row dino is not put together"),
+        (changed("rows.dino.optins", {}), "unknown option: received rows.dino.optins.* did you mean rows.dino.options"),
         (changed("rows.falcon.options.optim", {"learning_rate": 1}), "optim.learning_rate"),
         (changed("rows.falcon.paper", "ours"), "a row that the paper does not have"),
         (changed("shared.vicreg", {"embed_dim": 8}), "shared has options of a method that no row trains"),
         (changed("shared.encoder.name", "auto"), "encoder.name is left open"),
         (changed("shared.optim.warmup_epochs", 50), "the warm-up is longer than the run"),
-        (changed("datasets.one.image_shape", [32, 32]), "data set one has no size"),
+        (changed("datasets.one.image_shape", [32, 32]), "image_shape has the wrong type: .* a list of 3 integers"),
         (changed("seeds", 3), "seeds has the wrong type"),
         (changed("rows", ["falcon"]), "rows has the wrong type"),
         (changed("columns", ["nosuch_column"]), "unknown column: received nosuch_column, expected one of top1_linear"),
-        (changed("columns", ["top1_linaer"]), "write top1_linear"),
+        (changed("columns", ["top1_linaer"]), "did you mean top1_linear"),
         (changed("columns", ["nmi"]), "unknown column: received nmi"),
-        (changed("columns", [{"a": 1}]), "unknown column"),
+        (changed("columns", [{"a": 1}]), "columns has the wrong type"),
+        (changed("seeds", []), "seeds is empty"),
+        (changed("datasets.one.num_train", "many"), "datasets.one.num_train has the wrong type: received 'many'"),
+        (changed("paper", "nothing"), "no such grid: received nothing"),
         (
             changed("paper", {"source": "x", "setting": "y", "rows": {"a": {"one": {"top1": 0.5}}}}),
             "unknown number of the paper: received top1",
         ),
     ],
 )  # fmt: skip
-def test_mistakes_are_told(values: Any, text: str, tmp_path: Path) -> None:
+def test_mistakes_are_reported(values: Any, text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=text):
         read_grid(written(tmp_path / "g.yaml", values))
 
@@ -154,9 +156,9 @@ def test_mistakes_are_told(values: Any, text: str, tmp_path: Path) -> None:
         (["small", "--rows", "simclr"], "unknown row of the grid small: received simclr, expected one of falcon-"),
         (["small", "--datasets", "svhn"], "expected one of cifar10, cifar100"),
         (["small", "--data", "svhn=parquet:x"], "unknown data set of --data"),
-        (["small", "--data", "parquet:x"], "--data does not say what it is for"),
+        (["small", "--data", "parquet:x"], "data has the wrong type: received parquet:x, expected NAME=VALUE"),
         (["small", "--seeds", "-1"], "seed is too small"),
-        (["small", "--processes", "0", "--rows", "vicreg"], "no process to run anything"),
+        (["small", "--processes", "0", "--rows", "vicreg"], "processes is too small"),
     ],
 )  # fmt: skip
 def test_the_command_line_names_what_is_known(
@@ -167,11 +169,11 @@ def test_the_command_line_names_what_is_known(
     assert not (tmp_path / "out").exists()
 
 
-def test_options_that_cannot_be_built_are_told_before_any_work(tmp_path: Path) -> None:
+def test_options_that_cannot_be_built_are_reported_before_any_work(tmp_path: Path) -> None:
     from falcon_ssl.commands.studies.reproduce import reproduce
 
     path = written(tmp_path / "g.yaml", changed("rows.falcon.options.falcon", {"epsilon": 0.9}))
-    with pytest.raises(InputError, match="falcon on one cannot be built"):
+    with pytest.raises(InputError, match="one/falcon cannot be built"):
         reproduce(path, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -188,17 +190,17 @@ def test_every_number_of_a_real_evaluation_that_reports_describe_may_be_a_column
 def test_dino_of_table_2_is_trained_as_its_recipe() -> None:
     """The rows once lacked the rising weight decay and the rate at the end."""
     recipe = from_mapping(read_yaml(Path(recipe_path("unmeasured/imagenet100-dino"))))
-    cells = [cell for cell in make_cells(read_grid("table2")) if cell.row.startswith("dino-")]
-    assert len(cells) == 10
-    assert all(cell.config.optim == recipe.optim for cell in cells)
-    assert all(cell.config.views == recipe.views for cell in cells)
+    runs = [run for run in make_runs(read_grid("table2")) if run.row.startswith("dino-")]
+    assert len(runs) == 10
+    assert all(run.config.optim == recipe.optim for run in runs)
+    assert all(run.config.views == recipe.views for run in runs)
 
 
 def test_the_setting_of_a_table_names_what_differs() -> None:
-    cells = make_cells(read_grid("table2"), Choice(rows=["dino-100", "falcon-100"]))
-    setting = _setting([cell.config for cell in cells], [])
-    assert setting["weight decay"] == ["0.04 rising to 0.4", "0.04"]
-    assert setting["small views"] == [8, 0]
-    assert setting["rate at the end"] == ["1e-06", "0"]
-    alike = _setting([cell.config for cell in cells[1:]], [])
+    runs = make_runs(read_grid("table2"), Selection(rows=["dino-100", "falcon-100"]))
+    found = setting([run.config for run in runs], [])
+    assert found["weight decay"] == ["0.04 rising to 0.4", "0.04"]
+    assert found["small views"] == [8, 0]
+    assert found["rate at the end"] == ["1e-06", "0"]
+    alike = setting([run.config for run in runs[1:]], [])
     assert alike.keys() == {"encoder", "epochs", "batch size", "precision"}

@@ -1,4 +1,4 @@
-"""Reproducing a table: real small runs, finished ones kept, failures told, the paper beside them."""
+"""Reproducing a table: real small runs, finished ones kept, failures reported, the paper beside them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,16 +20,15 @@ import yaml
 
 from falcon_ssl import cli, commands, engine
 from falcon_ssl.commands.studies import estimate as calibration
-from falcon_ssl.commands.studies import runner as cells
-from falcon_ssl.commands.studies.grid import Choice, make_cells, read_grid
+from falcon_ssl.commands.studies import runner
+from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
 from falcon_ssl.commands.studies.reproduce import plan, reproduce
-from falcon_ssl.commands.studies.runner import Standing, run_all, run_cell, standing
+from falcon_ssl.commands.studies.runner import Status, read_status, run_job, run_processes
 from falcon_ssl.config.run import RunConfig
-from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
+from falcon_ssl.core.errors import FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.methods import build_method
-
-module = sys.modules[reproduce.__module__]
+from support.copied_runs import CopiedRuns
 
 SMALL_VICREG = {"method": "vicreg", "vicreg": {"hidden_dim": 16, "embed_dim": 16}}
 TINY: dict[str, Any] = {
@@ -71,17 +70,8 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
-def in_this_process(
-    work: Sequence[tuple[RunConfig, Path]], environments: Sequence[Any], *, logs: Path | None
-) -> Iterator[Path]:
-    """Cells one by one without a process each, which take seconds to start."""
-    for config, run in work:
-        run_cell(config, run)
-        yield run
-
-
 def replace_processes(monkeypatch: pytest.MonkeyPatch, code: str) -> list[subprocess.Popen[str]]:
-    """Let the process of every cell run ``code`` instead; the processes that are started."""
+    """Let the process of every run execute ``code`` instead; the processes that are started."""
     start, started = subprocess.Popen, []
 
     def replaced(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
@@ -93,20 +83,20 @@ def replace_processes(monkeypatch: pytest.MonkeyPatch, code: str) -> list[subpro
 
 
 @pytest.mark.slow
-def test_the_grid_is_run_to_its_end_and_failures_are_told(
+def test_the_grid_is_run_to_its_end_and_failures_are_reported(
     tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """In processes of their own, two at a time."""
     out = tmp_path / "out"
     wanted = ["reproduce", str(tiny), "--out", str(out), "--processes", "2"]
-    assert cli.main(wanted) == 1
-    assert "1 of 3 cells (digits/bad-seed0)" in capfd.readouterr().err
+    assert cli.main([*wanted, "--rows", "falcon", "bad"]) == 1
+    assert "1 of 2 runs (digits/bad-seed0)" in capfd.readouterr().err
     bad = out / "digits" / "bad-seed0"
     assert "Traceback" in (bad / "failure.txt").read_text()
-    assert "NonFiniteError" in standing(bad).failure
+    assert "NonFiniteError" in read_status(bad).failure
     assert not (bad / "evaluation.json").exists()
     record = json.loads((out / "table.json").read_text())
-    assert [cell["state"] for cell in record["cells"]] == ["done", "done", "failed"]
+    assert [cell["state"] for cell in record["cells"]] == ["done", "to do", "failed"]
     evaluation = json.loads((out / "digits" / "falcon-seed0" / "evaluation.json").read_text())
     mean = record["datasets"]["digits"]["rows"]["falcon"]["top1_linear"]["mean"]
     assert mean == evaluation["top1_linear"]
@@ -120,28 +110,29 @@ def test_the_grid_is_run_to_its_end_and_failures_are_told(
     assert "Overflowing" in page
     assert "digits/bad-seed0 failed" in page
     before = (out / "digits" / "falcon-seed0" / "metrics.jsonl").stat().st_mtime_ns
-    assert cli.main([*wanted, "--rows", "falcon", "vicreg"]) == 0
+    assert cli.main([*wanted, "--rows", "falcon"]) == 0
     assert (out / "digits" / "falcon-seed0" / "metrics.jsonl").stat().st_mtime_ns == before
     assert "failed" in (out / "table.md").read_text(), "the table shows also what is not asked for"
 
 
-def test_a_process_that_is_killed_is_a_failure_and_the_others_go_on(
+def test_a_process_that_is_killed_is_a_failure_and_the_others_continue(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace_processes(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    work = [(cell.config, tmp_path / cell.name) for cell in make_cells(read_grid(tiny))]
-    ended = list(run_all(work, [{}, {}], logs=tmp_path / "logs"))
-    assert sorted(ended) == sorted(run for _, run in work)
-    assert {standing(run).state for run in ended} == {"failed"}
-    assert "killed by signal 9" in standing(ended[0]).failure
+    jobs = make_runs(read_grid(tiny))
+    ended = list(run_processes(jobs, tmp_path, [{}, {}], logs=tmp_path / "logs"))
+    assert sorted(ended) == sorted(tmp_path / job.name for job in jobs)
+    assert {read_status(run).state for run in ended} == {"failed"}
+    assert "killed by signal 9" in read_status(ended[0]).failure
 
 
-def test_a_stopped_cell_goes_on_from_its_checkpoint(
+def test_a_stopped_run_resumes_from_its_checkpoint(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (cell,) = make_cells(read_grid(tiny), Choice(rows=["vicreg"], epochs=2))
-    run = tmp_path / cell.name
-    assert standing(run) == Standing("to do")
+    """The training is real; that a run is evaluated at its end has tests of its own."""
+    (job,) = make_runs(read_grid(tiny), Selection(rows=["vicreg"], epochs=2))
+    run = tmp_path / job.name
+    assert read_status(run) == Status("to do")
     engine_pretrain = engine.pretrain
 
     def interrupted(method: Any, loader: Any, views: Any, **options: Any) -> Any:
@@ -157,78 +148,66 @@ def test_a_stopped_cell_goes_on_from_its_checkpoint(
 
     monkeypatch.setattr(engine, "pretrain", interrupted)
     with pytest.raises(OSError, match="cut off"):
-        run_cell(cell.config, run)
+        run_job(job.config, run)
     monkeypatch.undo()
-    assert standing(run) == Standing("stopped", 5)
-    found, _ = plan(tiny, out=tmp_path, choice=Choice(rows=["vicreg"], epochs=2))
+    monkeypatch.setattr(
+        commands, "evaluate", lambda run: (run / "evaluation.json").write_text("{}")
+    )
+    assert read_status(run) == Status("stopped", 5)
+    found, _ = plan(tiny, out=tmp_path, selection=Selection(rows=["vicreg"], epochs=2))
     assert found[0][1].step == 5
-    run_cell(cell.config, run)
-    assert standing(run).state == "done"
+    run_job(job.config, run)
+    assert read_status(run).state == "done"
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert steps == [5, 10], "the first epoch was not taken again"
 
 
-def test_a_cell_that_stopped_before_its_first_checkpoint_starts_again(
-    tiny: Path, tmp_path: Path
+def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(
+    tiny: Path, tmp_path: Path, copied_runs: CopiedRuns
 ) -> None:
-    cell = make_cells(read_grid(tiny), Choice(rows=["vicreg"]))[0]
-    run = tmp_path / cell.name
-    RunFolder(run).create(cell.config)
+    job = make_runs(read_grid(tiny), Selection(rows=["vicreg"]))[0]
+    run = tmp_path / job.name
+    RunFolder(run).create(job.config)
     (run / "failure.txt").write_text("an earlier failure\n")
-    assert standing(run) == Standing("failed", 0, "an earlier failure")
-    run_cell(cell.config, run)
-    assert standing(run).state == "done"
+    assert read_status(run) == Status("failed", 0, "an earlier failure")
+    run_job(job.config, run)
+    assert copied_runs.trained == [(run, {"resume": False, "overwrite": True})]
+    assert read_status(run).state == "done"
     assert not (run / "failure.txt").exists()
 
 
-def test_a_collapse_is_a_finding(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "run_all", in_this_process)
-    values = {**TINY, "rows": {"falcon": {"label": "FALCON", "options": {"falcon": {"beta": 0.0}}}}}
-    del values["paper"]
-    shared = {**TINY["shared"], "monitor": {"on_collapse": "stop", "patience": 0}}
-    tiny.write_text(yaml.safe_dump({**values, "shared": shared}))
-    reproduce(tiny, out=tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "table.json").read_text())
-    (cell,) = record["cells"]
+def test_a_collapse_is_a_finding(tiny: Path, tmp_path: Path, copied_runs: CopiedRuns) -> None:
+    copied_runs.collapsed = lambda config: config.method == "falcon"
+    assert reproduce(tiny, out=tmp_path, selection=Selection(rows=["falcon"])).is_file()
+    record = json.loads((tmp_path / "table.json").read_text())
+    cell = record["cells"][0]
     assert cell["state"] == "done"
-    assert cell["alarms"]
-    assert "alarms: " in (tmp_path / "out" / "table.md").read_text()
-    with pytest.raises(CollapseError):
-        commands.pretrain(make_cells(read_grid(tiny))[0].config, out=tmp_path / "alone")
+    assert cell["alarms"] == ["constant"]
+    assert "alarms: " in (tmp_path / "table.md").read_text()
 
 
-def test_finished_cells_are_kept_and_other_options_refused(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_finished_runs_are_kept_and_other_options_refused(
+    tiny: Path, tmp_path: Path, copied_runs: CopiedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "run_all", in_this_process)
-    choice = Choice(rows=["vicreg"], seeds=[0, 1])
-    reproduce(tiny, out=tmp_path / "out", choice=choice)
-    record = json.loads((tmp_path / "out" / "table.json").read_text())
+    copied_runs.numbers = lambda config: {"top1_knn": 0.5 + 0.1 * config.seed}
+    out, selection = tmp_path / "out", Selection(rows=["vicreg"], seeds=[0, 1])
+    reproduce(tiny, out=out, selection=selection)
+    record = json.loads((out / "table.json").read_text())
     spread = record["datasets"]["digits"]["rows"]["vicreg"]["top1_knn"]
-    assert spread["count"] == 2
-    assert spread["deviation"] >= 0
-    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert spread == pytest.approx({"mean": 0.55, "deviation": 0.1 / 2**0.5, "count": 2})
+    table = (out / "table.md").read_text(encoding="utf-8")
     falcon = next(line for line in table.splitlines() if line.startswith("| FALCON"))
     assert falcon.startswith("| FALCON | – | 50.0"), (
         "not run yet: a dash, the paper's number stands"
     )
-
-    def refuse(*args: Any, **options: Any) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(commands, "pretrain", refuse)
-    reproduce(tiny, out=tmp_path / "out", choice=choice)
+    reproduce(tiny, out=out, selection=selection)
+    assert len(copied_runs.trained) == 2, "nothing was trained again"
     with pytest.raises(InputError, match="other values of epochs"):
-        reproduce(tiny, out=tmp_path / "out", choice=replace(choice, epochs=2))
-    with pytest.raises(AssertionError, match="trained again"):
-        reproduce(tiny, out=tmp_path / "out")
-    (tmp_path / "other").mkdir()
-    os.rename(tmp_path / "out" / "digits", tmp_path / "other" / "digits")
-    monkeypatch.setattr(module, "run_all", lambda work, places, logs: (run for _, run in ()))
+        reproduce(tiny, out=out, selection=replace(selection, epochs=2))
+    monkeypatch.setattr(runner, "run_processes", lambda *_, **__: (run for run in ()))
+    os.rename(out, tmp_path / "other")
     with pytest.raises(FailedRunsError, match="falcon"):
-        reproduce(tiny, out=tmp_path / "other", choice=Choice(rows=["falcon"], epochs=2))
+        reproduce(tiny, out=tmp_path / "other", selection=Selection(rows=["falcon"], epochs=2))
     record = json.loads((tmp_path / "other" / "table.json").read_text())
     states = {cell["run"]: cell["state"] for cell in record["cells"]}
     assert states["digits/vicreg-seed0"] == "other options", "never mixed with runs of other length"
@@ -251,8 +230,8 @@ def test_the_dry_run_lists_times_and_writes_nothing(
 def test_estimates_add_up(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "seconds_per_step", lambda config, shape: 2.0)
     grid = read_grid(tiny)
-    states = [Standing("done"), Standing("stopped", 3), Standing("to do")]
-    found = calibration.estimate(grid, list(zip(make_cells(grid), states, strict=True)), 2)
+    states = [Status("done"), Status("stopped", 3), Status("to do")]
+    found = calibration.estimate(grid, list(zip(make_runs(grid), states, strict=True)), 2)
     assert found.seconds == (0.0, 4.0, 10.0), "1437 images are 5 batches of 256"
     assert found.total == 14.0
     assert found.elapsed == 10.0
@@ -300,16 +279,26 @@ def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert module._places(None, None) == [{}]
-    assert module._places(3, None) == [{"OMP_NUM_THREADS": "2"}] * 3
+    assert runner.worker_environments(None, None) == [{}]
+    assert runner.worker_environments(3, None) == [{"OMP_NUM_THREADS": "2"}] * 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in module._places(None, None)] == ["0", "1"]
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in module._places(3, None)] == ["0", "1", "0"]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in runner.worker_environments(None, None)] == [
+        "0",
+        "1",
+    ]
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in runner.worker_environments(3, None)] == [
+        "0",
+        "1",
+        "0",
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert [place["CUDA_VISIBLE_DEVICES"] for place in module._places(None, None)] == ["5", "7"]
-    assert module._places(None, "cpu") == [{}]
-    with pytest.raises(InputError, match="no process to run anything"):
-        module._places(0, None)
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in runner.worker_environments(None, None)] == [
+        "5",
+        "7",
+    ]
+    assert runner.worker_environments(None, "cpu") == [{}]
+    with pytest.raises(InputError, match="processes is too small"):
+        runner.worker_environments(0, None)
 
 
 def test_an_interrupt_ends_the_processes(
@@ -320,10 +309,9 @@ def test_an_interrupt_ends_the_processes(
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cells, "sleep", interrupt)
-    work = [(cell.config, tmp_path / cell.name) for cell in make_cells(read_grid(tiny))]
+    monkeypatch.setattr(runner, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        list(run_all(work, [{}, {}], logs=tmp_path / "logs"))
+        list(run_processes(make_runs(read_grid(tiny)), tmp_path, [{}, {}], logs=tmp_path / "logs"))
     assert len(started) == 2
     assert all(process.poll() is not None for process in started)
 
@@ -350,10 +338,9 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_cells_end_with_the_command(number: signal.Signals, tiny: Path, tmp_path: Path) -> None:
-    """Stopped by a batch system, or killed: no cell trains on without anybody."""
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_runs_end_with_the_command(tiny: Path, tmp_path: Path) -> None:
+    """Stopped by a batch system: no run trains on without anybody."""
     out, run = tmp_path / "out", tmp_path / "out" / "digits" / "vicreg-seed0"
     options = ["--out", str(out), "--rows", "vicreg", "--epochs", "100000"]
     command = subprocess.Popen(
@@ -361,26 +348,38 @@ def test_cells_end_with_the_command(number: signal.Signals, tiny: Path, tmp_path
         stderr=subprocess.PIPE,
         text=True,
     )
-    cell: set[int] = set()
+    children: set[int] = set()
     try:
         wait_until((run / "metrics.jsonl").is_file, 120)
-        cell = children_of(command.pid)
-        assert cell
-        command.send_signal(number)
+        children = children_of(command.pid)
+        assert children
+        command.send_signal(signal.SIGTERM)
         said = command.communicate(timeout=60)[1]
-        if number == signal.SIGTERM:
-            assert command.returncode == 130
-            assert "reproduce, sweep and tune with the same command" in said
-            assert not any(map(is_running, cell)), "waited for"
-        wait_until(lambda: not any(map(is_running, cell)), 30)
+        assert command.returncode == 130
+        assert "reproduce, sweep and tune with the same command" in said
+        assert not any(map(is_running, children)), "waited for"
     finally:
         command.kill()
-        for pid in filter(is_running, cell):
+        for pid in filter(is_running, children):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_run_ends_when_its_input_does(tiny: Path, tmp_path: Path) -> None:
+    """The system closes it when the command is killed, which then cannot end its runs itself."""
+    (job,) = make_runs(read_grid(tiny), Selection(rows=["vicreg"], epochs=100000))
+    process = runner._start(job, tmp_path / job.name, {}, tmp_path / "logs")
+    try:
+        wait_until((tmp_path / job.name / "metrics.jsonl").is_file, 120)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(30) == -signal.SIGTERM
+    finally:
+        process.kill()
 
 
 def test_the_handler_of_sigterm_is_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), cells.interrupted_by_sigterm():
+    with pytest.raises(KeyboardInterrupt), runner.interrupted_by_sigterm():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before

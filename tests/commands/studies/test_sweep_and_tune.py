@@ -1,45 +1,41 @@
-"""Studies: several small real runs, resumable, and honest about collapsed ones."""
+"""Studies of several runs: nothing is trained twice, the choice and its record agree, failures are told."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import mean, stdev
 
 import pytest
 
-from falcon_ssl import cli, commands
+from falcon_ssl import cli
 from falcon_ssl.commands import studies
-from falcon_ssl.config import FalconConfig, MonitorConfig, RunConfig
+from falcon_ssl.commands.studies import runner
+from falcon_ssl.config import RunConfig
 from falcon_ssl.core.errors import CollapseError, InputError
-
-SMALL = RunConfig(
-    epochs=1,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
-    monitor=MonitorConfig(every_epochs=0),
-)
-
-
-def forbid_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(commands, "pretrain", refuse)
+from support.copied_runs import SMALL, CopiedRuns
 
 
 def test_tune_chooses_records_and_does_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, copied_runs: CopiedRuns
 ) -> None:
-    grid = {"betas": [1.0], "temperatures": [0.4, 1e4]}
+    """Of the settings that work, the one of largest RankMe; the collapsed one has a larger one still."""
+    copied_runs.numbers = lambda config: {"effective_rank_z": 10 * (config.falcon.temperature or 0)}
+    copied_runs.collapsed = lambda config: config.falcon.temperature == 1e4
+    grid = {"betas": [1.0], "temperatures": [0.4, 0.8, 1e4], "seeds": [0, 1]}
     found = studies.tune(SMALL, out=tmp_path, **grid)
+    assert found.chosen.options == {"beta": 1.0, "temperature": 0.8}
+    assert found.chosen.rankme == 8.0
+    assert found.candidates[2].alarms == ("constant",)
     record = json.loads((tmp_path / "tune.json").read_text())
     assert record["chosen"] == found.chosen.options
-    assert [c["options"]["temperature"] for c in record["candidates"]] == [0.4, 1e4]
-    assert found.chosen.rankme == max(c.rankme for c in found.candidates if not c.is_broken)
+    assert [c["options"]["temperature"] for c in record["candidates"]] == [0.4, 0.8, 1e4]
     assert record["by_labels"]["top1_knn"]["best"] >= record["by_labels"]["top1_knn"]["chosen"]
-    forbid_training(monkeypatch)
+    assert len(copied_runs.trained) == 6
     assert studies.tune(SMALL, out=tmp_path, **grid) == found
+    assert len(copied_runs.trained) == 6, "nothing was trained again"
     with pytest.raises(InputError, match="other values of epochs"):
         studies.tune(replace(SMALL, epochs=2), out=tmp_path, **grid)
 
@@ -55,28 +51,75 @@ def test_studies_are_about_falcon(tmp_path: Path) -> None:
         studies.tune(RunConfig(method="vicreg"), out=tmp_path)
 
 
-def test_a_collapsed_setting_is_a_finding_and_nothing_but_collapse_an_error(tmp_path: Path) -> None:
-    config = replace(SMALL, monitor=replace(SMALL.monitor, on_collapse="stop", patience=0))
+def test_a_collapsed_setting_is_a_finding_and_nothing_but_collapse_an_error(
+    tmp_path: Path, copied_runs: CopiedRuns
+) -> None:
+    copied_runs.collapsed = lambda config: True
     with pytest.raises(CollapseError, match="every one of 1 settings"):
-        studies.tune(config, out=tmp_path, betas=[0.0], temperatures=[0.4])
+        studies.tune(SMALL, out=tmp_path, betas=[0.0], temperatures=[0.4])
     assert (tmp_path / "beta0-temperature0.4-seed0" / "evaluation.json").is_file()
 
 
-def test_the_command_line_tunes_and_sweeps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_options_that_cannot_be_built_are_refused_before_any_run(
+    tmp_path: Path, copied_runs: CopiedRuns
 ) -> None:
-    small = ["--epochs", "1", "--falcon.embed_dim", "16", "--monitor.every_epochs", "0"]
-    out = str(tmp_path / "tune")
-    tuning = ["tune", "--out", out, "--betas", "1", "--temperatures", "0.4", *small]
-    assert cli.main(tuning) == 0
+    config = replace(SMALL, falcon=replace(SMALL.falcon, epsilon=0.01))
+    with pytest.raises(InputError, match="rademacher-256 cannot be built"):
+        studies.sweep(config, out=tmp_path, num_codes=[64, 256])
+    assert not copied_runs.trained
+
+
+def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
+    tmp_path: Path, copied_runs: CopiedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in reproduce: the failure is in the run's folder, and the command ends with it."""
+    given: list[Sequence[object]] = []
+    real = runner.run_processes
+
+    def one_fails(
+        jobs: Sequence[runner.Job], out: Path, environments: Sequence[object], *, logs: Path | None
+    ) -> object:
+        given.append(environments)
+        (out / jobs[0].name).mkdir()
+        runner._record_crash(out / jobs[0].name, -9)
+        yield out / jobs[0].name
+        yield from real(jobs[1:], out, [], logs=logs)
+
+    monkeypatch.setattr(runner, "run_processes", one_fails)
+    wanted = ["sweep", "--out", str(tmp_path), "--num_codes", "16,32", "--processes", "2"]
+    small = ["--epochs", "1", "--falcon.embed_dim", "16"]
+    assert cli.main([*wanted, *small]) == 1
+    assert len(given[0]) == 2, "two at a time"
+    assert "killed by signal 9" in runner.read_status(tmp_path / "rademacher-16-seed0").failure
+    assert [out.name for out, _ in copied_runs.trained] == ["rademacher-32-seed0", "complete-seed0"]
+    assert not (tmp_path / "sweep.html").exists()
+    monkeypatch.setattr(runner, "run_processes", real)
+    assert cli.main([*wanted, *small]) == 0
+    assert [out.name for out, _ in copied_runs.trained[2:]] == ["rademacher-16-seed0"]
+    assert (tmp_path / "sweep.html").is_file()
+
+
+def test_the_command_line_tunes_and_sweeps(
+    tmp_path: Path, copied_runs: CopiedRuns, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied_runs.numbers = lambda config: {"top1_knn": 0.5 + 0.1 * config.seed}
+    small = ["--epochs", "1", "--falcon.embed_dim", "16"]
+    tuning = ["tune", "--out", str(tmp_path / "tune"), "--betas", "1", "--temperatures", "0.4"]
+    assert cli.main([*tuning, *small]) == 0
     text = capsys.readouterr().out
     assert "use: --falcon.beta 1 --falcon.temperature 0.4" in text
-    assert "which the choice did not see" in text
-    assert cli.main([*tuning[:-4], "--betas", "one"]) == 2
-    assert "--betas is not a list of numbers" in capsys.readouterr().err
+    assert "which the choice did not use" in text
+    assert cli.main([*tuning, "--betas", "one"]) == 2
+    assert "betas has the wrong type: received 'one'" in capsys.readouterr().err
     out = str(tmp_path / "sweep")
-    assert cli.main(["sweep", "--out", out, "--num_codes", "16", *small]) == 0
+    sweeping = ["sweep", "--out", out, "--num_codes", "16", "--seeds", "0,1"]
+    assert cli.main([*sweeping, *small]) == 0
     assert (tmp_path / "sweep" / "sweep.html").is_file()
     record = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
     assert record["dictionaries"].keys() == {"rademacher-16", "complete"}
-    assert 0 < record["dictionaries"]["complete"]["top1_knn"]["mean"] <= 1
+    spread = record["dictionaries"]["complete"]["top1_knn"]
+    assert spread == pytest.approx({"mean": mean([0.5, 0.6]), "deviation": stdev([0.5, 0.6])})
+
+
+def test_no_runs_is_an_error(tmp_path: Path) -> None:
+    assert cli.main(["tune", "--out", str(tmp_path / "x"), "--betas", "[]"]) == 2

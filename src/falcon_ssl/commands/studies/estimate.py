@@ -12,8 +12,8 @@ import torch
 
 from falcon_ssl.commands.loading import build, seen_shape
 from falcon_ssl.commands.resolve import chosen_precision
-from falcon_ssl.commands.studies.grid import Cell, Grid
-from falcon_ssl.commands.studies.runner import Standing
+from falcon_ssl.commands.studies.grid import Grid, GridRun
+from falcon_ssl.commands.studies.runner import Status
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.engine.accelerator import build_accelerator
@@ -32,7 +32,7 @@ class Estimate:
     """Time of training alone; reading the images and evaluating the encoder come on top.
 
     Args:
-        seconds: Of every cell, what is left of it.
+        seconds: Of every run, what is left of it.
         total: Their sum.
         elapsed: Until the last one ends, so many processes at a time.
         processes: Number of processes.
@@ -44,21 +44,21 @@ class Estimate:
     processes: int
 
 
-def estimate(grid: Grid, cells: Sequence[tuple[Cell, Standing]], processes: int) -> Estimate:
+def estimate(grid: Grid, runs: Sequence[tuple[GridRun, Status]], processes: int) -> Estimate:
     """Time the steps of every row that is not done, on the share of the cores that a process gets."""
     step_seconds: dict[RunConfig, float] = {}
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // processes))
     left = []
-    for cell, now in cells:
-        data = grid.datasets[cell.dataset]
-        steps = cell.config.epochs * (data.num_train // cell.config.batch_size) - now.step
+    for run, now in runs:
+        data = grid.datasets[run.dataset]
+        steps = run.config.epochs * (data.num_train // run.config.batch_size) - now.step
         if now.state == "done":
             left.append(0.0)
             continue
-        kind = replace(cell.config, data=str(data.image_shape), seed=0)
+        kind = replace(run.config, data=str(data.image_shape), seed=0)
         if kind not in step_seconds:
-            step_seconds[kind] = seconds_per_step(cell.config, data.image_shape)
+            step_seconds[kind] = seconds_per_step(run.config, data.image_shape)
         left.append(max(0, steps) * step_seconds[kind])
     torch.set_num_threads(threads)
     ends = [0.0] * processes

@@ -1,6 +1,6 @@
-"""One cell of a grid: where it stands, and running it in a process of its own.
+"""Run many: skip the finished, resume the stopped, record the failed; each run in a process of its own.
 
-A process per cell: whatever ends it (a bug, the system killing it for memory), the others go on.
+A process per run: whatever ends it (a bug, the system killing it for memory), the others continue.
 """
 
 from __future__ import annotations
@@ -13,44 +13,51 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
-from typing import IO, Any, Literal
+from typing import IO, Literal
+
+import torch
 
 from falcon_ssl import commands
-from falcon_ssl.commands.loading import check_same_run, open_data
-from falcon_ssl.commands.resolve import resolve
-from falcon_ssl.config import FalconConfig, RunConfig, from_mapping, to_mapping
-from falcon_ssl.core.devices import best_device, hardware
-from falcon_ssl.core.errors import CollapseError, InputError
+from falcon_ssl.commands.loading import build, check_same_run
+from falcon_ssl.config import RunConfig, from_mapping, to_mapping
+from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder, read_state
 from falcon_ssl.records.files import write_text
-from falcon_ssl.records.folder import (
-    CHECKPOINT,
-    CONFIG,
-    ENVIRONMENT,
-    EVALUATION,
-    FAILURE,
-    STATE,
-)
-from falcon_ssl.records.provenance import environment
+from falcon_ssl.records.folder import CHECKPOINT, CONFIG, ENVIRONMENT, EVALUATION, FAILURE, STATE
+from falcon_ssl.records.lock import Lock
 
 logger = logging.getLogger(__name__)
 
-_POLL = 0.2  # seconds between two looks at the processes
+_POLL = 0.2  # seconds between two checks of the processes
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a cell stands.
+class Job:
+    """One of many runs.
 
     Args:
-        state: done (judged), failed (tried again at the next call), stopped (goes on) or to do.
-        step: Steps taken, of a cell that was stopped.
+        name: Its folder, inside the folder of all.
+        config: The whole configuration; nothing in it is auto.
+        image_shape: (channels, height, width) of its images.
+    """
+
+    name: str
+    config: RunConfig
+    image_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run has come.
+
+    Args:
+        state: done (evaluated), failed (tried again at the next call), stopped (to be resumed) or to do.
+        step: Steps taken, of a run that was stopped.
         failure: The last line of its failure.
     """
 
@@ -59,22 +66,100 @@ class Standing:
     failure: str = ""
 
 
-def standing(run: Path) -> Standing:
-    """Where the run in a folder stands; the folder need not exist."""
+def read_status(run: Path) -> Status:
+    """How far the run in a folder has come; the folder need not exist."""
     if (run / EVALUATION).is_file():
-        return Standing("done")
+        return Status("done")
     step = _step(run)
     if (run / FAILURE).is_file():
         lines = (run / FAILURE).read_text(encoding="utf-8").strip().splitlines()
-        return Standing("failed", step, lines[-1] if lines else "")
-    return Standing("stopped", step) if step else Standing("to do")
+        return Status("failed", step, lines[-1] if lines else "")
+    return Status("stopped", step) if step else Status("to do")
 
 
-def run_cell(config: RunConfig, run: Path) -> None:
-    """Train and judge one run, from where it stands; a collapse is a finding and not an error.
+def _step(run: Path) -> int:
+    """Step of the last checkpoint; 0 without one."""
+    path = run / CHECKPOINT
+    return int(read_state(path)["step"]) if (path / STATE).is_file() else 0
+
+
+def check_jobs(jobs: Sequence[Job], out: Path) -> None:
+    """Find out what would fail because of its options before anything is run.
 
     Raises:
-        Exception: Whatever `commands.pretrain` and `commands.evaluate` raise, but CollapseError.
+        InputError: Options that do not fit each other, or a folder with a run of other options.
+    """
+    for job in jobs:
+        if (out / job.name / CONFIG).is_file():
+            check_same_run(RunFolder.open(out / job.name), job.config)
+    built = set()
+    for job in jobs:
+        kind = job.name.rpartition("-seed")[0]
+        if kind in built or read_status(out / job.name).state == "done":
+            continue
+        built.add(kind)
+        try:
+            build(job.config, job.image_shape)
+        except InputError as error:
+            raise InputError(
+                f"{kind} cannot be built",
+                received=str(error).rstrip("."),
+                expected="options that fit each other",
+            ) from error
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    processes: int | None = None,
+    device: str | None = None,
+    after_each: Callable[[], object] = lambda: None,
+) -> None:
+    """Train and evaluate all runs that are not done.
+
+    Finished runs are skipped, stopped ones resumed from their checkpoints, failed ones tried again. A run that fails
+    leaves ``failure.txt`` in its folder and does not stop the others; a collapse is a finding and not a failure.
+
+    Args:
+        jobs: The runs.
+        out: Folder of their folders.
+        processes: Runs at a time, each with its share of the cores; None is one per GPU, and one without any.
+        device: Of all runs, where it is known: "cpu" needs no GPU.
+        after_each: Called at the start and after each run.
+
+    Raises:
+        InputError: As `check_jobs`, or another process is at work in ``out``.
+        FailedRunsError: Some runs failed; all others are done.
+    """
+    if not jobs:
+        raise InputError("nothing to run", received="no runs", expected="at least one")
+    workers = worker_environments(processes, device)
+    check_jobs(jobs, out)
+    out.mkdir(parents=True, exist_ok=True)
+    with Lock(out), interrupted_by_sigterm():
+        waiting = [job for job in jobs if read_status(out / job.name).state != "done"]
+        logger.info("%s: %d of %d runs to do", out, len(waiting), len(jobs))
+        after_each()
+        logs = out / "logs" if len(workers) > 1 else None
+        with closing(run_processes(waiting, out, workers, logs=logs)) as ended:
+            for number, run in enumerate(ended, start=1):
+                now = read_status(run)
+                logger.info("%d/%d %s: %s %s", number, len(waiting), run, now.state, now.failure)
+                after_each()
+    failed = [job.name for job in jobs if read_status(out / job.name).state != "done"]
+    if failed:
+        raise FailedRunsError(
+            f"{len(failed)} of {len(jobs)} runs ({', '.join(failed)}); {FAILURE} in their folders says why,"
+            " the others are done; the same command tries them again"
+        )
+
+
+def run_job(config: RunConfig, run: Path) -> None:
+    """Train and evaluate one run, from where it stopped; a collapse is a finding and not an error.
+
+    Raises:
+        Exception: Whatever `commands.pretrain` and `commands.evaluate` raise, except CollapseError.
     """
     (run / FAILURE).unlink(missing_ok=True)
     if not (run / ENVIRONMENT).is_file():  # the last record of the training
@@ -87,12 +172,31 @@ def run_cell(config: RunConfig, run: Path) -> None:
     commands.evaluate(run)
 
 
+def worker_environments(processes: int | None, device: str | None) -> list[dict[str, str]]:
+    """Variables of every process at a time: its share of the cores, and its GPU where there are any."""
+    if processes is not None and processes < 1:
+        raise InputError("processes is too small", received=processes, expected=">= 1")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    numbers = [str(k) for k in range(0 if device == "cpu" else torch.cuda.device_count())]
+    gpus = visible.split(",") if numbers and visible else numbers
+    count = processes or max(1, len(gpus))
+    workers: list[dict[str, str]] = [{} for _ in range(count)]
+    for number, worker in enumerate(workers):
+        if count > 1:
+            worker["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // count))
+        if gpus:
+            worker["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+    return workers
+
+
 @dataclass
-class Place:
-    """Where one process runs.
+class Worker:
+    """A place for one process at a time.
 
     Args:
         environment: Variables of the process: its threads and its device.
+        process: The process, where one is running.
+        run: The folder of its run.
     """
 
     environment: Mapping[str, str]
@@ -100,53 +204,56 @@ class Place:
     run: Path | None = None
 
 
-def run_all(
-    work: Sequence[tuple[RunConfig, Path]],
+def run_processes(
+    jobs: Sequence[Job],
+    out: Path,
     environments: Sequence[Mapping[str, str]],
     *,
     logs: Path | None,
 ) -> Generator[Path, None, None]:
-    """Run cells in processes of their own, as many at a time as there are environments.
+    """Run jobs in processes of their own, as many at a time as there are environments.
 
     Args:
-        work: Configuration and folder of every cell.
-        environments: Variables of each place that can run a process.
-        logs: Folder for what the processes say, one file a cell; None lets them speak to the terminal.
+        jobs: The runs.
+        out: Folder of their folders.
+        environments: Variables of each process at a time.
+        logs: Folder for the output of the processes, one file a run; None is the terminal.
 
     Yields:
-        The folder of every cell when its process has ended, well or not (see `standing`).
+        The folder of every run when its process has ended, well or not (see `read_status`).
 
     When the iteration is left early, by an exception or by closing it, all processes are terminated and waited for.
     """
-    places = [Place(environment) for environment in environments]
-    waiting = list(work)
+    workers = [Worker(environment) for environment in environments]
+    waiting = list(jobs)
     try:
-        while waiting or any(place.process for place in places):
-            for place in places:
-                if place.process and place.process.poll() is not None:
-                    assert place.run is not None
-                    _let_go(place.process)
-                    _note_sudden_end(place.run, place.process.returncode)
-                    place.process = None
-                    yield place.run
-                if waiting and place.process is None:
-                    config, place.run = waiting.pop(0)
-                    place.process = _start(config, place.run, place.environment, logs)
+        while waiting or any(worker.process for worker in workers):
+            for worker in workers:
+                if worker.process and worker.process.poll() is not None:
+                    assert worker.run is not None
+                    _close_stdin(worker.process)
+                    _record_crash(worker.run, worker.process.returncode)
+                    worker.process = None
+                    yield worker.run
+                if waiting and worker.process is None:
+                    job = waiting.pop(0)
+                    worker.run = out / job.name
+                    worker.process = _start(job, worker.run, worker.environment, logs)
             sleep(_POLL)
     finally:
-        left = [place.process for place in places if place.process]
+        left = [worker.process for worker in workers if worker.process]
         for process in left:
             process.terminate()
         for process in left:
             process.wait()
-            _let_go(process)
+            _close_stdin(process)
 
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM (kill, a batch system at its time limit) as Ctrl-C: KeyboardInterrupt, so that cells end with us.
+    """SIGTERM (kill, a batch system at its time limit) as Ctrl-C: KeyboardInterrupt, so that runs end with us.
 
-    Without it the process would be gone before any ``finally``, and its cells would train on. Python handles signals in
+    Without it the process would be gone before any ``finally``, and its runs would train on. Python handles signals in
     the main thread alone: in another one nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -164,10 +271,10 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _start(
-    config: RunConfig, run: Path, environment: Mapping[str, str], logs: Path | None
+    job: Job, run: Path, environment: Mapping[str, str], logs: Path | None
 ) -> subprocess.Popen[str]:
     logger.info("%s", run)
-    with _log(logs, run) as file:
+    with _log(logs, job.name) as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "falcon_ssl.commands.studies.runner"],
             env={**os.environ, **environment},
@@ -178,12 +285,12 @@ def _start(
         )
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it may be gone already
-        process.stdin.write(json.dumps({"run": str(run), "config": to_mapping(config)}) + "\n")
+        process.stdin.write(json.dumps({"run": str(run), "config": to_mapping(job.config)}) + "\n")
         process.stdin.flush()
     return process  # its input stays open: see _end_with_parent
 
 
-def _let_go(process: subprocess.Popen[str]) -> None:
+def _close_stdin(process: subprocess.Popen[str]) -> None:
     """Close the input of a process that has ended."""
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # what it did not read is still waiting to be written
@@ -191,27 +298,21 @@ def _let_go(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _log(logs: Path | None, run: Path) -> Iterator[IO[str] | None]:
+def _log(logs: Path | None, name: str) -> Iterator[IO[str] | None]:
     if logs is None:
         yield None
         return
     logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{run.parent.name}-{run.name}.txt").open("a", encoding="utf-8") as file:
+    with (logs / f"{name.replace('/', '-')}.txt").open("a", encoding="utf-8") as file:
         yield file
 
 
-def _note_sudden_end(run: Path, code: int) -> None:
-    """A process that could not write its failure itself: killed, mostly for memory."""
+def _record_crash(run: Path, code: int) -> None:
+    """The failure of a process that could not write it itself: killed, mostly for memory."""
     if not (run / EVALUATION).is_file() and not (run / FAILURE).is_file():
         run.mkdir(parents=True, exist_ok=True)
         cause = f"killed by signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
-        write_text(run / FAILURE, f"the process ended without a word: {cause}\n")
-
-
-def _step(run: Path) -> int:
-    """Step of the last checkpoint; 0 without one."""
-    path = run / CHECKPOINT
-    return int(read_state(path)["step"]) if (path / STATE).is_file() else 0
+        write_text(run / FAILURE, f"the process crashed: {cause}\n")
 
 
 def _end_with_parent() -> None:
@@ -227,14 +328,14 @@ def _end_with_parent() -> None:
 
 
 def main() -> int:
-    """The process of one cell: reads what to do from its input, leaves a failure in the cell's folder."""
+    """The process of one run: reads what to do from its input, leaves a failure in the run folder."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("falcon_ssl").setLevel(logging.INFO)
-    told = json.loads(sys.stdin.readline())
+    job = json.loads(sys.stdin.readline())
     _end_with_parent()
-    run = Path(told["run"])
+    run = Path(job["run"])
     try:
-        run_cell(from_mapping(told["config"]), run)
+        run_job(from_mapping(job["config"]), run)
     except KeyboardInterrupt:
         return 130
     except Exception:
@@ -246,46 +347,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def _train_all(
-    config: RunConfig, settings: Mapping[str, FalconConfig], seeds: Sequence[int], out: Path
-) -> dict[str, list[Path]]:
-    """Train and judge every setting with every seed, unless that is done; the run folders by name of the setting."""
-    if config.method != "falcon":
-        raise InputError(
-            "this study varies options of falcon",
-            received=f"method={config.method}",
-            expected="method=falcon",
-            fix="compare other methods with falcon-ssl report RUN RUN",
-        )
-    runs: dict[str, list[Path]] = {name: [] for name in settings}
-    resolved = resolve(config, open_data(config).train)
-    for (name, falcon), seed in product(settings.items(), seeds):
-        run = out / f"{name}-seed{seed}"
-        runs[name].append(run)
-        own = replace(resolved, falcon=falcon, seed=seed)
-        if (run / EVALUATION).is_file():
-            check_same_run(RunFolder.open(run), own)
-            logger.info("%s: done before", run)
-            continue
-        logger.info("%s", run)
-        try:
-            commands.pretrain(own, out=run, resume=_can_resume(run))
-        except CollapseError as error:  # a finding of the study, not its end
-            logger.warning("%s: collapsed: %s", run, error)
-        commands.evaluate(run)
-    return runs
-
-
-def _can_resume(run: Path) -> bool:
-    return (run / CHECKPOINT / STATE).is_file()
-
-
-def _write_record(
-    path: Path, config: RunConfig, seeds: Sequence[int], found: Mapping[str, Any]
-) -> None:
-    """What a study found, and what it takes to repeat it."""
-    about = {"data": config.data, "epochs": config.epochs, "seeds": list(seeds)}
-    record = {**found, "about": about | environment(hardware(best_device()))}
-    write_text(path, json.dumps(record, indent=1) + "\n")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean, stdev
 
-from falcon_ssl.commands.studies.runner import _train_all, _write_record
+from falcon_ssl.commands.studies.settings import run_settings, write_record
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.folder import EVALUATION
 from falcon_ssl.report import build_sweep
+from falcon_ssl.report.families import spread
 
 
 def sweep(
@@ -21,10 +21,9 @@ def sweep(
     num_codes: Sequence[int],
     seeds: Sequence[int] = (0,),
     complete: bool = True,
+    processes: int | None = None,
 ) -> Path:
-    """Train and judge one run for every dictionary size and seed; draw the paper's figures.
-
-    Runs that are finished are skipped, runs that were stopped go on.
+    """Train and evaluate one run for every dictionary size and seed; draw the paper's figures.
 
     Args:
         config: What all runs share.
@@ -32,12 +31,14 @@ def sweep(
         num_codes: Sizes C of the dictionary.
         seeds: Seeds of the runs.
         complete: Whether the complete dictionary of all 2^F codes is the last point.
+        processes: See `run_jobs`; so is what happens to runs that are finished, stopped or failed.
 
     Returns:
         The page.
 
     Raises:
-        InputError: As `commands.pretrain`, or ``out`` holds runs with other options.
+        InputError: As `commands.pretrain` and `run_jobs`.
+        FailedRunsError: Some runs failed.
     """
     sizes = {
         f"{config.falcon.dictionary}-{size}": replace(config.falcon, num_codes=size)
@@ -45,9 +46,9 @@ def sweep(
     }
     if complete:
         sizes["complete"] = replace(config.falcon, dictionary="complete")
-    runs = _train_all(config, sizes, seeds, Path(out))
+    runs = run_settings(config, sizes, seeds, Path(out), processes=processes)
     dictionaries = {name: _spreads(runs[name]) for name in sizes}
-    _write_record(Path(out) / "sweep.json", config, seeds, {"dictionaries": dictionaries})
+    write_record(Path(out) / "sweep.json", config, seeds, {"dictionaries": dictionaries})
     return build_sweep([run for runs_ in runs.values() for run in runs_], Path(out) / "sweep.html")
 
 
@@ -57,8 +58,9 @@ def _spreads(runs: Sequence[Path]) -> dict[str, dict[str, float]]:
     spreads = {}
     for name in evaluations[0]:
         values = [one[name] for one in evaluations if isinstance(one.get(name), float)]
-        if len(values) == len(evaluations):
-            spreads[name] = {"mean": mean(values)}
-            if len(values) > 1:
-                spreads[name]["deviation"] = stdev(values)
+        found = spread(values)
+        if found is not None and found.count == len(evaluations):
+            spreads[name] = {"mean": found.mean}
+            if found.deviation is not None:
+                spreads[name]["deviation"] = found.deviation
     return spreads

@@ -1,4 +1,4 @@
-"""The record behind a table, from the records of its cells."""
+"""The record behind a table, from the records of its runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from falcon_ssl.commands.studies.grid import Cell, Grid
-from falcon_ssl.commands.studies.runner import standing
+from falcon_ssl.commands.studies.grid import Grid, GridRun
+from falcon_ssl.commands.studies.runner import read_status
+from falcon_ssl.config import OptimConfig, RunConfig, from_mapping
 from falcon_ssl.config.mapping import read_yaml
-from falcon_ssl.config.run import OptimConfig, RunConfig, from_mapping
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.folder import CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION
@@ -21,20 +21,20 @@ from falcon_ssl.report.families import spread
 logger = logging.getLogger(__name__)
 
 
-def table_record(grid: Grid, cells: Sequence[Cell], out: Path) -> dict[str, Any]:
-    """All that the table says, from the records of the cells; unfinished ones have no numbers."""
-    found = [_cell_record(cell, out / cell.name) for cell in cells]
+def table_record(grid: Grid, runs: Sequence[GridRun], out: Path) -> dict[str, Any]:
+    """All that the table shows, from the records of the runs; unfinished ones have no numbers."""
+    found = [_run_record(run, out / run.name) for run in runs]
     rows = [
-        {"name": row.name, "label": row.label, "paper": row.paper} for row in grid.rows.values()
+        {"name": name, "label": row.label, "paper": row.paper} for name, row in grid.rows.items()
     ]
     datasets = {}
-    for dataset in dict.fromkeys(cell.dataset for cell in cells):
+    for dataset in dict.fromkeys(run.dataset for run in runs):
         own = [one for one in found if one["dataset"] == dataset]
         done = [one for one in own if one["state"] == "done"]
-        configs = [cell.config for cell in cells if cell.dataset == dataset]
+        configs = [run.config for run in runs if run.dataset == dataset]
         datasets[dataset] = {
             "notes": sorted({one["note"] for one in done}),
-            "setting": _setting(configs, done),
+            "setting": setting(configs, done),
             "rows": {
                 row: _spreads([one for one in done if one["row"] == row], grid.columns)
                 for row in grid.rows
@@ -45,7 +45,7 @@ def table_record(grid: Grid, cells: Sequence[Cell], out: Path) -> dict[str, Any]
         "grid": grid.name,
         "title": grid.title,
         "columns": list(grid.columns),
-        "seeds": sorted({cell.config.seed for cell in cells}),
+        "seeds": sorted({run.config.seed for run in runs}),
         "rows": rows,
         "datasets": datasets,
         "paper": None if grid.paper is None else asdict(grid.paper),
@@ -54,24 +54,24 @@ def table_record(grid: Grid, cells: Sequence[Cell], out: Path) -> dict[str, Any]
     }
 
 
-def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
-    """One cell: where it stands, and its numbers when it is done."""
-    now = standing(run)
+def _run_record(run: GridRun, path: Path) -> dict[str, Any]:
+    """One run: its status, and its numbers when it is done."""
+    now = read_status(path)
     record: dict[str, Any] = {
-        "run": cell.name,
-        "dataset": cell.dataset,
-        "row": cell.row,
-        "seed": cell.config.seed,
+        "run": run.name,
+        "dataset": run.dataset,
+        "row": run.row,
+        "seed": run.config.seed,
         "state": now.state,
     }
     if now.failure:
         record["failure"] = now.failure
     if now.state != "done":
         return record
-    if not _same_options(run, cell.config):
-        logger.warning("%s has other options than the table and is left out", run)
+    if not _same_options(path, run.config):
+        logger.warning("%s has other options than the table and is left out", path)
         return {**record, "state": "other options"}
-    folder = RunFolder(run)
+    folder = RunFolder(path)
     evaluation, trained = (folder.read_json(name) for name in (EVALUATION, ENVIRONMENT))
     about = evaluation["about"]
     return {
@@ -87,7 +87,7 @@ def _cell_record(cell: Cell, run: Path) -> dict[str, Any]:
         "seconds_to_judge": about["seconds"],
         "verdict": folder.read_json(DIAGNOSIS)["verdict"],
         "alarms": folder.alarms(),
-        "metrics": {key: value for key, value in evaluation.items() if _is_number(value)},
+        "metrics": {key: value for key, value in evaluation.items() if type(value) in (int, float)},
         "random_encoder": evaluation["random_encoder"],
     }
 
@@ -98,10 +98,10 @@ def _same_options(run: Path, config: RunConfig) -> bool:
     return replace(config, data=begun.data, engine=begun.engine) == begun
 
 
-def _setting(
+def setting(
     configs: Sequence[RunConfig], done: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[Any]]:
-    """What the runs of a data set share, and where rows differ all their values; the last ones only where they differ.
+    """What the runs of a data set share, and where rows differ, all their values; the last ones only where they differ.
 
     The precision is the one that the finished runs chose: the grid may leave it to their machine.
     """
@@ -112,7 +112,7 @@ def _setting(
         "precision": [one["precision"] for one in done]
         or [config.engine.precision for config in configs],
     }
-    told = {name: list(dict.fromkeys(values)) for name, values in names.items()}
+    same = {name: list(dict.fromkeys(values)) for name, values in names.items()}
     optims = [config.optim for config in configs]
     may_differ: dict[str, list[Any]] = {
         "small views": [config.views.small_views for config in configs],
@@ -120,7 +120,7 @@ def _setting(
         "weight decay": [_decay(optim) for optim in optims],
     }
     differing = {name: list(dict.fromkeys(values)) for name, values in may_differ.items()}
-    return told | {name: values for name, values in differing.items() if len(values) > 1}
+    return same | {name: values for name, values in differing.items() if len(values) > 1}
 
 
 def _decay(optim: OptimConfig) -> str:
@@ -156,7 +156,3 @@ def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -
         key: spread([first.get(key) for first in firsts]) for key in columns if "codes" not in key
     }
     return {key: asdict(found) for key, found in spreads.items() if found is not None}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

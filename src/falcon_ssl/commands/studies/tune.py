@@ -1,8 +1,7 @@
-"""Several runs that answer one question, resumable run by run."""
+"""Beta and temperature chosen without labels, from one run for every pair."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import product
@@ -10,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from falcon_ssl.commands.studies.runner import _train_all, _write_record
+from falcon_ssl.commands.studies.settings import run_settings, write_record
 from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder
@@ -18,12 +17,10 @@ from falcon_ssl.evaluation.rules import worst
 from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
 from falcon_ssl.records.folder import DIAGNOSIS, EVALUATION
 
-logger = logging.getLogger(__name__)
-
 BETAS = (0.5, 1.0, 2.0)
 TEMPERATURES = (0.2, 0.4, 0.8)
 RULE = (
-    "largest effective rank of z (RankMe) among settings that neither collapsed nor rang an alarm"
+    "largest effective rank of z (RankMe) among settings that neither collapsed nor raised an alarm"
 )
 
 
@@ -48,12 +45,12 @@ def tune(
     betas: Sequence[float] = BETAS,
     temperatures: Sequence[float] = TEMPERATURES,
     seeds: Sequence[int] = (0,),
+    processes: int | None = None,
 ) -> Tuning:
     """Choose beta and the effective temperature F / logit_scale^2 without labels.
 
     Trains every pair of the two and takes the one of largest RankMe that is not broken, see
-    `falcon_ssl.evaluation.selection`. Where there are labels, they only tell how good that choice was.
-    Runs that are finished are skipped, runs that were stopped go on.
+    `falcon_ssl.evaluation.selection`. Where there are labels, they only measure how good that choice was.
 
     Args:
         config: What all runs share.
@@ -61,13 +58,15 @@ def tune(
         betas: Weights of the invariance term.
         temperatures: Effective temperatures.
         seeds: Seeds of the runs; measures are averaged over them.
+        processes: See `run_jobs`; so is what happens to runs that are finished, stopped or failed.
 
     Returns:
         The choice and all settings.
 
     Raises:
         InputError: As `sweep`, or ``falcon.epsilon`` is set, which states a temperature.
-        CollapseError: Every setting has collapsed or rung an alarm.
+        FailedRunsError: Some runs failed.
+        CollapseError: Every setting has collapsed or raised an alarm.
     """
     if config.falcon.epsilon is not None:
         raise InputError(
@@ -82,7 +81,7 @@ def tune(
         )
         for beta, temperature in product(betas, temperatures)
     }
-    runs = _train_all(config, grid, seeds, Path(out))
+    runs = run_settings(config, grid, seeds, Path(out), processes=processes)
     candidates = [_candidate(grid[name], runs[name]) for name in grid]
     chosen = choose(candidates)
     if chosen is None:
@@ -94,7 +93,7 @@ def tune(
         "by_labels": by_labels,
         "candidates": [asdict(candidate) for candidate in candidates],
     }
-    _write_record(Path(out) / "tune.json", config, seeds, found)
+    write_record(Path(out) / "tune.json", config, seeds, found)
     return Tuning(chosen, candidates, by_labels)
 
 

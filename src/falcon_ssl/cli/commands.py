@@ -1,0 +1,278 @@
+"""Every command: a function whose signature is its options and whose docstring is its help; calls and prints.
+
+They import what they need when they run: a report is written without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from falcon_ssl.cli import printing
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.config.recipes import recipe_path
+from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
+from falcon_ssl.core.errors import CollapseError
+from falcon_ssl.records.folder import DIAGNOSIS, EVALUATION
+
+DEMO_RECIPE = "digits"
+OWN_IMAGES = ReadingConfig()
+
+
+def demo(*, out: str = "runs/demo", overwrite: bool = False) -> None:
+    """Pretrain on 1797 real digits, evaluate, diagnose, report: about half a minute.
+
+    Args:
+        out: Run folder to write.
+        overwrite: Replace the run folder, if there is one.
+    """
+    from falcon_ssl import commands
+    from falcon_ssl.report import build_report
+
+    config = from_mapping(read_yaml(recipe_path(DEMO_RECIPE)))
+    run = commands.pretrain(config, out=out, overwrite=overwrite)
+    printing.print_evaluation(commands.evaluate(run))
+    print(f"report: {build_report(run)}")
+
+
+def pretrain(config: RunConfig, *, out: str, overwrite: bool = False, resume: bool = False) -> None:
+    """Pretrain an encoder on images without labels.
+
+    Args:
+        config: The run.
+        out: Run folder to write.
+        overwrite: Replace the run folder, if there is one.
+        resume: Resume the run in --out, with its options.
+    """
+    from falcon_ssl import commands
+
+    run = commands.pretrain(config, out=out, overwrite=overwrite, resume=resume)
+    if printing.is_main_process():
+        print(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
+
+
+def evaluate(run: str, *, data: str | None = None, reading: ReadingConfig = OWN_IMAGES) -> None:
+    """Evaluate a run: linear probe, kNN, clustering with chance levels, collapse measures.
+
+    Args:
+        run: Run folder.
+        data: Other images than the run's own: folder:PATH, ...
+        reading: How the images are read.
+    """
+    from falcon_ssl import commands
+
+    printing.print_evaluation(commands.evaluate(run, **_images(data, reading)))
+    print(f"all numbers: {Path(run) / EVALUATION}")
+    print(f"next: falcon-ssl report {run}")
+
+
+def diagnose(
+    target: str,
+    *,
+    weights: str | None = None,
+    prototypes: str | None = None,
+    fail_on_collapse: bool = False,
+    data: str | None = None,
+    reading: ReadingConfig = OWN_IMAGES,
+) -> None:
+    """Say in plain words whether a network has collapsed, and how.
+
+    Args:
+        target: Run folder; features z (and u, code, label) in .npz or .safetensors; or, with --data, an encoder.
+        weights: Of an encoder: a .safetensors file, or pretrained (timm downloads them).
+        prototypes: File with an array prototypes [C, F]: codes of SwAV, DINO or another method.
+        fail_on_collapse: Exit with code 3 if something collapsed.
+        data: Other images than the run's own: folder:PATH, ...
+        reading: How the images are read.
+    """
+    from falcon_ssl import commands
+
+    diagnosis = commands.diagnose(
+        target, weights=weights, prototypes=prototypes, **_images(data, reading)
+    )
+    printing.print_diagnosis(diagnosis)
+    if Path(target).is_dir() and data is None and prototypes is None:
+        print(f"all measures: {Path(target) / DIAGNOSIS}")
+    if fail_on_collapse and diagnosis.verdict == "collapsed":
+        raise CollapseError(diagnosis.sentence)
+
+
+def report(runs: tuple[str, ...], *, out: str = "comparison.html") -> None:
+    """Write a self-contained HTML page about a run, or comparing several.
+
+    Args:
+        runs: Run folders.
+        out: Page to write when there are several runs.
+    """
+    from falcon_ssl.report import build_comparison, build_report
+
+    if len(runs) == 1:
+        page = build_report(Path(runs[0]))
+    else:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        page = build_comparison([Path(run) for run in runs], Path(out))
+    print(f"report: {page}")
+
+
+def embed(
+    run: str,
+    *,
+    out: str,
+    split: Literal["auto", "train", "test"] = "auto",
+    overwrite: bool = False,
+    data: str | None = None,
+    reading: ReadingConfig = OWN_IMAGES,
+) -> None:
+    """Write the features of a run's images.
+
+    Args:
+        run: Run folder.
+        out: File to write: .npz or .safetensors.
+        split: Which part; auto is the test part, or all images where there is none.
+        overwrite: Replace the file, if there is one.
+        data: Other images than the run's own: folder:PATH, ...
+        reading: How the images are read.
+    """
+    from falcon_ssl import commands
+
+    images = _images(data, reading)
+    features = commands.embed(run, out=out, split=split, overwrite=overwrite, **images)
+    print(f"features of {len(features)} images: {out}")
+
+
+def export(run: str, *, out: str, overwrite: bool = False) -> None:
+    """Write the encoder's weights as .safetensors, for any other tool.
+
+    Args:
+        run: Run folder.
+        out: File to write: .safetensors.
+        overwrite: Replace the file, if there is one.
+    """
+    from falcon_ssl import commands
+
+    print(f"encoder: {commands.export(run, out=out, overwrite=overwrite)}")
+
+
+def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool = False) -> None:
+    """Draw what the network sees: images beside their augmented views.
+
+    Args:
+        config: The run.
+        out: Picture to write: .png.
+        num_images: Rows of the sheet.
+        overwrite: Replace the file, if there is one.
+    """
+    from falcon_ssl import commands
+
+    sheet = commands.views(config, out=out, num_images=num_images, overwrite=overwrite)
+    print(f"views: {sheet}")
+
+
+def sweep(
+    config: RunConfig,
+    *,
+    out: str,
+    num_codes: tuple[int, ...] = (64, 256, 1024, 4096),
+    seeds: tuple[int, ...] = (0,),
+    complete: bool = True,
+    processes: int | None = None,
+) -> None:
+    """Measure quality and geometry against the size of the dictionary; skips finished runs.
+
+    Args:
+        config: The run.
+        out: Folder of the runs and of sweep.html.
+        num_codes: Sizes of the dictionary.
+        seeds: Seeds of every size.
+        complete: Add the complete dictionary as the last point.
+        processes: Runs at a time; null is one per GPU, or one.
+    """
+    from falcon_ssl.commands import studies
+
+    page = studies.sweep(
+        config, out=out, num_codes=num_codes, seeds=seeds, complete=complete, processes=processes
+    )
+    print(f"report: {page}")
+
+
+def tune(
+    config: RunConfig,
+    *,
+    out: str,
+    betas: tuple[float, ...] = (0.5, 1.0, 2.0),
+    temperatures: tuple[float, ...] = (0.2, 0.4, 0.8),
+    seeds: tuple[int, ...] = (0,),
+    processes: int | None = None,
+) -> None:
+    """Choose beta and temperature without labels, by training every pair; skips finished runs.
+
+    Args:
+        config: The run.
+        out: Folder of the runs and of tune.json.
+        betas: Weights of the invariance term.
+        temperatures: Effective temperatures.
+        seeds: Seeds of every pair.
+        processes: Runs at a time; null is one per GPU, or one.
+    """
+    from falcon_ssl.commands import studies
+
+    tuning = studies.tune(
+        config, out=out, betas=betas, temperatures=temperatures, seeds=seeds, processes=processes
+    )
+    printing.print_tuning(tuning)
+    print(f"all numbers: {Path(out) / 'tune.json'}")
+
+
+def reproduce(
+    grid: str,
+    *,
+    out: str,
+    rows: tuple[str, ...] | None = None,
+    datasets: tuple[str, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+    data: Mapping[str, str] | None = None,
+    epochs: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    processes: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Run a whole table of methods, data sets and seeds beside the paper's numbers; skips finished runs.
+
+    Args:
+        grid: small, table1, table2, or a YAML file of the same form.
+        out: Folder of the runs and of table.md, .json, .html.
+        rows: Rows of the table; null is all.
+        datasets: Data sets; null is all.
+        seeds: Seeds; null is the grid's own.
+        data: Where images are, cifar10=parquet:PATH ...; null is the grid's own.
+        epochs: Epochs of every run, the warm-up in proportion; null is the grid's own.
+        device: Device of every run; null is the grid's own.
+        processes: Runs at a time; null is one per GPU, or one.
+        dry_run: Only list the runs, and how long they would train by a few timed steps.
+    """
+    from falcon_ssl.commands import studies
+
+    selection = studies.Selection(
+        rows=rows, datasets=datasets, seeds=seeds, data=data or {}, epochs=epochs, device=device
+    )
+    if dry_run:
+        plan = studies.plan(grid, out=out, selection=selection, processes=processes)
+        printing.print_plan(*plan)
+    else:
+        table = studies.reproduce(grid, out=out, selection=selection, processes=processes)
+        print(f"table: {table}")
+
+
+def _images(data: str | None, reading: ReadingConfig) -> dict[str, Any]:
+    """Images to use instead of the run's own, and how to read them."""
+    return {"data": data, "reading": None if reading == OWN_IMAGES else reading}
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    function.__name__: function
+    for function in (
+        *(demo, pretrain, evaluate, diagnose, report, embed, export, views),
+        *(sweep, tune, reproduce),
+    )
+}
