@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Tables on the terminal; their packages are imported when they are needed: help is fast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from falcon_ssl.records.metrics import describe
-from falcon_ssl.report.formatting import format_duration, format_number
 
 SUMMARY = (
     "top1_linear",
@@ -31,6 +30,8 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     """The numbers that matter, beside an untrained encoder and chance."""
     from rich.console import Console
     from rich.table import Table
+
+    from falcon_ssl.report.formatting import format_number
 
     about, random = evaluation["about"], evaluation["random_encoder"]
     chance: dict[str, float | None] = dict.fromkeys(
@@ -89,6 +90,8 @@ def print_plan(runs: Sequence[Any], estimate: Any) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+
+    from falcon_ssl.report.formatting import format_duration
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", no_wrap=True)
