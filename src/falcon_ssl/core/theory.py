@@ -91,6 +91,10 @@ def effective_temperature(width: float, logit_scale: float) -> float:
     To second order the invariance is const - (L^2/F) mean <u_i, u'_i> and the prior term
     log mean_ik exp((L^2/F) <u_i, u_k>); hence the name.
 
+    Args:
+        width: F, width of the embedding.
+        logit_scale: L, in nats.
+
     Example:
         >>> round(effective_temperature(128, 18.42), 2)
         0.38

@@ -76,6 +76,11 @@ def top_codes(u: Tensor, dictionary: Dictionary, *, logit_scale: float, k: int) 
 
     Memory:
         O(N block); O(N k) for the complete dictionary.
+
+    Example:
+        >>> from falcon_ssl.dictionary import CompleteDictionary
+        >>> top_codes(torch.tensor([[0.6, -0.8]]), CompleteDictionary(2), logit_scale=3.0, k=2).code
+        tensor([[1, 0]])
     """
     check_matrix("u", u, columns=dictionary.width)
     check_positive(

@@ -143,7 +143,15 @@ def sigreg_loss(z: Tensor, directions: Tensor, *, num_points: int = 9) -> Tensor
 
 
 def random_directions(num_directions: int, width: int, *, seed: int) -> Tensor:
-    """Directions drawn uniformly from the sphere: unit rows [M, F], a function of the seed alone.
+    """Directions drawn uniformly from the sphere, a function of the seed alone.
+
+    Args:
+        num_directions: M.
+        width: F, width of the embedding.
+        seed: Any integer >= 0.
+
+    Returns:
+        Unit rows [M, F], float32, on the CPU.
 
     Raises:
         InputError: M < 1, F < 1 or seed < 0.

@@ -99,11 +99,18 @@ class _GlobalBatchNormAct(GlobalBatchNorm):
 def use_global_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm inside ``module`` by `GlobalBatchNorm` with the same parameters and buffers.
 
+    Args:
+        module: Any network.
+
     Returns:
         ``module``, changed in place (or its replacement when it is a BatchNorm itself).
 
     Raises:
         InputError: A BatchNorm that holds more modules than timm's does: what it computes with them is unknown.
+
+    Example:
+        >>> type(use_global_batch_norm(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))[1]).__name__
+        'GlobalBatchNorm'
     """
     if isinstance(module, _BatchNorm) and not isinstance(module, GlobalBatchNorm):
         ours = _global_kind(module)(

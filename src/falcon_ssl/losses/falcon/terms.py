@@ -24,6 +24,10 @@ class LossTerms(NamedTuple):
         prior_matching: Divergence between the marginal m and the prior q.
         entropy: mean_i H(p_i); 0 when every sample is sure of its code.
         consistency: mean_i KL(p_i || p'_i); 0 when both views get the same assignment.
+
+    Example:
+        >>> LossTerms(*torch.tensor([5.0, 1.0, 4.0, 0.75, 0.25])).as_floats()["entropy"]
+        0.75
     """
 
     total: Tensor
@@ -50,6 +54,10 @@ def power_law_prior(num_codes: int, exponent: float) -> Tensor:
 
     Raises:
         InputError: C < 1 or a negative exponent.
+
+    Example:
+        >>> power_law_prior(3, 1.0)
+        tensor([0.5455, 0.2727, 0.1818], dtype=torch.float64)
     """
     check_at_least("num_codes", num_codes, 1, fix="use at least one code")
     check_at_least("exponent", exponent, 0, fix="use a non-negative exponent")
