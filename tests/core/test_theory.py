@@ -24,9 +24,9 @@ def test_aligned_embedding_on_orthogonal_codes_gives_epsilon(width, epsilon):
     assert torch.allclose(p_C, expected_C, rtol=1e-13, atol=0)
 
 
-@given(num_codes=st.integers(2, 10**6), share=st.floats(1e-9, 0.999))
-def test_definition(num_codes, share):
-    epsilon = share / num_codes
+@given(num_codes=st.integers(2, 10**6), fraction=st.floats(1e-9, 0.999))
+def test_definition(num_codes, fraction):
+    epsilon = fraction / num_codes
     L = logit_scale(num_codes, epsilon)
     assert L > 0
     assert math.exp(L) * epsilon == pytest.approx(1 - epsilon * (num_codes - 1), rel=1e-9)

@@ -33,11 +33,11 @@ def make_optimum(num_codes: int, epsilon: float, **changes: Any) -> Optimum:
 
 
 @settings(deadline=None, max_examples=40)
-@given(num_codes=st.integers(2, 3000), share=st.floats(1e-6, 0.9))
+@given(num_codes=st.integers(2, 3000), fraction=st.floats(1e-6, 0.9))
 def test_least_entropy_is_the_entropy_of_an_aligned_assignment(
-    num_codes: int, share: float
+    num_codes: int, fraction: float
 ) -> None:
-    epsilon = share / num_codes
+    epsilon = fraction / num_codes
     p = np.full(num_codes, epsilon)
     p[0] = 1 - epsilon * (num_codes - 1)
     found = make_optimum(num_codes, epsilon).least_entropy

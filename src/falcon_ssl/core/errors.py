@@ -13,7 +13,7 @@ class InputError(ValueError):
         what: What is wrong, without a full stop: "epsilon is too large for 4096 codes".
         received: The offending value, as the user would recognize it.
         expected: What would have been right.
-        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes"; "" where the rest says it.
+        fix: What to do now, as an imperative: "lower epsilon, or use fewer codes"; "" where that is clear.
 
     Example:
         >>> str(InputError("C is too small", received=1, expected="C >= 2", fix="add codes"))

@@ -41,9 +41,9 @@ class Certificate:
             known (forward matching of a prior that is not uniform).
         certified: Whether the loss is below that threshold, by more than rounding.
         mutual_information_bits: Bits of code that the batch carries about its samples; None where the terms do not
-            tell (forward matching, priors that are not uniform).
-        shared_bits: Mutual information minus consistency: bits about a sample that the code of one view tells and that
-            of the other knows, see `certify`; negative when guessing would do better. None where the former is.
+            contain it (forward matching, priors that are not uniform).
+        shared_bits: Mutual information minus consistency: bits about a sample that the codes of both views contain,
+            see `certify`; negative when guessing would do better. None where the former is.
         max_bits: log2 min(N, C), the most it could carry.
         sentence: The verdict in plain words.
     """

@@ -75,7 +75,7 @@ def cluster_agreement(cluster_N: Tensor, label_N: Tensor, *, num_classes: int) -
 
 
 def hungarian_accuracy(cluster_N: Tensor, label_N: Tensor, *, num_classes: int) -> float:
-    """Share of samples in the right class under the best one-to-one naming of the clusters.
+    """Fraction of samples in the right class under the best one-to-one naming of the clusters.
 
         max over permutations pi of (1/N) sum_i [ pi(cluster_i) = label_i ]
 

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 LEAST_SAMPLES = 10
 CLUSTERS = 32  # of k-means when there are no labels to count classes by
-KMEANS_ROWS = 5_000  # rows that k-means looks at, drawn at random; all other measures look at all
+KMEANS_ROWS = 5_000  # rows that k-means takes, drawn at random; all other measures take all
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def diagnose(
             or codes that do not fit ``num_codes``. (`Features` refuses NaN and unequal lengths.)
 
     Memory:
-        Features plus O(D^2); no N x N and no N x C matrix. k-means looks at 5000 rows.
+        Features plus O(D^2); no N x N and no N x C matrix. k-means takes 5000 rows.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)

@@ -13,7 +13,7 @@ from falcon_ssl.evaluation.labels import check_labeled_pair
 
 ALPHAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # from strong to weak: each start is near the next
 ROUGH = 1e-3  # tolerance while the penalty is chosen: 3 times faster, top-1 within 0.003
-HELD_OUT = 0.2  # share of train on which the penalty is chosen
+HELD_OUT = 0.2  # fraction of train on which the penalty is chosen
 TOP5_FROM_CLASSES = 11  # top-5 of ten classes would say little
 
 

@@ -30,7 +30,7 @@ class QualityMonitor:
         held_out: Images that training does not see; the labels, if any, are only read here.
         views: Its ``evaluate`` makes the network's input.
         train: Labeled images for the classifiers to learn from; None leaves RankMe alone.
-        every_epochs: Epochs between two looks.
+        every_epochs: Epochs between two evaluations.
         linear: Whether to fit a linear probe too, which takes longer than kNN.
         batch_size: Images of a forward pass.
         seed: Of the choice of train images and of the linear probe.
@@ -53,7 +53,7 @@ class QualityMonitor:
         batch_size: int = 512,
         seed: int = 0,
     ) -> None:
-        check_at_least("every_epochs", every_epochs, 1, fix="look at most once an epoch")
+        check_at_least("every_epochs", every_epochs, 1, fix="evaluate at most once an epoch")
         check_at_least("batch_size", batch_size, 1, fix="use at least one image at a time")
         if train is not None and (train.labels is None or held_out.labels is None):
             raise InputError(

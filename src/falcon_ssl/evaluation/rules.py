@@ -67,7 +67,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("within_entropy_kmeans_z"),
     ),
 }
-# An effective rank of 8 says little about features that are hardly wider: there the share alone is judged.
+# An effective rank of 8 says little about features that are hardly wider: there the fraction alone is judged.
 LEAST_WIDTH_FOR_RANK = 32
 
 WORDS: Mapping[str, str] = {

@@ -1,4 +1,4 @@
-"""What losses over rows of several views share: checks, and statistics over the rows of all ranks."""
+"""What losses over rows of several views have in common: checks, and statistics over the rows of all ranks."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def use_global_batch_norm(module: nn.Module) -> nn.Module:
             track_running_stats=module.track_running_stats,
         )
         ours.train(module.training)
-        # The same tensors, not copies: an optimizer that already holds them goes on to train them.
+        # The same tensors, not copies: an optimizer that already holds them still trains them.
         ours._parameters = module._parameters
         ours._buffers = module._buffers
         ours._modules = module._modules

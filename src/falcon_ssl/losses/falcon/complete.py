@@ -157,15 +157,15 @@ class _LogSumExpKernel(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         check_first_derivative("complete")
-        rows_GMD, all_GND, share_M, rho_N, sum_M = ctx.saved_tensors
+        rows_GMD, all_GND, weight_M, rho_N, sum_M = ctx.saved_tensors
         d_GMD = torch.empty_like(rows_GMD)
         for block in _row_blocks(rows_GMD, all_GND):
             cos_GRN = _cosines(rows_GMD[:, block], all_GND)
-            pi_RN = cos_GRN.prod(dim=0) * rho_N * share_M[block, None]
+            pi_RN = cos_GRN.prod(dim=0) * rho_N * weight_M[block, None]
             torch.bmm(pi_RN / cos_GRN, all_GND, out=d_GMD[:, block])
         # The kernel is symmetric: what row i does as a column, on whichever rank, equals what it does as a row.
         twice = 2 * all_reduce_sum(grad)
-        return d_GMD.mul_(twice), share_M * sum_M * twice
+        return d_GMD.mul_(twice), weight_M * sum_M * twice
 
 
 def _row_blocks(rows_GMD: Tensor, all_GND: Tensor) -> list[slice]:

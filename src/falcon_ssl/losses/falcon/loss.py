@@ -285,12 +285,12 @@ def _loss(
             )
     assert compute is not None
     dtype = torch.float64 if u1.dtype == torch.float64 else torch.float32
-    log_history_C = log_share = None
+    log_history_C = log_weight = None
     if running_marginal is not None:
         # Bias-corrected: the weights of all batches so far, kept as the sum of the running marginal, sum to one.
         past = marginal_momentum * running_marginal.to(dtype)
         weight = past.sum() + (1 - marginal_momentum)
-        log_history_C, log_share = (past / weight).log(), ((1 - marginal_momentum) / weight).log()
+        log_history_C, log_weight = (past / weight).log(), ((1 - marginal_momentum) / weight).log()
     objective = Objective(
         logit_scale=logit_scale,
         beta=beta,
@@ -299,7 +299,7 @@ def _loss(
         num_rows=num_rows,
         log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, u1.device),
         log_history_C=log_history_C,
-        log_share=log_share,
+        log_weight=log_weight,
     )
     with torch.autocast(u1.device.type, enabled=False):
         terms, log_m_VC = compute(u1, u2, cast(StreamedDictionary, dictionary), objective)

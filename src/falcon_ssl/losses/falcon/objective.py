@@ -4,7 +4,7 @@ Df = -sum_j q_j log m_j                  forward
 Dr =  sum_j m_j log(m_j / q_j)           reverse, KL(m || q)
 D2 =  log sum_j m_j^2 / q_j              renyi2, never below Dr
 
-With a running average, m is replaced by m' = h + share * m: h is history, and the gradient flows through m alone.
+With a running average, m is replaced by m' = h + weight * m: h is history, and the gradient flows through m alone.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Objective:
         symmetric: Average both orders of the views.
         num_rows: N over all ranks.
         log_prior_C: log q, in the dtype of the computation.
-        log_history_C: log h, the share of earlier batches in the marginal; None without a running average.
-        log_share: log of the current batch's share in the marginal, 0-dim; None without a running average.
+        log_history_C: log h, the weighted marginals of earlier batches; None without a running average.
+        log_weight: log of the current batch's weight in the marginal, 0-dim; None without a running average.
     """
 
     logit_scale: float
@@ -39,7 +39,7 @@ class Objective:
     num_rows: int
     log_prior_C: Tensor
     log_history_C: Tensor | None = None
-    log_share: Tensor | None = None
+    log_weight: Tensor | None = None
 
     def match_prior(self, log_m_C: Tensor) -> Tensor:
         """The divergence of the whole marginal, 0-dim."""
@@ -71,8 +71,8 @@ class Objective:
         """
         log_q_K = self.log_prior_C[codes]
         log_all_K = self._with_history(log_m_K, codes)
-        if self.log_share is not None:
-            log_m_K = log_m_K + self.log_share
+        if self.log_weight is not None:
+            log_m_K = log_m_K + self.log_weight
         if self.prior_matching == "forward":
             return -(log_q_K + log_m_K - log_all_K).exp()
         if self.prior_matching == "reverse":
@@ -84,6 +84,6 @@ class Objective:
         return 1 / total if self.prior_matching == "renyi2" else torch.ones_like(total)
 
     def _with_history(self, log_m_K: Tensor, codes: slice) -> Tensor:
-        if self.log_history_C is None or self.log_share is None:
+        if self.log_history_C is None or self.log_weight is None:
             return log_m_K
-        return torch.logaddexp(self.log_history_C[codes], log_m_K + self.log_share)
+        return torch.logaddexp(self.log_history_C[codes], log_m_K + self.log_weight)

@@ -1,4 +1,4 @@
-"""What the back ends that stream over codes share: everything that is a vector of N or of C, and no matrix of both."""
+"""What the back ends that stream over codes have in common: everything that is a vector of N or of C, and no matrix of both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Marginals:
         self.total_V = like.new_zeros(2)
 
     def add(self, sum_VK: Tensor, top_VK: Tensor | None, block: slice) -> Tensor:
-        """Take in sum_i w_i e_ij over all ranks; return slopes v_j a_j [V, K], but for the factor `finish` knows."""
+        """Take in sum_i w_i e_ij over all ranks; return slopes v_j a_j [V, K], except for the factor of `finish`."""
         log_m_VK = sum_VK.log() - math.log(self.objective.num_rows)
         if top_VK is not None:
             log_m_VK += top_VK * LN2
