@@ -1,4 +1,4 @@
-"""What the back ends that stream over codes have in common: everything that is a vector of N or of C, and no matrix of both."""
+"""What the streaming back ends have in common: everything that is a vector of N or of C, and no matrix of both."""
 
 from __future__ import annotations
 
