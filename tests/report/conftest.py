@@ -186,6 +186,8 @@ def make_run() -> MakeRun:
         if evaluated:
             metrics = _evaluation(num_codes, width, 0.002 * rng.normal(), labelled)
             (folder / "evaluation.json").write_text(json.dumps({**metrics, **changed_metrics}))
+            healthy = {"verdict": "healthy", "collapses": []}
+            (folder / "diagnosis.json").write_text(json.dumps(healthy))
         if pictured:
             np.savez_compressed(
                 folder / "arrays.npz", **_pictures(num_codes, width, seed, labelled)

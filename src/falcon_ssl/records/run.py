@@ -90,33 +90,26 @@ class Run:
     diagnosis: Mapping[str, Any] = field(default_factory=dict)
     cut_off: bool = False
 
-    def setting(self, *names: str) -> Any:
-        """The configuration's value under the first of ``names`` that it has, at any depth.
-
-        The level nearest to the top wins, so a report survives a regrouping of the configuration.
-        Returns None when no level has any of the names.
-        """
-        for name in names:
-            levels: deque[Mapping[str, Any]] = deque([self.config])
-            while levels:
-                level = levels.popleft()
-                value = level.get(name)
-                if value is not None and not isinstance(value, Mapping):
-                    return value
-                levels.extend(v for v in level.values() if isinstance(v, Mapping))
+    def setting(self, name: str) -> Any:
+        """The configuration's value of this name at any depth, the level nearest to the top first; None without any."""
+        levels: deque[Mapping[str, Any]] = deque([self.config])
+        while levels:
+            level = levels.popleft()
+            value = level.get(name)
+            if value is not None and not isinstance(value, Mapping):
+                return value
+            levels.extend(v for v in level.values() if isinstance(v, Mapping))
         return None
 
-    def number_setting(self, *names: str) -> float | None:
+    def number_setting(self, name: str) -> float | None:
         """`setting` as a number; None when there is none or it is no number."""
-        return as_number(self.setting(*names))
+        return as_number(self.setting(name))
 
     def metric(self, *path: str) -> float | None:
         """A number of ``evaluation.json``: ``metric("chance", "top1")``; None when absent."""
         value: Any = self.evaluation
         for key in path:
-            if not isinstance(value, Mapping):
-                return None
-            value = value.get(key)
+            value = value.get(key) if isinstance(value, Mapping) else None
         return as_number(value)
 
     def about(self, key: str) -> Any:

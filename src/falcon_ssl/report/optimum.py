@@ -15,9 +15,9 @@ from falcon_ssl.report.theory import block_contrast, gap_curves, optimum_of
 def theory_section(run: Run) -> Section:
     """Gaps over training, the certificate, and what the corollaries promise beside what is there."""
     blocks: list[Block] = []
-    sentence = _certificate(run)
-    if sentence:
-        blocks.append(Note(sentence))
+    certificate = run.evaluation.get("certificate")
+    if certificate:  # that of a run without codes is empty
+        blocks.append(Note(certificate["sentence"]))
     gaps, promises = gap_curves(run), _promises(run)
     if gaps:
         series = [Series(name, c.x, c.y, k) for k, (name, c) in enumerate(gaps.items())]
@@ -73,27 +73,6 @@ def _remark(run: Run) -> str:
         f"{text} Evenly used, the {format_number(used, 'count')} codes in use on the"
         f" {split_name(run)} would give about {1 / math.sqrt(used):.3f}."
     )
-
-
-def _certificate(run: Run) -> str:
-    """The recorded sentence of the certificate, or its numbers in one; "" without a certificate."""
-    recorded = run.evaluation.get("certificate")
-    if not isinstance(recorded, dict):
-        return ""
-    if recorded.get("sentence"):
-        return str(recorded["sentence"])
-    names = {
-        "gap_entropy": "entropy gap",
-        "gap_consistency": "consistency gap",
-        "gap_prior": "prior gap",
-        "collapse_threshold": "collapse threshold",
-    }
-    known = [
-        f"{name} {format_number(value)} nats"
-        for key, name in names.items()
-        if (value := run.metric("certificate", key)) is not None
-    ]
-    return f"Certificate: {', '.join(known)}." if known else ""
 
 
 def _promises(run: Run) -> list[list[str]]:

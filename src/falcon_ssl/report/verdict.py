@@ -9,9 +9,6 @@ from falcon_ssl.report.diagnosis import as_status
 from falcon_ssl.report.document import Status
 from falcon_ssl.report.formatting import format_number
 
-# An effective rank below this means that one direction carries nearly everything.
-COLLAPSED_RANK = 1.5
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -24,27 +21,21 @@ class Verdict:
 def assess(run: Run) -> Verdict:
     """How a run went.
 
-    The diagnosis decides when there is one. Without it: collapsed when the effective rank of z or u
-    is below 1.5 or a single code is used; a warning when a classifier does no better than on the
-    random encoder, or when training gave alarms; healthy when at least one of these measures was
-    recorded and none complains; else unknown.
+    The diagnosis decides; it is a warning too when a classifier does no better than on the random encoder, or when
+    training gave alarms. Unknown before the evaluation.
     """
     if not run.evaluation:
         return Verdict("unknown", f"This run has not been evaluated yet. {_progress(run)}")
-    diagnosed = as_status(run.diagnosis.get("verdict"))
+    diagnosed, found, warning = as_status(run.diagnosis.get("verdict")), _found(run), _warning(run)
     if diagnosed in ("collapsed", "warning"):
-        said = run.diagnosis.get("sentence") or f"The diagnosis says: {diagnosed}."
-        return Verdict(diagnosed, " ".join(filter(None, [str(said), _found(run)])))
-    collapse = _collapse(run) if diagnosed == "unknown" else ""
-    if collapse:
-        return Verdict("collapsed", f"Collapsed: {collapse}.")
-    found = _found(run)
-    warning = _warning(run)
-    if warning:
-        return Verdict("warning", f"Check this run: {warning}.{' ' + found if found else ''}")
-    if not found:
-        return Verdict("unknown", "The evaluation holds no number that shows how the run went.")
-    return Verdict("healthy", f"Learned without collapse. {found}")
+        sentence = run.diagnosis.get("sentence") or f"The diagnosis is: {diagnosed}."
+    elif warning:
+        diagnosed, sentence = "warning", f"Check this run: {warning}."
+    elif diagnosed == "healthy":
+        sentence = "Learned without collapse."
+    else:
+        sentence = "This run has not been diagnosed."
+    return Verdict(diagnosed, f"{sentence} {found}".strip())
 
 
 def _progress(run: Run) -> str:
@@ -57,19 +48,8 @@ def _progress(run: Run) -> str:
     )
 
 
-def _collapse(run: Run) -> str:
-    """What has collapsed, or ""."""
-    for space, name in (("u", "embedding"), ("z", "representation")):
-        rank = run.metric(f"effective_rank_{space}")
-        if rank is not None and not rank >= COLLAPSED_RANK:
-            return f"the {name} uses {format_number(rank)} effective directions"
-    if (used := run.metric("codes_used")) is not None and used <= 1:
-        return "every image gets the same code"
-    return ""
-
-
 def _warning(run: Run) -> str:
-    """What deserves a look, or ""."""
+    """What to check, or ""."""
     reasons = []
     for key in ("top1_linear", "top1_knn"):
         mine, random = run.metric(key), run.metric("random_encoder", key)
