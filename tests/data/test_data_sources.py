@@ -70,7 +70,14 @@ def test_unknown_data_lists_the_known_kinds(data):
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": 32}, {"folder_labels": True}, {"stream": True}],
+    [
+        {"image_size": 32},
+        {"image_size": 0},
+        {"max_unreadable": 2.0},
+        {"holdout": 1.0},
+        {"folder_labels": True},
+        {"stream": True},
+    ],
 )
 def test_options_that_do_not_fit_are_refused(options):
     with pytest.raises(InputError):

@@ -26,6 +26,7 @@ class ReadingConfig(Options, group="reading"):
         None,
         "Side of the square that images are resized and cropped to; null keeps their own size, which must then be the "
         "same for all.",
+        at_least=1,
     )
     in_memory: bool | None = option(
         None, "Whether to decode all images at the start; null decides by the free memory."
@@ -40,10 +41,14 @@ class ReadingConfig(Options, group="reading"):
     holdout: float = option(
         0.0,
         "Fraction of the training images to hold out for evaluation when there is no test part.",
+        at_least=0,
+        below=1,
     )
     max_unreadable: float = option(
         0.01,
         "Largest fraction of unreadable images that is tolerated; they are listed in skipped.txt.",
+        at_least=0,
+        at_most=1,
     )
 
 
@@ -55,10 +60,13 @@ class ViewsConfig(Options, group="views"):
         "auto",
         "digits, grayscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.",
     )
-    size: int | None = option(None, "Side of the large views; null is the preset's own.")
+    size: int | None = option(
+        None, "Side of the large views; null is the preset's own.", at_least=1
+    )
     start_size: int | None = option(
         None,
         "Side of the large views when training begins; it grows to ``size`` by 4 pixels at a time. null: no growth.",
+        at_least=1,
     )
     scale: tuple[float, float] | None = option(
         None,
@@ -69,12 +77,17 @@ class ViewsConfig(Options, group="views"):
         "Draw both large views from one distribution, instead of solarizing one more often than the other.",
     )
     small_views: int = option(
-        0, "Number of small crops after the two large ones, for methods that take several."
+        0,
+        "Number of small crops after the two large ones, for methods that take several.",
+        at_least=0,
     )
-    small_size: int | None = option(None, "Side of the small crops.")
+    small_size: int | None = option(
+        None, "Side of the small crops.", at_least=1, needs="small_views"
+    )
     evaluate_size: int | None = option(
         None,
         "Side at which images are evaluated and embedded; null is the side of the large views.",
+        at_least=1,
     )
 
 

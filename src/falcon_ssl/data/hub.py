@@ -92,7 +92,6 @@ def hub_splits(name: str, *, stream: bool) -> tuple[list[EncodedSplit], str]:
             "unknown hub data set",
             received=repr(name),
             expected=f"one of {', '.join(HUB_SETS)}, or OWNER/REPOSITORY",
-            fix="choose one",
         )
     if name not in HUB_SETS:
         return _guessed_splits(name, _tables(name, stream=stream))

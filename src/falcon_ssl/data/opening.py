@@ -77,33 +77,28 @@ def _check(data: str, kind: str, where: str, reading: ReadingConfig, channels: i
             "unknown data",
             received=repr(data),
             expected=f"one of {', '.join(KINDS)}",
-            fix="choose one",
         )
     if channels not in (None, 1, 3):
         raise InputError(
             "unknown number of channels",
             received=channels,
             expected="1 (grayscale) or 3 (color)",
-            fix="choose one",
         )
     if data == "digits" and reading.image_size not in (None, 8):
         raise InputError(
             "the digits have one size",
             received=f"image_size={reading.image_size}",
             expected="8",
-            fix="leave it out",
         )
     if reading.folder_labels and kind != "folder":
         raise InputError(
             "folder_labels does not fit the data",
             received=data,
             expected="folder:PATH",
-            fix="leave it out",
         )
     if reading.stream and (kind not in ("parquet", "hf") or reading.holdout or reading.in_memory):
         raise InputError(
             "stream does not fit the other options",
             received=f"{data}, holdout={reading.holdout}, in_memory={reading.in_memory}",
             expected="parquet:DIR or hf:NAME, nothing held out or kept in memory",
-            fix="leave it out",
         )

@@ -58,7 +58,7 @@ class BatchPlan:
     blocks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_at_least("seed", self.seed, 0, fix="use a non-negative seed")
+        check_at_least("seed", self.seed, 0)
         check_at_least(
             "batch_size", self.batch_size, self.world_size, fix="give every rank at least one row"
         )

@@ -58,9 +58,7 @@ def open_records(
     """
     name, records = split.name, split.records
     if len(records) == 0:
-        raise InputError(
-            f"{name} is empty", received="0 images", expected="at least 1", fix="check the path"
-        )
+        raise InputError(f"{name} is empty", received="0 images", expected="at least 1")
     skipped = Skipped(name, len(records), max_unreadable=reading.max_unreadable, path=skipped_path)
     heads = _heads(records, skipped)
     if like is None:

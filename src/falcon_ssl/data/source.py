@@ -136,14 +136,12 @@ class TensorSource:
                 f"images of {name} have the wrong shape",
                 received=tuple(images.shape),
                 expected="[N, C, H, W] with N >= 1",
-                fix="stack the images along a first dimension",
             )
         if labels is not None and labels.shape != (len(images),):
             raise InputError(
                 f"labels of {name} do not fit its images",
                 received=f"shape {tuple(labels.shape)}",
                 expected=f"one label for each of {len(images)} images",
-                fix="pair them, or pass labels=None",
             )
         self.name = name
         self.labels = None if labels is None else labels.long()
@@ -190,7 +188,6 @@ def as_uint8(images: Tensor, *, name: str) -> Tensor:
             f"images of {name} have the wrong type",
             received=images.dtype,
             expected="uint8 in 0..255 or floating point in [0, 1]",
-            fix="convert the pixel values",
         )
     check_finite(f"images of {name}", images, fix="drop or repair the broken images")
     low, high = float(images.min()), float(images.max())

@@ -69,7 +69,6 @@ def hold_out(splits: Splits, fraction: float) -> Splits:
             "holdout leaves a part empty",
             received=f"{fraction} of {len(source)} images",
             expected="a fraction in (0, 1) that gives both parts an image",
-            fix="choose 0.2",
         )
     order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
     test, train = order[:count].sort().values, order[count:].sort().values

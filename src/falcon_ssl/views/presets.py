@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 from falcon_ssl.config.run import ViewsConfig
-from falcon_ssl.core.checks import check_at_least, check_choice
+from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGrayscale
@@ -55,17 +55,13 @@ def build_views(config: ViewsConfig | str) -> Views:
         config = ViewsConfig(config)
     check_choice("views", config.preset, (*_CROPPING, "digits"))
     if config.preset == "digits":
-        _check_defaults(config)
+        if options := [name for name in config.changed() if name != "preset"]:
+            raise InputError(
+                f"the views digits do not take the option {options[0]}",
+                received=f"{options[0]}={getattr(config, options[0])}",
+                expected="no such option: they keep the size of the images",
+            )
         return digits_views()
-    if config.small_views < 0 or (config.small_views == 0 and config.small_size is not None):
-        raise InputError(
-            "the small views do not fit together",
-            received=f"small_views={config.small_views}, small_size={config.small_size}",
-            expected="small_views >= 0, and small_size only when there are some",
-            fix="correct them",
-        )
-    if config.evaluate_size is not None:
-        check_at_least("views.evaluate_size", config.evaluate_size, 1, fix="leave it out")
     cropping = _CROPPING[config.preset]
     size = config.size or cropping.size
     scale = config.scale or cropping.scale
@@ -158,15 +154,3 @@ _CROPPING = {
     "imagenet": _Cropping(imagenet_view, IMAGENET_STATISTICS, 224, (0.08, 1.0)),
     "grayscale": _Cropping(grayscale_view, GRAYSCALE_STATISTICS, 28, (0.2, 1.0)),
 }
-
-
-def _check_defaults(config: ViewsConfig) -> None:
-    for option in fields(config):
-        value = getattr(config, option.name)
-        if option.name != "preset" and value != option.default:
-            raise InputError(
-                f"the views {config.preset} do not take the option {option.name}",
-                received=f"{option.name}={value}",
-                expected="no such option: they keep the size of the images",
-                fix="leave it out",
-            )
