@@ -51,7 +51,7 @@ def logit_scale(num_codes: int, epsilon: float) -> float:
         >>> round(logit_scale(4096, 1e-8), 2)
         18.42
     """
-    check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
+    check_at_least("num_codes", num_codes, 2)
     check_positive("epsilon", epsilon, fix="try 1e-8")
     if num_codes >= 1 / epsilon:  # C may be too large for a float
         largest = f"1/{count_text(num_codes)}"
@@ -80,7 +80,7 @@ def logit_scale_from_temperature(width: float, temperature: float) -> float:
         >>> round(logit_scale_from_temperature(128, 0.38), 2)
         18.35
     """
-    check_at_least("width", width, 1, fix="use at least one feature")
+    check_at_least("width", width, 1)
     check_positive("temperature", temperature, fix="try 0.4")
     return math.sqrt(width / temperature)
 

@@ -86,7 +86,7 @@ def top_codes(u: Tensor, dictionary: Dictionary, *, logit_scale: float, k: int) 
     check_positive(
         "logit_scale", logit_scale, fix="compute it with logit_scale(num_codes, epsilon)"
     )
-    check_at_least("k", k, 1, fix="ask for at least one code")
+    check_at_least("k", k, 1)
     if k > dictionary.num_codes:
         raise InputError(
             "k exceeds the dictionary",

@@ -54,8 +54,8 @@ def coherence(
         >>> coherence(HadamardDictionary(512, 64)).frame_error
         0.0
     """
-    check_at_least("max_codes", max_codes, 2, fix="compare at least two codes")
-    check_at_least("block_size", block_size, 1, fix="use at least one code a block")
+    check_at_least("max_codes", max_codes, 2)
+    check_at_least("block_size", block_size, 1)
     num_codes, width = min(dictionary.num_codes, max_codes), dictionary.width
     codes_CF = dictionary.block(0, num_codes)
     total = squares = largest = 0.0

@@ -39,8 +39,8 @@ class CompleteDictionary(Dictionary):
     has_histogram = False
 
     def __init__(self, width: int, *, samples_per_row: int = 16) -> None:
-        check_at_least("width", width, 1, fix="use at least one feature")
-        check_at_least("samples_per_row", samples_per_row, 2, fix="draw at least two codes a row")
+        check_at_least("width", width, 1)
+        check_at_least("samples_per_row", samples_per_row, 2)
         self.width = width
         self.num_codes = 1 << width
         self.samples_per_row = samples_per_row

@@ -52,9 +52,9 @@ class RademacherDictionary(StreamedDictionary):
     granule = 1
 
     def __init__(self, num_codes: int, width: int, seed: int = 0) -> None:
-        check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
-        check_at_least("width", width, 1, fix="use at least one feature")
-        check_at_least("seed", seed, 0, fix="use a non-negative seed")
+        check_at_least("num_codes", num_codes, 2)
+        check_at_least("width", width, 1)
+        check_at_least("seed", seed, 0)
         self.num_codes = num_codes
         self.width = width
         self.seed = seed

@@ -121,9 +121,9 @@ def certify(
         (5.15, 8.0)
     """
     check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
-    check_at_least("num_codes", num_codes, 2, fix="use at least two codes")
+    check_at_least("num_codes", num_codes, 2)
     check_at_least("batch_size", batch_size, 1, fix="pass the global batch size")
-    check_at_least("beta", beta, 0, fix="use a non-negative weight")
+    check_at_least("beta", beta, 0)
     _check_terms(terms)
     if prior is not None and len(prior) != num_codes:
         raise InputError(

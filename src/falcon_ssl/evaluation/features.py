@@ -216,7 +216,7 @@ def extract(
     Memory:
         O(batch_size) on the device, the N rows on the CPU; never an N x C matrix.
     """
-    check_at_least("batch_size", batch_size, 1, fix="use at least one image at a time")
+    check_at_least("batch_size", batch_size, 1)
     if indices is None:
         indices = torch.arange(len(source))
     check_at_least("number of images", len(indices), 1, fix="check the path and split of the data")

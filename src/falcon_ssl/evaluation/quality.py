@@ -54,7 +54,7 @@ class QualityMonitor:
         seed: int = 0,
     ) -> None:
         check_at_least("every_epochs", every_epochs, 1, fix="evaluate at most once an epoch")
-        check_at_least("batch_size", batch_size, 1, fix="use at least one image at a time")
+        check_at_least("batch_size", batch_size, 1)
         if train is not None and (train.labels is None or held_out.labels is None):
             raise InputError(
                 "the classifiers of the monitor need labels",

@@ -71,7 +71,7 @@ def gedi_loss(
     """
     check_views(("scores1", "scores2"), (scores1, scores2))
     check_positive("temperature", temperature, fix="0.1 is usual")
-    check_at_least("beta", beta, 0, fix="use a non-negative weight")
+    check_at_least("beta", beta, 0)
     num_rows = global_count(
         scores1, lambda: f"gedi_loss, C={scores1.shape[1]}, temperature={temperature}, beta={beta}"
     )

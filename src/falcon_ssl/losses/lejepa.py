@@ -162,7 +162,7 @@ def random_directions(num_directions: int, width: int, *, seed: int) -> Tensor:
     """
     check_at_least("num_directions", num_directions, 1, fix="the paper takes 1024")
     check_at_least("width", width, 1, fix="use the width of the embedding")
-    check_at_least("seed", seed, 0, fix="use a non-negative seed")
+    check_at_least("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     return normalize(torch.randn(num_directions, width, generator=generator), dim=1)
 

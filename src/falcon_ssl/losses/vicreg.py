@@ -84,7 +84,7 @@ def vicreg_loss(
         "covariance_weight": covariance_weight,
     }
     for name, weight in weights.items():
-        check_at_least(name, weight, 0, fix="use a non-negative weight")
+        check_at_least(name, weight, 0)
     check_positive("target_std", target_std, fix="the paper's is 1")
     check_positive("eps", eps, fix="the paper's is 1e-4")
     num_rows = global_count(

@@ -51,7 +51,7 @@ class FalconProjector(nn.Module):
     ) -> None:
         super().__init__()
         check_at_least("in_dim", in_dim, 1, fix="use the width of the encoder's output")
-        check_at_least("embed_dim", embed_dim, 1, fix="use at least one feature")
+        check_at_least("embed_dim", embed_dim, 1)
         check_choice("embedding_norm", embedding_norm, ("l2", "tanh"))
         self.in_dim = in_dim
         self.embed_dim = embed_dim

@@ -54,7 +54,7 @@ def choose_backend(
             fix="install triton for a Rademacher dictionary, or use backend='auto'",
         )
     if block_size is not None:
-        check_at_least("block_size", block_size, 1, fix="use at least one code a block")
+        check_at_least("block_size", block_size, 1)
         if backend not in ("auto", "chunked"):
             raise InputError(
                 f"the {backend} back end takes no block_size",

@@ -332,7 +332,7 @@ def _check_options(
     check_positive(
         "logit_scale", logit_scale, fix="compute it with logit_scale(num_codes, epsilon)"
     )
-    check_at_least("beta", beta, 0, fix="use a non-negative weight")
+    check_at_least("beta", beta, 0)
     if prior_matching is not None:
         check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
     check_fraction(

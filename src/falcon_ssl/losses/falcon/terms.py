@@ -59,8 +59,8 @@ def power_law_prior(num_codes: int, exponent: float) -> Tensor:
         >>> power_law_prior(3, 1.0)
         tensor([0.5455, 0.2727, 0.1818], dtype=torch.float64)
     """
-    check_at_least("num_codes", num_codes, 1, fix="use at least one code")
-    check_at_least("exponent", exponent, 0, fix="use a non-negative exponent")
+    check_at_least("num_codes", num_codes, 1)
+    check_at_least("exponent", exponent, 0)
     return torch.from_numpy(power_law(num_codes, exponent))
 
 
