@@ -45,9 +45,6 @@ def assign(u: Tensor, dictionary: Dictionary, *, logit_scale: float) -> Assignme
     Raises:
         InputError: An embedding of the wrong shape or dtype, L <= 0.
 
-    Memory:
-        O(N block).
-
     Example:
         >>> from falcon_ssl.dictionary import RademacherDictionary
         >>> dictionary = RademacherDictionary(1024, 64)

@@ -44,7 +44,20 @@ class Dictionary(Protocol):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Codes start to stop as rows, [stop - start, F]."""
+        """Codes start to stop as rows.
+
+        Args:
+            start: First code.
+            stop: One past the last code.
+            device: Where to put them.
+            dtype: Any floating or integer dtype; +-1 is exact in each.
+
+        Returns:
+            [stop - start, F].
+
+        Raises:
+            InputError: Unless 0 <= start < stop <= C.
+        """
         ...
 
     def center(self, start: int, stop: int) -> Tensor | None:
@@ -82,7 +95,7 @@ class Dictionary(Protocol):
         return code_N
 
     def checksum(self) -> str:
-        """Short fingerprint; dictionaries that share it share their codes."""
+        """Short fingerprint; runs, ranks and dictionaries of the same one have the same codes."""
         ...
 
 
@@ -99,11 +112,30 @@ class StreamedDictionary(Dictionary, Protocol):
     granule: int
 
     def project(self, u_NF: Tensor, start: int, stop: int) -> Tensor:
-        """Inner products <u_i, w_j> with codes start to stop, [N, stop - start]; float32 for half precision."""
+        """Inner products <u_i, w_j> with codes start to stop.
+
+        Args:
+            u_NF: Embeddings [N, F], any floating dtype.
+            start: First code.
+            stop: One past the last code.
+
+        Returns:
+            [N, stop - start], float64 for float64, else float32.
+        """
         ...
 
     def adjoint(self, g_NK: Tensor, start: int, stop: int, *, dtype: torch.dtype) -> Tensor:
-        """sum_j g_ij w_j over codes start to stop, [N, F], multiplied in ``dtype``; float32 for half precision."""
+        """sum_j g_ij w_j over codes start to stop.
+
+        Args:
+            g_NK: Weights [N, stop - start].
+            start: First code.
+            stop: One past the last code.
+            dtype: Precision of the product, where that is worth it.
+
+        Returns:
+            [N, F], float64 for float64, else float32.
+        """
         ...
 
 

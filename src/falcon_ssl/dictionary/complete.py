@@ -58,11 +58,7 @@ class CompleteDictionary(Dictionary):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Codes start to stop as rows of +-1, [stop - start, F]; for looking at, no loss needs it.
-
-        Raises:
-            InputError: Unless 0 <= start < stop <= C.
-        """
+        """Codes start to stop as rows of +-1, [stop - start, F]; no loss needs them."""
         check_block(start, stop, self.num_codes)
         rows = [[2 * (code >> f & 1) - 1 for f in range(self.width)] for code in range(start, stop)]
         return torch.tensor(rows, device=device, dtype=dtype)

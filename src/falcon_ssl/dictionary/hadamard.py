@@ -90,11 +90,7 @@ class HadamardDictionary(StreamedDictionary):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Codes start to stop as rows of +-1, [stop - start, F].
-
-        Raises:
-            InputError: Unless 0 <= start < stop <= C.
-        """
+        """Codes start to stop as rows of +-1, [stop - start, F]."""
         check_block(start, stop, self.num_codes)
         tables = self._tables[torch.device("cpu")]
         h_FF = functools.reduce(torch.kron, tables.factors)
@@ -107,13 +103,7 @@ class HadamardDictionary(StreamedDictionary):
         return codes_KF.to(device=device, dtype=dtype)
 
     def project(self, u_NF: Tensor, start: int, stop: int) -> Tensor:
-        """Inner products <u_i, w_j> with codes start to stop, [N, stop - start]; stored code by code.
-
-        Args:
-            u_NF: Embeddings [N, F], any floating dtype.
-            start: First code.
-            stop: One past the last code.
-        """
+        """Inner products <u_i, w_j> with codes start to stop, [N, stop - start]; stored code by code."""
         check_block(start, stop, self.num_codes)
         u_FN = at_least_float32(u_NF).T.contiguous()
         whole = self._whole_blocks(start, stop)
@@ -125,15 +115,8 @@ class HadamardDictionary(StreamedDictionary):
         return self._transform(v_KN, transpose=True)[start - first : stop - first].T
 
     def adjoint(self, g_NK: Tensor, start: int, stop: int, *, dtype: torch.dtype) -> Tensor:
-        """sum_j g_ij w_j over codes start to stop, [N, F].
-
-        Args:
-            g_NK: Weights [N, stop - start].
-            start: First code.
-            stop: One past the last code.
-            dtype: Not needed: the transform is cheap in full precision.
-        """
-        del dtype
+        """sum_j g_ij w_j over codes start to stop, [N, F]."""
+        del dtype  # the transform is cheap in full precision
         check_block(start, stop, self.num_codes)
         whole = self._whole_blocks(start, stop)
         first, end = whole.start * self.width, whole.stop * self.width
@@ -148,7 +131,7 @@ class HadamardDictionary(StreamedDictionary):
         return v_KN.view(-1, self.width, len(g_NK)).sum(dim=0).T
 
     def checksum(self) -> str:
-        """Short fingerprint of the codes; runs and ranks that share it share the dictionary."""
+        """Short fingerprint of the codes."""
         return self._checksum
 
     @functools.cached_property

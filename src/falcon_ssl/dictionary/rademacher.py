@@ -71,20 +71,7 @@ class RademacherDictionary(StreamedDictionary):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Codes start to stop as rows of +-1.
-
-        Args:
-            start: First code.
-            stop: One past the last code.
-            device: Where to put them.
-            dtype: Any floating or integer dtype; +-1 is exact in each.
-
-        Returns:
-            [stop - start, F].
-
-        Raises:
-            InputError: Unless 0 <= start < stop <= C.
-        """
+        """Codes start to stop as rows of +-1, [stop - start, F]."""
         check_block(start, stop, self.num_codes)
         bits = self.bits(device)[start:stop]
         # A byte is looked up as eight signs: three times as fast as shifting the bits out.
@@ -98,30 +85,14 @@ class RademacherDictionary(StreamedDictionary):
         return self._bits
 
     def project(self, u_NF: Tensor, start: int, stop: int) -> Tensor:
-        """Inner products <u_i, w_j> with codes start to stop.
-
-        Args:
-            u_NF: Embeddings [N, F], any floating dtype.
-            start: First code.
-            stop: One past the last code.
-
-        Returns:
-            [N, stop - start], float64 for float64, else float32.
-        """
+        """Inner products <u_i, w_j> with codes start to stop, [N, stop - start]."""
         return matmul(u_NF, self.block(start, stop, device=u_NF.device, dtype=u_NF.dtype).T)
 
     def adjoint(self, g_NK: Tensor, start: int, stop: int, *, dtype: torch.dtype) -> Tensor:
-        """sum_j g_ij w_j over codes start to stop.
+        """sum_j g_ij w_j over codes start to stop, [N, F].
 
-        Args:
-            g_NK: Weights [N, stop - start].
-            start: First code.
-            stop: One past the last code.
-            dtype: Precision of the product. For float16 each row is scaled to its range, because the small weights of
-                unused codes would underflow; on a CPU it is float32.
-
-        Returns:
-            [N, F], float64 for float64, else float32.
+        For float16 each row is scaled to its range, because the small weights of unused codes would underflow; on a
+        CPU it is multiplied in float32.
         """
         if dtype == torch.float16 and g_NK.device.type == "cpu":
             dtype = torch.float32
@@ -132,7 +103,7 @@ class RademacherDictionary(StreamedDictionary):
         return matmul((g_NK / unit_N1).half(), codes_KF) * unit_N1
 
     def checksum(self) -> str:
-        """Short fingerprint of the codes; runs and ranks that share it share the dictionary."""
+        """Short fingerprint of the codes."""
         return self._checksum
 
     @functools.cached_property
