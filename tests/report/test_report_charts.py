@@ -96,7 +96,7 @@ def test_a_constant_and_a_single_value_can_be_drawn() -> None:
         assert "nan" not in text
 
 
-def test_a_heat_map_tells_sign_and_size() -> None:
+def test_a_heat_map_shows_sign_and_size() -> None:
     matrix = np.array([[0.0, 1.0], [-1.0, 0.5], [5.0, np.nan]])
     pixels = np.asarray(decode(heat_map(matrix)).convert("RGBA"))
     assert pixels.shape == (3, 2, 4)

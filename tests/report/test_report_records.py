@@ -28,7 +28,7 @@ def test_a_complete_folder_is_read_completely(make_run: Any, tmp_path: Path) -> 
     assert not run.cut_off
 
 
-def test_a_line_cut_off_by_a_crash_is_left_out_and_told(make_run: Any, tmp_path: Path) -> None:
+def test_a_line_cut_off_by_a_crash_is_left_out_and_reported(make_run: Any, tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", num_steps=10)
     append(folder, '{"step": 10, "total": 1.')
     run = read_run(folder)

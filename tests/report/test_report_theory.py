@@ -150,7 +150,7 @@ def test_a_recorded_threshold_wins(make_run: Any, tmp_path: Path) -> None:
     assert collapse_threshold(run) == 1.25
 
 
-def test_blocks_are_told_from_the_ground() -> None:
+def test_blocks_are_separated_from_the_rest() -> None:
     codes = np.array([3, 3, 8, 8])
     similarity = np.where(codes[:, None] == codes[None, :], 1.0, -0.25)
     contrast = block_contrast(similarity, codes)

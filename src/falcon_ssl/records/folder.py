@@ -67,7 +67,7 @@ class RunFolder:
                 "the run folder exists",
                 received=self.path,
                 expected="a path that does not exist yet",
-                fix="choose another --out, go on with --resume, or start again with --overwrite",
+                fix="choose another --out, resume with --resume, or start again with --overwrite",
             )
         if not (self.path / CONFIG).is_file():
             raise InputError(

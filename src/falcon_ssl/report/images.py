@@ -60,7 +60,7 @@ class ThumbnailSheet:
 
 
 def thumbnail_sheet(thumbnails: Array) -> ThumbnailSheet:
-    """Lay thumbnails out on one sheet: PNG for grey ones, JPEG for color photographs.
+    """Lay thumbnails out on one sheet: PNG for gray ones, JPEG for color photographs.
 
     Args:
         thumbnails: uint8 [M, H, W] or [M, H, W, 3]; reduced to at most 32 pixels a side.

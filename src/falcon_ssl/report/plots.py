@@ -182,7 +182,7 @@ def contrast_figure(run: Run) -> Figure | None:
 
 
 def _runs(codes: Array) -> list[int]:
-    """Number the runs of equal neighbours: [7, 7, 3] gives [0, 0, 1]."""
+    """Number the runs of equal neighbors: [7, 7, 3] gives [0, 0, 1]."""
     changes = np.diff(codes, prepend=codes[:1]) != 0
     return [int(k) for k in np.cumsum(changes)]
 

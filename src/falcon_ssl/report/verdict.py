@@ -78,7 +78,7 @@ def _found(run: Run) -> str:
     tail = f"the test images spread over {' and '.join(spread)}" if spread else ""
     for key, reader in (
         ("top1_linear", "a linear classifier"),
-        ("top1_knn", "a nearest-neighbour search"),
+        ("top1_knn", "a kNN classifier"),
     ):
         mine = run.metric(key)
         if mine is None:
