@@ -25,7 +25,7 @@ TIMM = "timm:resnet10t"
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = RunConfig(
         epochs=1,
-        falcon=FalconConfig(num_codes=64, embed_dim=16),
+        falcon=FalconConfig(num_codes=64, embed_dim=16, prior_exponent=1.0),
         monitor=MonitorConfig(every_epochs=0),
     )
     return commands.pretrain(config, out=tmp_path_factory.mktemp("diagnosing") / "run")
@@ -77,10 +77,8 @@ def test_weights_that_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
         commands.diagnose(TIMM, data="digits", weights="pretrained")
 
 
-def test_the_certificate_knows_a_prior_that_is_not_uniform(tmp_path: Path) -> None:
-    falcon = FalconConfig(num_codes=64, embed_dim=16, prior_exponent=1.0)
-    config = RunConfig(epochs=1, falcon=falcon, monitor=MonitorConfig(every_epochs=0))
-    certificate = commands.evaluate(commands.pretrain(config, out=tmp_path / "run"))["certificate"]
+def test_the_certificate_knows_a_prior_that_is_not_uniform(run: Path) -> None:
+    certificate = commands.evaluate(run)["certificate"]
     assert certificate["mutual_information_bits"] is None, "the terms do not determine it"
     largest = 1 / sum(1 / j for j in range(1, 65))
     assert certificate["collapse_threshold"] == pytest.approx(-math.log(largest))
