@@ -18,12 +18,11 @@ from typing import Any
 import torch
 
 from falcon_ssl import commands
+from falcon_ssl.commands.loading import prepare
+from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config import EngineConfig, FalconConfig, RunConfig
 from falcon_ssl.core.devices import hardware
-from falcon_ssl.core.monitor import Moment, Observation
-from falcon_ssl.evaluation import AlarmMonitor
-from falcon_ssl.losses import FalconLoss
-from falcon_ssl.methods.falcon import build_dictionary
+from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.records.provenance import environment
 
 SETTINGS = {
@@ -40,7 +39,7 @@ SETTINGS = {
 class Stopwatch:
     """A monitor that measures another one."""
 
-    def __init__(self, watched: AlarmMonitor) -> None:
+    def __init__(self, watched: Monitor) -> None:
         self.watched = watched
         self.seconds: list[float] = []
 
@@ -62,17 +61,8 @@ class Stopwatch:
 
 def measure(config: RunConfig) -> dict[str, float]:
     """CPU seconds of a run of which the alarms take some."""
-    falcon = config.falcon
-    dictionary = build_dictionary(falcon)
-    watch = Stopwatch(
-        AlarmMonitor(
-            dictionary,
-            logit_scale=FalconLoss(dictionary).logit_scale,
-            prior_matching=dictionary.default_prior_matching,
-            batch_size=config.batch_size,
-        )
-    )
     config = replace(config, engine=EngineConfig(device="cpu"))
+    watch = Stopwatch(default_monitors(prepare(config))[0])
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         run = commands.pretrain(config, out=Path(folder) / "run", monitors=[watch])

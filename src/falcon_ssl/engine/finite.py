@@ -35,6 +35,8 @@ class FiniteGuard:
         running_state: What a step changes without the optimizer, see `Method.running_state`.
         device: Where terms and gradients are.
         scaled: Whether a gradient scaler decides over steps with infinite gradients.
+
+    Memory: one copy of the running state.
     """
 
     def __init__(
