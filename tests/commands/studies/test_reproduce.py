@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,15 +18,12 @@ import torch
 import yaml
 
 from falcon_ssl import cli, commands, engine
-from falcon_ssl.commands.studies import estimate as calibration
 from falcon_ssl.commands.studies import runner
 from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
 from falcon_ssl.commands.studies.reproduce import plan, reproduce
 from falcon_ssl.commands.studies.runner import Status, read_status, run_job, run_processes
-from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.errors import FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.methods import build_method
 from support.copied_runs import CopiedRuns
 
 SMALL_VICREG = {"method": "vicreg", "vicreg": {"hidden_dim": 16, "embed_dim": 16}}
@@ -225,54 +221,6 @@ def test_the_dry_run_lists_times_and_writes_nothing(
     assert "to do" in text
     assert "with 2 at a time" in text
     assert not out.exists()
-
-
-def test_estimates_add_up(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "seconds_per_step", lambda config, shape: 2.0)
-    grid = read_grid(tiny)
-    states = [Status("done"), Status("stopped", 3), Status("to do")]
-    found = calibration.estimate(grid, list(zip(make_runs(grid), states, strict=True)), 2)
-    assert found.seconds == (0.0, 4.0, 10.0), "1437 images are 5 batches of 256"
-    assert found.total == 14.0
-    assert found.elapsed == 10.0
-
-
-def test_a_calibrated_step_takes_time_and_grows_with_the_batch() -> None:
-    config = RunConfig(
-        encoder=replace(RunConfig().encoder, name="digits_cnn"),
-        views=replace(RunConfig().views, preset="digits"),
-    )
-    small = calibration.seconds_per_step(replace(config, batch_size=8), (1, 8, 8))
-    large = calibration.seconds_per_step(replace(config, batch_size=512), (1, 8, 8))
-    assert 0 < small < large
-
-
-def test_large_images_are_timed_in_small_batches(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """256 images of 224 pixels and a ViT need more memory than most machines without a GPU have."""
-    views = replace(RunConfig().views, preset="digits")
-    encoder = replace(RunConfig().encoder, name="digits_cnn")
-    config = RunConfig(encoder=encoder, views=views, batch_size=64)
-    seen = []
-
-    def built(*args: Any, **options: Any) -> Any:
-        method = build_method(*args, **options)
-        method.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0][0])))
-        return method
-
-    ticks = iter([0.0, 6.0, 0.0, 6.0])
-    monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    monkeypatch.setattr(calibration, "build_method", built)
-    caplog.set_level("INFO")
-    assert calibration.seconds_per_step(config, (1, 8, 8)) == 2.0
-    assert set(seen) == {64}
-    assert "scaled" not in caplog.text
-    seen.clear()
-    monkeypatch.setattr(calibration, "LARGEST", 16 * 8 * 8)
-    assert calibration.seconds_per_step(config, (1, 8, 8)) == 8.0
-    assert set(seen) == {16}
-    assert "timed with 16 images a step instead of 64 and scaled" in caplog.text
 
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

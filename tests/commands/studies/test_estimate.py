@@ -1,0 +1,66 @@
+"""The time estimate of a grid: real steps, and sums over what is left to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from falcon_ssl.commands.loading import build
+from falcon_ssl.commands.studies import estimate
+from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
+from falcon_ssl.commands.studies.runner import Status
+from falcon_ssl.config import RunConfig
+
+
+def test_estimates_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "seconds_per_step", lambda config, shape: 2.0)
+    grid = read_grid("small")
+    runs = make_runs(
+        grid, Selection(rows=["vicreg", "swav", "dino"], datasets=["cifar10"], seeds=[0])
+    )
+    states = [Status("done"), Status("stopped", 300), Status("to do")]
+    found = estimate.estimate(grid, list(zip(runs, states, strict=True)), 2)
+    assert found.seconds == (0.0, 180.0, 780.0), "two epochs of 195 batches"
+    assert found.total == 960.0
+    assert found.elapsed == 780.0
+
+
+def test_a_timed_step_takes_time_and_grows_with_the_batch() -> None:
+    config = RunConfig(
+        encoder=replace(RunConfig().encoder, name="digits_cnn"),
+        views=replace(RunConfig().views, preset="digits"),
+    )
+    small = estimate.seconds_per_step(replace(config, batch_size=8), (1, 8, 8))
+    large = estimate.seconds_per_step(replace(config, batch_size=512), (1, 8, 8))
+    assert 0 < small < large
+
+
+def test_large_images_are_timed_in_small_batches(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """256 images of 224 pixels and a ViT need more memory than most machines without a GPU have."""
+    views = replace(RunConfig().views, preset="digits")
+    encoder = replace(RunConfig().encoder, name="digits_cnn")
+    config = RunConfig(encoder=encoder, views=views, batch_size=64)
+    seen = []
+
+    def built(*args: Any) -> Any:
+        views, method = build(*args)
+        method.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0][0])))
+        return views, method
+
+    ticks = iter([0.0, 6.0, 0.0, 6.0])
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(estimate, "build", built)
+    caplog.set_level("INFO")
+    assert estimate.seconds_per_step(config, (1, 8, 8)) == 2.0
+    assert set(seen) == {64}
+    assert "scaled" not in caplog.text
+    seen.clear()
+    monkeypatch.setattr(estimate, "LARGEST", 16 * 8 * 8)
+    assert estimate.seconds_per_step(config, (1, 8, 8)) == 8.0
+    assert set(seen) == {16}
+    assert "timed with 16 images a step instead of 64 and scaled" in caplog.text
