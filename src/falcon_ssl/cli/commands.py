@@ -40,7 +40,7 @@ def pretrain(config: RunConfig, *, out: str, overwrite: bool = False, resume: bo
     """Pretrain an encoder on images without labels.
 
     Args:
-        config: The run.
+        config: Options of the run.
         out: Run folder to write.
         overwrite: Replace the run folder, if there is one.
         resume: Resume the run in --out, with its options.
@@ -58,7 +58,7 @@ def evaluate(run: str, *, data: str | None = None, reading: ReadingConfig = OWN_
     Args:
         run: Run folder.
         data: Other images than the run's own: folder:PATH, ...
-        reading: How the images are read.
+        reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
 
@@ -76,7 +76,7 @@ def diagnose(
     data: str | None = None,
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
-    """Say in plain words whether a network has collapsed, and how.
+    """Diagnose whether a network has collapsed, and how.
 
     Args:
         target: Run folder; features z (and u, code, label) in .npz or .safetensors; or, with --data, an encoder.
@@ -84,7 +84,7 @@ def diagnose(
         prototypes: File with an array prototypes [C, F]: codes of SwAV, DINO or another method.
         fail_on_collapse: Exit with code 3 if something collapsed.
         data: Other images than the run's own: folder:PATH, ...
-        reading: How the images are read.
+        reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
 
@@ -132,7 +132,7 @@ def embed(
         split: Which part; auto is the test part, or all images where there is none.
         overwrite: Replace the file, if there is one.
         data: Other images than the run's own: folder:PATH, ...
-        reading: How the images are read.
+        reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
 
@@ -158,7 +158,7 @@ def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool =
     """Draw what the network sees: images beside their augmented views.
 
     Args:
-        config: The run.
+        config: Options of the run.
         out: Picture to write: .png.
         num_images: Rows of the sheet.
         overwrite: Replace the file, if there is one.
@@ -181,7 +181,7 @@ def sweep(
     """Measure quality and geometry against the size of the dictionary; skips finished runs.
 
     Args:
-        config: The run.
+        config: Options of the run.
         out: Folder of the runs and of sweep.html.
         num_codes: Sizes of the dictionary.
         seeds: Seeds of every size.
@@ -208,7 +208,7 @@ def tune(
     """Choose beta and temperature without labels, by training every pair; skips finished runs.
 
     Args:
-        config: The run.
+        config: Options of the run.
         out: Folder of the runs and of tune.json.
         betas: Weights of the invariance term.
         temperatures: Effective temperatures.

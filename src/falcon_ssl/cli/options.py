@@ -92,7 +92,8 @@ def options_of(function: Callable[..., None]) -> list[Option]:
     groups: list[Option] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if is_dataclass(hints[name]):
-            groups += _group(hints[name], "" if hints[name] is RunConfig else f"{name}.")
+            prefix = "" if hints[name] is RunConfig else f"{name}."
+            groups += _group(hints[name], prefix, meanings[name])
         else:
             default = MISSING if parameter.default is parameter.empty else parameter.default
             is_positional = parameter.kind is not parameter.KEYWORD_ONLY
@@ -100,16 +101,15 @@ def options_of(function: Callable[..., None]) -> list[Option]:
     return own + groups
 
 
-def _group(kind: Any, prefix: str) -> Iterator[Option]:
+def _group(kind: Any, prefix: str, title: str) -> Iterator[Option]:
     """The options of a dataclass, and of the dataclasses in it."""
     hints, meanings = get_type_hints(kind), _meanings(kind)
-    title = first_line(kind) if prefix else "options of the run"
     for field in fields(kind):
-        if is_dataclass(hints[field.name]):
-            yield from _group(hints[field.name], f"{prefix}{field.name}.")
+        name, hint = field.name, hints[field.name]
+        if is_dataclass(hint):
+            yield from _group(hint, f"{prefix}{name}.", first_line(hint))
         else:
-            name, meaning = prefix + field.name, meanings[field.name]
-            yield Option(name, hints[field.name], field.default, meaning, title)
+            yield Option(prefix + name, hint, field.default, meanings[name], title.rstrip("."))
 
 
 def first_line(documented: object) -> str:

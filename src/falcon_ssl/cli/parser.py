@@ -31,23 +31,14 @@ class UsageError(ValueError):
 def overview(commands: Mapping[str, Command]) -> str:
     """What ``falcon-ssl --help`` prints."""
     lines = [
-        textwrap.fill(
-            first_line(command), 80, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14
-        )
-        for name, command in commands.items()
+        "usage: falcon-ssl COMMAND [options]\n",
+        "Collapse-proof self-supervised pretraining of image encoders (FALCON, arXiv 2410.04959).\n",
+        "commands:",
     ]
-    return "\n".join(
-        [
-            "usage: falcon-ssl COMMAND [options]",
-            "",
-            "Collapse-proof self-supervised pretraining of image encoders (FALCON, arXiv 2410.04959).",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "falcon-ssl COMMAND --help lists the options of one; falcon-ssl --version prints the version.",
-        ]
-    )
+    for name, command in commands.items():
+        text = f"  {name:<12}{first_line(command)}"
+        lines.append(textwrap.fill(text, 80, subsequent_indent=" " * 14))
+    return "\n".join([*lines, "\nfalcon-ssl COMMAND --help lists the options of a command."])
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -124,6 +115,14 @@ def _run_config(
     return config
 
 
+class _Formatter(HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 class _Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = message.replace("the following arguments are required:", "missing argument")
@@ -141,7 +140,7 @@ def _parser(
         prog=f"falcon-ssl {name}",
         usage=" ".join([f"falcon-ssl {name}", *usage, "[options]"]),
         description=f"{first_line(command)}.",
-        formatter_class=lambda prog: HelpFormatter(prog, max_help_position=32),
+        formatter_class=_Formatter,
         argument_default=SUPPRESS,
         allow_abbrev=False,
     )

@@ -77,7 +77,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         remarks = findings(record, dataset)
         parts += ["\n".join(f"- {remark}" for remark in remarks)] if remarks else []
     if len(parts) == 1:
-        parts.append("No cell is finished yet.")
+        parts.append("No run is finished yet.")
     return "\n\n".join([*parts, _versions(record)]) + "\n"
 
 
@@ -104,7 +104,7 @@ def table_page(record: Mapping[str, Any]) -> Page:
     sections.append(Section("about", "Versions and hardware", "", [Facts(facts)]))
     return Page(
         title=record["title"],
-        eyebrow=f"{done} of {len(record['cells'])} cells done",
+        eyebrow=f"{done} of {len(record['cells'])} runs done",
         status=None,
         verdict=_leaders(record),
         sections=sections,

@@ -1,4 +1,4 @@
-"""Studies of several runs: nothing is trained twice, the choice and its record agree, failures are told."""
+"""Studies of several runs: nothing is trained twice, the choice and its record agree, failures are reported."""
 
 from __future__ import annotations
 
