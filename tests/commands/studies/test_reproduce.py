@@ -99,7 +99,7 @@ def test_the_grid_is_run_to_its_end_and_failures_are_reported(
     table = (out / "table.md").read_text(encoding="utf-8")
     falcon = next(line for line in table.splitlines() if line.startswith("| FALCON"))
     assert f"50.0\u202f% | +{100 * (mean - 0.5):.1f} |" in falcon
-    assert "digits/bad-seed0 failed: falcon_ssl.engine.trainer.NonFiniteError" in table
+    assert "digits/bad-seed0 failed: falcon_ssl.engine.finite.NonFiniteError" in table
     assert "random encoder" in table
     assert "not adjusted for chance" in table
     page = (out / "table.html").read_text(encoding="utf-8")
