@@ -24,9 +24,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# One thread: the tests are small, and threads that wait for each other are slow on a shared machine.
+# Two processes of one thread each: the tests are small, and threads that wait for each other are slow on a shared machine.
 test: lint  ## format, lint, types, layers and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
 
 bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size
 	$(BIN)/python benchmarks/loss.py

@@ -70,13 +70,19 @@ def requires(wheel: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_what_the_code_imports_is_declared(wheel: Path) -> None:
-    of_module = packages_distributions()
-    declared = needed(requires(wheel), "train") | {"timm", "triton", "torchvision"}
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported(wheel: Path) -> None:
+    of_module, used = packages_distributions(), set()
+    declared = needed(requires(wheel), "train")
     for path in PACKAGE.rglob("*.py"):
-        for module in imported(path):
+        for module in imported(path) - {
+            "timm",
+            "triton",
+            "torchvision",
+        }:  # optional, each in a file of its own
             names = {canonicalize_name(name) for name in of_module.get(module, [module])}
             assert names & declared, f"{path.relative_to(PACKAGE)} imports {module}"
+            used |= names
+    assert declared <= used
 
 
 @pytest.mark.slow
