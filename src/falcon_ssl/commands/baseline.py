@@ -1,0 +1,136 @@
+"""What features without a gradient reach on the same images: whitened patches and k-means."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from falcon_ssl.config.run import EvaluationConfig, ReadingConfig
+from falcon_ssl.core.devices import best_device, hardware, multiplies_bf16
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.data import Source, load_splits, read_images
+from falcon_ssl.evaluation import Features, extract
+from falcon_ssl.evaluation.knn import knn
+from falcon_ssl.evaluation.linear_probe import linear_probe
+from falcon_ssl.networks.patch_kmeans import PatchKMeans
+from falcon_ssl.records.files import write_text
+from falcon_ssl.records.provenance import environment
+
+MOST_IMAGES = 10_000  # that patches are drawn from
+
+
+class _Unit:
+    """The view of the baseline: pixels in [0, 1]."""
+
+    def evaluate(self, images: Tensor, /) -> Tensor:
+        return images.float() / 255
+
+
+def baseline(
+    data: str,
+    *,
+    out: str | Path,
+    reading: ReadingConfig | None = None,
+    num_centers: int = 400,
+    patch_size: int = 6,
+    stride: int = 1,
+    grid: int = 2,
+    evaluation: EvaluationConfig | None = None,
+) -> dict[str, Any]:
+    """Fit `PatchKMeans` to the training images, evaluate it as a run is evaluated, write ``baseline.json``.
+
+    Args:
+        data: Labelled images with a test part, for example "parquet:PATH".
+        out: Folder of the record.
+        reading: How to read them; None for the defaults.
+        num_centers: K; the representation has grid^2 K numbers.
+        patch_size: Side of a patch in pixels.
+        stride: Pixels between two patches.
+        grid: Cells a side that features are averaged over.
+        evaluation: Options of kNN, and the seed.
+
+    Returns:
+        What the record holds: ``top1_linear``, ``top1_knn``, ``width``, seconds of each part, options, environment.
+
+    Raises:
+        InputError: Images without labels or without a test part, or options out of range.
+    """
+    evaluation = evaluation or EvaluationConfig()
+    splits = load_splits(data, reading or ReadingConfig())
+    train, test = splits.train, splits.test
+    if test is None or train.labels is None or test.labels is None:
+        raise InputError(
+            "the baseline needs labels and a test part",
+            received=data,
+            expected="labelled training and test images",
+            fix="use --reading.holdout 0.2, or --reading.folder_labels true for folders of classes",
+        )
+    device = best_device()
+    network = PatchKMeans(
+        train.image_shape[0],
+        num_centers=num_centers,
+        patch_size=patch_size,
+        stride=stride,
+        grid=grid,
+        dtype=torch.bfloat16 if multiplies_bf16(device) else torch.float32,
+    )
+    clock = _Clock()
+    generator = torch.Generator().manual_seed(evaluation.seed)
+    rows = torch.randperm(len(train), generator=generator)[:MOST_IMAGES]
+    network.fit(read_images(train, rows)[1].float() / 255, seed=evaluation.seed)
+    network.to(device)
+    clock.stop("fit")
+
+    def features(source: Source) -> Features:
+        return extract(network, source, _Unit(), batch_size=256, device=device)
+
+    train_features, test_features = features(train), features(test)
+    clock.stop("extract")
+    num_classes = int(train.labels.max()) + 1
+    found = linear_probe(
+        train_features, test_features, num_classes=num_classes, seed=evaluation.seed, device=device
+    )
+    clock.stop("linear")
+    found |= knn(
+        train_features,
+        test_features,
+        num_classes=num_classes,
+        k=evaluation.knn_neighbors,
+        temperature=evaluation.knn_temperature,
+        device=device,
+    )
+    clock.stop("knn")
+    record = {
+        **found,
+        "width": network.width,
+        "seconds": clock.seconds,
+        "options": {
+            "num_centers": num_centers,
+            "patch_size": patch_size,
+            "stride": stride,
+            "grid": grid,
+            "seed": evaluation.seed,
+        },
+        "about": {"data": data, "note": splits.note, **environment(hardware(device))},
+    }
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "baseline.json", json.dumps(record, indent=2) + "\n")
+    return record
+
+
+class _Clock:
+    """Seconds of parts that follow each other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._last = round(now - self._last, 2), now
