@@ -65,8 +65,7 @@ def test_minimal_is_the_method(capsys: pytest.CaptureFixture[str]) -> None:
     names["codes"] = dictionary.block(0, names["C"])
     u1, u2 = normalize(torch.randn(2, 32, names["F"]), dim=2)
     ours = falcon_loss(
-        u1,
-        u2,
+        (u1, u2),
         dictionary,
         logit_scale=logit_scale(names["C"], names["epsilon"]),
         beta=names["beta"],

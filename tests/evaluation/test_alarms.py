@@ -57,7 +57,7 @@ def watch(
     seen = []
     for step in steps:
         u1, u2 = views(step, kind)
-        terms = falcon_loss(u1, u2, dictionary, logit_scale=scale, **loss).as_floats()
+        terms = falcon_loss((u1, u2), dictionary, logit_scale=scale, **loss).as_floats()
         moment = Moment(step, 0.0, terms, u1, NETWORK, is_epoch_end=False)
         seen.append((step, monitor(moment)))
     return seen
@@ -117,7 +117,7 @@ def test_views_that_approach_each_other_slowly_are_no_alarm():
         u = noise(N, F, seed=step)
         spread = 1.6 * 0.5 ** (step / 250)
         u1, u2 = (normalize(u + spread * noise(N, F, seed=k + step), dim=1) for k in (7, 8))
-        terms = falcon_loss(u1, u2, DICTIONARY, logit_scale=L).as_floats()
+        terms = falcon_loss((u1, u2), DICTIONARY, logit_scale=L).as_floats()
         information = math.log(C) - terms["prior_matching"] - terms["entropy"]
         ratio.append(terms["consistency"] / information)
         found |= watcher(Moment(step, 0.0, terms, u1, NETWORK, is_epoch_end=False)).alarms
@@ -187,7 +187,7 @@ def test_a_soft_complete_dictionary_is_uniform_rather_than_collapsed():
         complete, logit_scale=scale, prior_matching="renyi2", batch_size=N, patience=0
     )
     u1, u2 = (normalize(noise(N, width, seed=seed), dim=1) for seed in (0, 1))
-    terms = falcon_loss(u1, u2, complete, logit_scale=scale).as_floats()
+    terms = falcon_loss((u1, u2), complete, logit_scale=scale).as_floats()
     observed = watcher(Moment(0, 0.0, terms, u1, NETWORK, is_epoch_end=False))
     assert list(observed.alarms) == ["uniform_assignment"]
 
@@ -209,7 +209,7 @@ def test_the_complete_dictionary_is_judged_by_what_its_entropy_can_do(kind):
     found = {}
     for step in range(0, 260, 10):
         u1, u2 = batch(step)
-        terms = falcon_loss(u1, u2, complete, logit_scale=scale).as_floats()
+        terms = falcon_loss((u1, u2), complete, logit_scale=scale).as_floats()
         observed = watcher(Moment(step, 0.0, terms, u1, NETWORK, is_epoch_end=False))
         found |= observed.alarms
     assert observed.metrics["codes_used"] == (N if kind == "healthy" else 1)
@@ -297,7 +297,7 @@ def train(*, beta: float = 1.0, batch_norm: bool = True, epsilon: float = 1e-8) 
     for step in range(80):
         rows = x[torch.randint(len(x), (N,))]
         u1, u2 = (normalize(encoder(rows + 0.2 * torch.randn_like(rows)), dim=1) for _ in "12")
-        loss = falcon_loss(u1, u2, DICTIONARY, logit_scale=scale, beta=beta)
+        loss = falcon_loss((u1, u2), DICTIONARY, logit_scale=scale, beta=beta)
         optimizer.zero_grad()
         loss.total.backward()
         optimizer.step()

@@ -19,7 +19,7 @@ L = logit_scale(C, 1e-8)
 
 def terms_of(u1, u2, *, beta=1.0, prior_matching="reverse", prior=None, scale=L):
     terms = falcon_loss(
-        u1, u2, RademacherDictionary(C, F, seed=0),
+        (u1, u2), RademacherDictionary(C, F, seed=0),
         logit_scale=scale, beta=beta, prior_matching=prior_matching, prior=prior, backend="reference",
     )  # fmt: skip
     return terms.as_floats()
@@ -68,7 +68,7 @@ def test_at_the_optimum_all_gaps_vanish():
     scale = logit_scale(8, 1e-3)
     for prior_matching in ("reverse", "forward", "renyi2"):
         terms = falcon_loss(
-            u, u, Orthogonal(8, 8), logit_scale=scale, prior_matching=prior_matching, backend="reference"
+            (u, u), Orthogonal(8, 8), logit_scale=scale, prior_matching=prior_matching, backend="reference"
         )  # fmt: skip
         found = certify(
             terms.as_floats(),

@@ -224,8 +224,8 @@ C = 50
     [
         (lambda s: swav_loss([s, s]).total, "SwAV"),
         (lambda s: dino_loss([s, s], [s, s], s.mean(dim=0)).total, "DINO"),
-        (lambda s: self_classifier_loss(s, s).total, "Self-Classifier"),
-        (lambda s: gedi_loss(s, s).invariance, "GEDI"),
+        (lambda s: self_classifier_loss([s, s]).total, "Self-Classifier"),
+        (lambda s: gedi_loss([s, s]).invariance, "GEDI"),
     ],
 )
 def test_a_collapsed_network_sits_at_log_c(total: Any, words: str) -> None:
@@ -244,8 +244,8 @@ BAD = {
         lambda: vicreg_loss(a, b.float()),
         lambda: lejepa_loss([a, b.float()], random_directions(2, WIDTH, seed=0)),
     ),
-    "wrong number of dimensions": (lambda: gedi_loss(a[0], b[0]),),
-    "not floating point": (lambda: self_classifier_loss(a.long(), b.long()),),
+    "wrong number of dimensions": (lambda: gedi_loss([a[0], b[0]]),),
+    "not floating point": (lambda: self_classifier_loss([a.long(), b.long()]),),
     "number of rows over all ranks is too small": (
         lambda: barlow_twins_loss(a[:1], b[:1]),
         lambda: vicreg_loss(a[:1], b[:1]),
@@ -269,8 +269,8 @@ BAD = {
     "temperature is not positive": (
         lambda: swav_loss([a, b], temperature=0),
         lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=-1),
-        lambda: self_classifier_loss(a, b, row_temperature=math.nan),
-        lambda: gedi_loss(a, b, temperature=0),
+        lambda: self_classifier_loss([a, b], row_temperature=math.nan),
+        lambda: gedi_loss([a, b], temperature=0),
     ),
     "not finite": (
         lambda: barlow_twins_loss(a, b, eps=math.inf),
@@ -280,8 +280,8 @@ BAD = {
         lambda: sinkhorn(a, eps=math.inf),
         lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=math.inf),
         lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), student_temperature=math.inf),
-        lambda: self_classifier_loss(a, b, column_temperature=math.inf),
-        lambda: gedi_loss(a, b, temperature=math.inf),
+        lambda: self_classifier_loss([a, b], column_temperature=math.inf),
+        lambda: gedi_loss([a, b], temperature=math.inf),
         lambda: energy(a, temperature=math.inf),
     ),
     "eps is not positive": (

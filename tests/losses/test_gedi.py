@@ -35,7 +35,7 @@ def by_loops(a: np.ndarray, b: np.ndarray, T: float, beta: float) -> list[float]
 @pytest.mark.parametrize("beta", [0.1, 3.0])
 def test_the_formula_of_the_paper(beta: float) -> None:
     a, b = views(2)
-    terms = gedi_loss(a, b, temperature=0.3, beta=beta)
+    terms = gedi_loss([a, b], temperature=0.3, beta=beta)
     expected = torch.tensor(by_loops(a.numpy(), b.numpy(), 0.3, beta), dtype=torch.float64)
     assert relative_error(torch.stack(terms), expected) < EXACT
 
@@ -63,3 +63,16 @@ def test_the_energy_term_is_the_gradient_of_the_likelihood() -> None:
     drawn = torch.multinomial(weights, 200_000, True, generator=torch.Generator().manual_seed(0))
     sampled = torch.autograd.grad(energy_loss(E[data], E[drawn]), E)[0]
     assert relative_error(sampled, expected) < 0.02
+
+
+def test_many_views_are_averaged_over_pairs() -> None:
+    v = views(4)
+    terms = gedi_loss(v, num_targets=2, temperature=0.3)
+    pairs = [
+        gedi_loss([v[o], v[other]], num_targets=1, temperature=0.3)
+        for o in range(2)
+        for other in range(4)
+        if other != o
+    ]
+    for found, expected in zip(terms, zip(*pairs, strict=True), strict=True):
+        torch.testing.assert_close(found, torch.stack(expected).mean(), rtol=1e-12, atol=1e-12)

@@ -18,7 +18,7 @@ FALCON = {
     "reference": lambda: FalconLoss(RANDOM, backend="reference"),
     "dense": lambda: FalconLoss(RANDOM, backend="dense"),
     "chunked": lambda: FalconLoss(RANDOM, backend="chunked", block_size=40),
-    "forward": lambda: FalconLoss(RANDOM, prior_matching="forward", symmetric=False),
+    "forward": lambda: FalconLoss(RANDOM, prior_matching="forward"),
     "prior": lambda: FalconLoss(RANDOM, prior=random_prior(CODES)),
     "momentum": lambda: FalconLoss(RANDOM, marginal_momentum=0.9),
     "saturated": lambda: FalconLoss(RANDOM, temperature=1e-4),

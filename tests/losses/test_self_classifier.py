@@ -37,7 +37,7 @@ def test_the_formula_of_the_paper(row: float, column: float) -> None:
     first = one_order(a.numpy(), b.numpy(), row, column)
     second = one_order(b.numpy(), a.numpy(), row, column)
     total, entropy = (sum(pair) / 2 for pair in zip(first, second, strict=True))
-    terms = self_classifier_loss(a, b, row_temperature=row, column_temperature=column)
+    terms = self_classifier_loss([a, b], row_temperature=row, column_temperature=column)
     expected = torch.tensor([total, entropy, total - entropy], dtype=torch.float64)
     assert relative_error(torch.stack(terms), expected) < EXACT
 
@@ -47,5 +47,18 @@ def test_all_in_one_class_is_not_a_solution() -> None:
     one_class = torch.zeros(6, 6, dtype=torch.float64)
     one_class[:, 0] = 30
     balanced = 30 * torch.eye(6, dtype=torch.float64)
-    assert float(self_classifier_loss(one_class, one_class).total) == pytest.approx(math.log(6))
-    assert float(self_classifier_loss(balanced, balanced).total) < 1e-10
+    assert float(self_classifier_loss([one_class, one_class]).total) == pytest.approx(math.log(6))
+    assert float(self_classifier_loss([balanced, balanced]).total) < 1e-10
+
+
+def test_many_views_are_averaged_over_pairs() -> None:
+    v = views(4)
+    terms = self_classifier_loss(v, num_targets=3)
+    pairs = [
+        self_classifier_loss([v[o], v[other]], num_targets=1)
+        for o in range(3)
+        for other in range(4)
+        if other != o
+    ]
+    for found, expected in zip(terms, zip(*pairs, strict=True), strict=True):
+        torch.testing.assert_close(found, torch.stack(expected).mean(), rtol=1e-12, atol=1e-12)

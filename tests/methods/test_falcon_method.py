@@ -46,7 +46,7 @@ def test_the_dictionary_is_neither_trained_nor_stored() -> None:
         ({"epsilon": 1e-4}, "entropy"),
         ({"temperature": 2.0}, "entropy"),
         ({"dictionary_seed": 5}, "total"),
-        ({"symmetric": False}, "total"),
+        ({"num_targets": 1}, "total"),
         ({"embedding_norm": "tanh"}, "entropy"),
     ],
 )
@@ -64,3 +64,19 @@ def test_embed_is_what_the_loss_sees() -> None:
     assert z_ND.shape == (8, 256)
     assert torch.allclose(u_NF.norm(dim=1), torch.ones(8))
     assert method.logit_scale == logit_scale(64, 1e-8)
+
+
+@pytest.mark.parametrize(("large", "small", "num_targets"), [(2, 2, 2), (4, 0, 4), (3, 1, 3)])
+def test_large_views_are_targets_of_all_views(large: int, small: int, num_targets: int) -> None:
+    method = build_method(CONFIG, image_shape=(1, 8, 8))
+    drawn = [torch.randn(6, 1, 8, 8) for _ in range(large)]
+    drawn += [torch.randn(6, 1, 8, 8)[..., 1:7, 1:7] for _ in range(small)]
+    method.encoder = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16, 256))
+    out = method(drawn)
+    u_VNF = [method.embed(view)[1] for view in drawn]
+    assert out.u_NF.shape == (6, 16)
+    # Batch statistics of the projector are those of all views together.
+    joint = method.projector(torch.cat([method.encoder(view) for view in drawn])).chunk(len(drawn))
+    expected = method.loss(*joint, num_targets=num_targets).total
+    torch.testing.assert_close(out.loss, expected)
+    assert not torch.allclose(out.loss, method.loss(*u_VNF, num_targets=1).total)

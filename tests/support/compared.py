@@ -44,7 +44,7 @@ def dino_with_center(views: list[Tensor]) -> Any:
 
 def gedi_with_energy(views: list[Tensor]) -> Any:
     """The energy term joins the total; a share of the second view stands for the samples."""
-    terms = gedi_loss(*views, temperature=0.5, beta=0.7)
+    terms = gedi_loss(views, temperature=0.5, beta=0.7)
     data, drawn = energy(views[0], temperature=0.5), energy(views[1] * 0.3, temperature=0.5)
     return terms._replace(total=terms.total + energy_loss(data, drawn))
 
@@ -60,10 +60,17 @@ LOSSES: dict[str, tuple[int, Loss]] = {
     "dino with crops": (4, dino_with_center),
     "self_classifier": (
         2,
-        lambda v: self_classifier_loss(*v, row_temperature=0.5, column_temperature=0.4),
+        lambda v: self_classifier_loss(v, row_temperature=0.5, column_temperature=0.4),
     ),
-    "gedi": (2, lambda v: gedi_loss(*v, temperature=0.5, beta=0.7)),
+    "gedi": (2, lambda v: gedi_loss(v, temperature=0.5, beta=0.7)),
     "gedi with energy": (2, gedi_with_energy),
+    "gedi with crops": (4, lambda v: gedi_loss(v, num_targets=2, temperature=0.5, beta=0.7)),
+    "self_classifier with crops": (
+        4,
+        lambda v: self_classifier_loss(
+            v, num_targets=2, row_temperature=0.5, column_temperature=0.4
+        ),
+    ),
     "lejepa": (
         2,
         lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularization=0.3),

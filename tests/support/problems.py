@@ -33,7 +33,7 @@ def value_and_gradients(
 ) -> tuple[LossTerms, Tensor]:
     """Terms, and the gradient of the total with respect to both views, [2, N, F]."""
     u1, u2 = u1.detach().requires_grad_(), u2.detach().requires_grad_()
-    terms = falcon_ssl.falcon_loss(u1, u2, dictionary, **options)
+    terms = falcon_ssl.falcon_loss((u1, u2), dictionary, **options)
     return terms, torch.stack(torch.autograd.grad(terms.total, (u1, u2)))
 
 

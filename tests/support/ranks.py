@@ -21,9 +21,7 @@ def problems():
         "reference": lambda: FalconLoss(random, beta=0.7, backend="reference"),
         "dense": lambda: FalconLoss(random, beta=0.7, backend="dense"),
         "chunked": lambda: FalconLoss(random, beta=0.7, backend="chunked", block_size=25),
-        "chunked forward": lambda: FalconLoss(
-            random, prior_matching="forward", symmetric=False, block_size=7
-        ),
+        "chunked forward": lambda: FalconLoss(random, prior_matching="forward", block_size=7),
         "chunked saturated": lambda: FalconLoss(random, temperature=1e-4, block_size=25),
         "hadamard renyi2": lambda: FalconLoss(structured, prior_matching="renyi2"),
         "momentum": lambda: FalconLoss(random, marginal_momentum=0.9, block_size=25),
@@ -46,10 +44,10 @@ class Network(nn.Module):
 
 
 def views():
-    base, noise1, noise2 = torch.randn(
-        3, ROWS, 6, generator=torch.Generator().manual_seed(0)
-    ).double()
-    return base + 0.3 * noise1, base + 0.3 * noise2
+    """Four views; every problem is computed with all targets of two, one of two and two of four."""
+    generator = torch.Generator().manual_seed(0)
+    base, *noise = torch.randn(5, ROWS, 6, generator=generator).double()
+    return [base + 0.3 * one for one in noise]
 
 
 def network():
@@ -58,17 +56,17 @@ def network():
 
 
 def losses_and_gradients(rows, *, parallel):
-    """Two steps' values, and the parameter gradients of the second, of every problem on the given rows."""
-    view1, view2 = (view[rows] for view in views())
+    """Three steps' values, and the parameter gradients of the last, of every problem on the given rows."""
+    of_rows = [view[rows] for view in views()]
     results = {}
     for name, build in problems().items():
         plain, loss = network(), build()
         model = DistributedDataParallel(plain) if parallel else plain
         values = []
-        for scale in (1.0, 1.1):
+        for num_views, num_targets in ((2, 2), (2, 1), (4, 2)):
             plain.zero_grad()
-            u1, u2 = model(torch.cat([scale * view1, scale * view2])).chunk(2)
-            terms = loss(u1, u2)
+            u_MF = model(torch.cat([(1 + num_views / 40) * x for x in of_rows[:num_views]]))
+            terms = loss(*u_MF.chunk(num_views), num_targets=num_targets)
             terms.total.backward()
             values.append(list(terms.as_floats().values()))
         gradients = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()])
@@ -96,7 +94,7 @@ def disagreements(rank):
     messages = {}
     for name, (dictionary, scale) in cases.items():
         try:
-            falcon_loss(u, u, dictionary, logit_scale=scale)
+            falcon_loss((u, u), dictionary, logit_scale=scale)
         except InputError as error:
             messages[name] = str(error)
     return messages

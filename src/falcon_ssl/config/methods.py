@@ -13,12 +13,16 @@ from falcon_ssl.core.errors import InputError
 class MethodConfig(Options, group=""):
     """Base of the options of a method; its group is the method's name."""
 
-    takes_small_views: ClassVar[bool] = False
+    takes_small_views: ClassVar[bool] = False  # after two large ones
+    takes_many_views: ClassVar[bool] = False  # any number of large ones
 
 
 @dataclass(frozen=True)
 class FalconConfig(MethodConfig, group="falcon"):
     """FALCON, arXiv 2410.04959: dictionary, projector and loss."""
+
+    takes_small_views = True
+    takes_many_views = True
 
     dictionary: Literal["rademacher", "hadamard", "complete"] = option(
         "rademacher",
@@ -48,9 +52,11 @@ class FalconConfig(MethodConfig, group="falcon"):
     prior_exponent: float = option(
         0.0, "The prior is proportional to rank^-exponent; 0 is uniform.", at_least=0
     )
-    symmetric: bool = option(
-        True,
-        "Average both orders of the views; false is the paper's one-directional formula.",
+    num_targets: int | None = option(
+        None,
+        "Views that are targets of all others, the first ones; null: the large views. 1 of two views is the paper's "
+        "one-directional formula.",
+        at_least=1,
     )
     embedding_norm: Literal["l2", "tanh"] = option(
         "l2", "l2 (the paper), or tanh as in the authors' released code."
@@ -131,6 +137,9 @@ class SwAVConfig(MethodConfig, group="swav"):
 class SelfClassifierConfig(MethodConfig, group="self_classifier"):
     """Self-Classifier (Amrani et al., 2022, arXiv 2103.10994)."""
 
+    takes_small_views = True
+    takes_many_views = True
+
     hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
     embed_dim: int = option(128, "F, width of the embedding.", at_least=2)
     num_prototypes: tuple[int, ...] = option(
@@ -150,6 +159,9 @@ class SelfClassifierConfig(MethodConfig, group="self_classifier"):
 @dataclass(frozen=True)
 class GEDIConfig(MethodConfig, group="gedi"):
     """GEDI (Sansone and Manhaeve, 2022, arXiv 2212.13425)."""
+
+    takes_small_views = True
+    takes_many_views = True
 
     hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
     num_prototypes: int = option(2048, "C, outputs of the head.", at_least=2)

@@ -60,6 +60,9 @@ class ViewsConfig(Options, group="views"):
         "auto",
         "digits, grayscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.",
     )
+    count: int = option(
+        2, "Number of large views; more than two for methods that take many views.", at_least=2
+    )
     size: int | None = option(
         None, "Side of the large views; null is the preset's own.", at_least=1
     )
@@ -74,11 +77,11 @@ class ViewsConfig(Options, group="views"):
     )
     symmetric: bool = option(
         False,
-        "Draw both large views from one distribution, instead of solarizing one more often than the other.",
+        "Draw all large views from one distribution, instead of solarizing every second one more often.",
     )
     small_views: int = option(
         0,
-        "Number of small crops after the two large ones, for methods that take several.",
+        "Number of small crops after the large ones, for methods that take several.",
         at_least=0,
     )
     small_size: int | None = option(
@@ -264,14 +267,21 @@ class RunConfig(Options, group=""):
                     expected=f"options of {self.method} alone",
                     fix=f"train with method={name}, or leave the option out",
                 )
-        if self.views.small_views and not getattr(self, self.method).takes_small_views:
-            take_them = [name for name in METHODS if getattr(self, name).takes_small_views]
-            raise InputError(
-                f"the method {self.method} takes two views",
-                received=f"views.small_views={self.views.small_views}",
-                expected=f"small views with {', '.join(take_them)} alone",
-                fix="leave them out",
-            )
+        more_views = {
+            "takes_small_views": ("small_views", self.views.small_views),
+            "takes_many_views": ("count", self.views.count - 2),
+        }
+        for takes_them, (name, more) in more_views.items():
+            if more and not getattr(getattr(self, self.method), takes_them):
+                takers = [
+                    method for method in METHODS if getattr(getattr(self, method), takes_them)
+                ]
+                raise InputError(
+                    f"the method {self.method} takes two {'' if name == 'small_views' else 'large '}views",
+                    received=f"views.{name}={getattr(self.views, name)}",
+                    expected=f"more of them with {', '.join(takers)} alone",
+                    fix="leave it out",
+                )
         if self.gedi.generative and self.gedi.buffer_size < self.batch_size:
             raise InputError(
                 "gedi.buffer_size is smaller than the batch",

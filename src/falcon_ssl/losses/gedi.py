@@ -1,8 +1,8 @@
 """GEDI: agree across views, use all classes alike, and model the images (Sansone and Manhaeve, arXiv 2212.13425).
 
 p_i         = softmax_j(s_ij / T)
-invariance  = -(1/N) sum_ij p_ij log p'_ij
-prior       = -(1/C) sum_j log m_j,   m_j = (1/N) sum_i p_ij      cross-entropy of the uniform prior and the marginal
+invariance  = mean over (o, v) of -(1/N) sum_ij p_oij log p_vij      o a target, v any other view
+prior       = mean over o of -(1/C) sum_j log m_oj,   m_oj = (1/N) sum_i p_oij     cross-entropy of uniform and marginal
 energy      = mean E(x) - mean E(x~),   E(x) = -log sum_j exp(s_j(x) / T_e)   x~ drawn from the model by SGLD
 loss        = beta * invariance + prior [+ energy_weight * energy]
 
@@ -13,6 +13,7 @@ mean, and half of it all: beta / C here is its beta.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,13 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least, check_matrix, check_positive
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows
+from falcon_ssl.losses.rows import (
+    check_targets,
+    global_count,
+    logsumexp_rows,
+    mean_rows,
+    sums_of_others,
+)
 
 
 class GEDITerms(NamedTuple):
@@ -28,10 +35,10 @@ class GEDITerms(NamedTuple):
 
     Args:
         total: beta * invariance + prior_matching; (1 + beta) log C when assignments are uniform.
-        invariance: entropy + consistency, averaged over both orders of the views.
-        prior_matching: Averaged over both views; at least log C.
-        entropy: mean_i H(p_i).
-        consistency: mean_i KL(p_i || p'_i).
+        invariance: entropy + consistency.
+        prior_matching: Averaged over the targets; at least log C.
+        entropy: mean H(p_oi) over targets and samples.
+        consistency: mean KL(p_oi || p_vi) over pairs and samples.
     """
 
     total: Tensor
@@ -42,13 +49,17 @@ class GEDITerms(NamedTuple):
 
 
 def gedi_loss(
-    scores1: Tensor, scores2: Tensor, *, temperature: float = 0.1, beta: float = 0.1
+    scores: Sequence[Tensor],
+    *,
+    num_targets: int | None = None,
+    temperature: float = 0.1,
+    beta: float = 0.1,
 ) -> GEDITerms:
-    """Discriminative part of the GEDI loss of two views.
+    """Discriminative part of the GEDI loss of V views, at a cost linear in V.
 
     Args:
-        scores1: [N, C], outputs of the head for the first view (this rank's rows).
-        scores2: [N, C], row by row the same samples.
+        scores: V >= 2 tensors [N, C], outputs of the head (this rank's rows); row i of each from the same sample.
+        num_targets: The first views that are targets of all others; None: all.
         temperature: T.
         beta: Weight of the invariance.
 
@@ -66,26 +77,33 @@ def gedi_loss(
 
     Example:
         >>> s = torch.zeros(16, 10)
-        >>> round(float(gedi_loss(s, s, beta=1.0).total), 3)  # uniform assignments: 2 log 10
+        >>> round(float(gedi_loss([s, s], beta=1.0).total), 3)  # uniform assignments: 2 log 10
         4.605
     """
-    check_views(("scores1", "scores2"), (scores1, scores2))
+    num_targets = check_targets("scores", scores, num_targets)
     check_positive("temperature", temperature, fix="0.1 is usual")
     check_at_least("beta", beta, 0)
     num_rows = global_count(
-        scores1, lambda: f"gedi_loss, C={scores1.shape[1]}, temperature={temperature}, beta={beta}"
+        scores[0],
+        lambda: (
+            f"gedi_loss, C={scores[0].shape[1]}, temperature={temperature}, beta={beta}, "
+            f"num_views={len(scores)}, num_targets={num_targets}"
+        ),
     )
-    with torch.autocast(scores1.device.type, enabled=False):
-        log_p1_NC, log_p2_NC = (
-            (at_least_float32(s_NC) / temperature).log_softmax(dim=1) for s_NC in (scores1, scores2)
-        )
-        invariance = prior = entropy = log_p1_NC.new_zeros(())
-        for log_p_NC, log_other_NC in ((log_p1_NC, log_p2_NC), (log_p2_NC, log_p1_NC)):
+    with torch.autocast(scores[0].device.type, enabled=False):
+        s_VNC = at_least_float32(torch.stack([*scores]))
+        log_p_VNC = (s_VNC / temperature).log_softmax(dim=2)
+        invariance = prior = entropy = log_p_VNC.new_zeros(())
+        for log_p_NC, others_NC in zip(
+            log_p_VNC, sums_of_others(log_p_VNC, num_targets), strict=False
+        ):
             p_NC = log_p_NC.exp()
-            invariance = invariance - mean_rows((p_NC * log_other_NC).sum(dim=1), num_rows) / 2
-            entropy = entropy - mean_rows((p_NC * log_p_NC).detach().sum(dim=1), num_rows) / 2
+            invariance = invariance - mean_rows((p_NC * others_NC).sum(dim=1), num_rows)
+            entropy = entropy - mean_rows((p_NC * log_p_NC).detach().sum(dim=1), num_rows)
             log_m_C = logsumexp_rows(log_p_NC) - math.log(num_rows)
-            prior = prior - log_m_C.mean() / 2
+            prior = prior - log_m_C.mean()
+        invariance = invariance / (num_targets * (len(scores) - 1))
+        entropy, prior = entropy / num_targets, prior / num_targets
         total = beta * invariance + prior
     return GEDITerms(
         total,

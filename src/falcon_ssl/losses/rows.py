@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -36,6 +36,39 @@ def check_views(names: Sequence[str], views: Sequence[Tensor]) -> None:
                 expected="one dtype",
                 fix="pass all views through the same head",
             )
+
+
+def check_targets(name: str, views: Sequence[Tensor], num_targets: int | None) -> int:
+    """K: how many of V views, the first ones, are targets of all others; None: all.
+
+    Raises:
+        InputError: Fewer than two views, views that differ in shape or dtype, or targets outside 1..V.
+    """
+    if len(views) < 2:
+        raise InputError(
+            "too few views",
+            received=len(views),
+            expected=">= 2",
+            fix="pass two views of each image",
+        )
+    check_views([f"{name}{number + 1}" for number in range(len(views))], views)
+    if num_targets is None:
+        return len(views)
+    if not 1 <= num_targets <= len(views):
+        raise InputError(
+            "num_targets is out of range",
+            received=num_targets,
+            expected=f"1 to {len(views)}, the number of views",
+            fix="leave it out to make every view a target",
+        )
+    return num_targets
+
+
+def sums_of_others(x_VN: Tensor, num_targets: int) -> Iterator[Tensor]:
+    """Per target, the sum over all other views [N, ...], one at a time; of two views, the other one itself."""
+    total_N = x_VN.sum(dim=0) if len(x_VN) > 2 else None
+    for o in range(num_targets):
+        yield x_VN[1 - o] if total_N is None else total_N - x_VN[o]
 
 
 def global_count(x: Tensor, fingerprint: Callable[[], str], *, least: int = 1) -> int:

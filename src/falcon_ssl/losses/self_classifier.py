@@ -1,15 +1,16 @@
-"""Self-Classifier: classify two views alike under a uniform prior over classes (Amrani et al., 2022, arXiv 2103.10994).
+"""Self-Classifier: classify all views alike under a uniform prior over classes (Amrani et al., 2022, arXiv 2103.10994).
 
-p(j | i)  = softmax over classes j of  s_ij / T_row          prediction, from view 1
-p(i | j)  = softmax over samples i of  s_ij / T_col          from view 2
+p(j | i)  = softmax over classes j of  s_ij / T_row          prediction, from view v
+p(i | j)  = softmax over samples i of  s_ij / T_col          from view o
 target_ij = p(i | j) / sum_k p(i | k)                        Bayes' rule with p(j) = 1/C
 loss      = -(1/N) sum_ij target_ij log[ (N/C) p(j | i) / sum_n p(j | n) ]
-            averaged over both orders of the views; the gradient flows through both factors
+            averaged over pairs of a target o and any other view v; the gradient flows through both factors
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,13 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_positive
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows
+from falcon_ssl.losses.rows import (
+    check_targets,
+    global_count,
+    logsumexp_rows,
+    mean_rows,
+    sums_of_others,
+)
 
 
 class SelfClassifierTerms(NamedTuple):
@@ -36,17 +43,18 @@ class SelfClassifierTerms(NamedTuple):
 
 
 def self_classifier_loss(
-    scores1: Tensor,
-    scores2: Tensor,
+    scores: Sequence[Tensor],
     *,
+    num_targets: int | None = None,
     row_temperature: float = 0.1,
     column_temperature: float = 0.05,
 ) -> SelfClassifierTerms:
-    """Self-Classifier loss of two views.
+    """Self-Classifier loss of V views, at a cost linear in V.
 
     Args:
-        scores1: [N, C], cosines of embeddings and class weights for the first view (this rank's rows).
-        scores2: [N, C], row by row the same samples.
+        scores: V >= 2 tensors [N, C], cosines of embeddings and class weights (this rank's rows); row i of each from
+            the same sample.
+        num_targets: The first views that are targets of all others; None: all.
         row_temperature: T_row, of the softmax over classes.
         column_temperature: T_col, of the softmax over samples.
 
@@ -65,31 +73,30 @@ def self_classifier_loss(
 
     Example:
         >>> s = torch.zeros(16, 10)
-        >>> round(float(self_classifier_loss(s, s).total), 3)  # all alike: log 10
+        >>> round(float(self_classifier_loss([s, s]).total), 3)  # all alike: log 10
         2.303
     """
-    check_views(("scores1", "scores2"), (scores1, scores2))
+    num_targets = check_targets("scores", scores, num_targets)
     check_positive("row_temperature", row_temperature, fix="the paper's is 0.1")
     check_positive("column_temperature", column_temperature, fix="the paper's is 0.05")
     num_rows = global_count(
-        scores1,
+        scores[0],
         lambda: (
-            f"self_classifier_loss, C={scores1.shape[1]}, row_temperature={row_temperature}, "
-            f"column_temperature={column_temperature}"
+            f"self_classifier_loss, C={scores[0].shape[1]}, row_temperature={row_temperature}, "
+            f"column_temperature={column_temperature}, num_views={len(scores)}, num_targets={num_targets}"
         ),
     )
-    with torch.autocast(scores1.device.type, enabled=False):
-        s1_NC, s2_NC = at_least_float32(scores1), at_least_float32(scores2)
-        log_t1_NC, log_t2_NC = (_log_target(s_NC / column_temperature) for s_NC in (s1_NC, s2_NC))
-        log_p1_NC, log_p2_NC = (
-            _log_balanced(s_NC / row_temperature, num_rows) for s_NC in (s1_NC, s2_NC)
-        )
-        total = entropy = s1_NC.new_zeros(())
-        for log_t_NC, log_p_NC in ((log_t1_NC, log_p2_NC), (log_t2_NC, log_p1_NC)):
+    with torch.autocast(scores[0].device.type, enabled=False):
+        s_VNC = [at_least_float32(s_NC) for s_NC in scores]
+        log_p_VNC = torch.stack([_log_balanced(s_NC / row_temperature, num_rows) for s_NC in s_VNC])
+        total = entropy = log_p_VNC.new_zeros(())
+        for s_NC, others_NC in zip(s_VNC, sums_of_others(log_p_VNC, num_targets), strict=False):
+            log_t_NC = _log_target(s_NC / column_temperature)
             t_NC = log_t_NC.exp()
-            total = total - mean_rows((t_NC * log_p_NC).sum(dim=1), num_rows) / 2
+            total = total - mean_rows((t_NC * others_NC).sum(dim=1), num_rows)
             # t log t is zero where t underflows: log t is finite there.
-            entropy = entropy - mean_rows((t_NC * log_t_NC).detach().sum(dim=1), num_rows) / 2
+            entropy = entropy - mean_rows((t_NC * log_t_NC).detach().sum(dim=1), num_rows)
+        total, entropy = total / (num_targets * (len(scores) - 1)), entropy / num_targets
     return SelfClassifierTerms(total, entropy, total.detach() - entropy)
 
 

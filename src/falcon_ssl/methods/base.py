@@ -108,6 +108,11 @@ def check_two_views(method: str, views: Sequence[Tensor]) -> None:
         )
 
 
+def num_large(views: Sequence[Tensor]) -> int:
+    """How many of the views, the first ones, have the size of the first: small crops follow large ones."""
+    return sum(view.shape == views[0].shape for view in views)
+
+
 def represent(encoder: nn.Module, views: list[Tensor]) -> Tensor:
     """Representations [V N, D] of all views, view after view; views of one size pass the encoder as one batch."""
     places: dict[torch.Size, list[int]] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from falcon_ssl.config import FalconConfig
@@ -11,14 +10,14 @@ from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
 from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.losses import FalconLoss, power_law_prior
-from falcon_ssl.methods.base import Method, Parts, StepOutput, check_two_views
+from falcon_ssl.methods.base import Method, Parts, StepOutput, num_large, represent
 from falcon_ssl.networks.projector import FalconProjector
 
 
 class Falcon(Method):
     """The method of the paper (arXiv 2410.04959).
 
-        z = encoder(x)      u = projector(z)      loss = falcon_loss(u, u', dictionary)
+        z = encoder(x)      u = projector(z)      loss = falcon_loss(views of u, dictionary)
 
     Example:
         >>> method = Falcon(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), FalconConfig(embed_dim=32))
@@ -49,7 +48,6 @@ class Falcon(Method):
             beta=config.beta,
             prior_matching=config.prior_matching,
             prior=prior,
-            symmetric=config.symmetric,
             backend=config.backend,
             marginal_momentum=config.marginal_momentum,
         )
@@ -57,11 +55,11 @@ class Falcon(Method):
         self.logit_scale = self.loss.logit_scale
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Loss of two views, which pass the encoder as one batch."""
-        check_two_views("falcon", views)
-        _, u_NF = self.embed(torch.cat(views))
-        u1_NF, u2_NF = u_NF.chunk(2)
-        return StepOutput.of(self.loss(u1_NF, u2_NF), u1_NF)
+        """Loss of two or more views; the large ones, or the first ``config.num_targets``, are targets."""
+        u_MF = self.projector(represent(self.encoder, views))
+        u_VNF = u_MF.view(len(views), -1, u_MF.shape[1])
+        terms = self.loss(*u_VNF, num_targets=self.config.num_targets or num_large(views))
+        return StepOutput.of(terms, u_VNF[0])
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Representations z_ND and unit embeddings u_NF."""

@@ -15,7 +15,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.prototypes import OneHotDictionary
 from falcon_ssl.losses import energy, energy_loss, gedi_loss
-from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
+from falcon_ssl.methods.base import Parts, StepOutput, num_large
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 
@@ -62,11 +62,15 @@ class GEDI(Projected):
         self.step = 0
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Loss of two views."""
-        check_two_views("gedi", views)
-        s1_NC, s2_NC = self.project(views)
-        terms = gedi_loss(s1_NC, s2_NC, temperature=self.config.temperature, beta=self.config.beta)
-        out = StepOutput.of(terms, unit_rows(s1_NC))
+        """Loss of two or more views, of which the large ones are targets."""
+        s_VNC = self.project(views)
+        terms = gedi_loss(
+            s_VNC,
+            num_targets=num_large(views),
+            temperature=self.config.temperature,
+            beta=self.config.beta,
+        )
+        out = StepOutput.of(terms, unit_rows(s_VNC[0]))
         if self.langevin is None or not self.training:
             return out
         images = views[0]

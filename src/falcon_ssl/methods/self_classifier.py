@@ -11,7 +11,7 @@ from falcon_ssl.config import SelfClassifierConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
-from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
+from falcon_ssl.methods.base import Parts, StepOutput, num_large
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
 
 
@@ -37,13 +37,12 @@ class SelfClassifier(Projected):
         self.dictionary = PrototypeDictionary(classifiers[0].weight)
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Loss of two views, the mean over the classifiers."""
-        check_two_views("self_classifier", views)
-        u1_NF, u2_NF = (unit_rows(y_NF) for y_NF in self.project(views))
+        """Loss of two or more views, of which the large ones are targets; the mean over the classifiers."""
+        u_VNF = [unit_rows(y_NF) for y_NF in self.project(views)]
         of_each = [
             self_classifier_loss(
-                classifier(u1_NF),
-                classifier(u2_NF),
+                [classifier(u_NF) for u_NF in u_VNF],
+                num_targets=num_large(views),
                 row_temperature=self.config.row_temperature,
                 column_temperature=self.config.column_temperature,
             )
@@ -52,7 +51,7 @@ class SelfClassifier(Projected):
         terms = SelfClassifierTerms(
             *(torch.stack(term).mean() for term in zip(*of_each, strict=True))
         )
-        return StepOutput.of(terms, u1_NF)
+        return StepOutput.of(terms, u_VNF[0])
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """Mean of log C over the classifiers, when all samples are classified alike."""

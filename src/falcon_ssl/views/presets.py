@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Literal
 
 from falcon_ssl.config.run import ViewsConfig
@@ -55,13 +56,13 @@ def build_views(config: ViewsConfig | str) -> Views:
         config = ViewsConfig(config)
     check_choice("views", config.preset, (*_CROPPING, "digits"))
     if config.preset == "digits":
-        if options := [name for name in config.changed() if name != "preset"]:
+        if options := [name for name in config.changed() if name not in ("preset", "count")]:
             raise InputError(
                 f"the views digits do not take the option {options[0]}",
                 received=f"{options[0]}={getattr(config, options[0])}",
                 expected="no such option: they keep the size of the images",
             )
-        return digits_views()
+        return digits_views(config.count)
     cropping = _CROPPING[config.preset]
     size = config.size or cropping.size
     scale = config.scale or cropping.scale
@@ -71,7 +72,7 @@ def build_views(config: ViewsConfig | str) -> Views:
     roles: tuple[Role, ...] = ("symmetric",) if config.symmetric else ("first", "second")
 
     def views_of(side: int, earlier: list[Views]) -> Views:
-        large = two_view(*(cropping.view(side, scale, role) for role in roles))
+        large = [cropping.view(side, scale, role) for role in islice(cycle(roles), config.count)]
         return Views(
             multi_crop(large, small, count=config.small_views),
             normalization=cropping.normalization,
@@ -97,14 +98,14 @@ def _growing(start_size: int | None, size: int) -> list[int]:
     return list(range(start_size, size, 4))
 
 
-def digits_views() -> Views:
-    """Two views for small handwritten digits: no flips, since a mirrored digit is another sign."""
+def digits_views(count: int = 2) -> Views:
+    """Views for small handwritten digits: no flips, since a mirrored digit is another sign."""
     view: View = [
         RandomAffine(degrees=15, scale=(0.85, 1.15), shift=0.1),
         ColorJitter(brightness=0.3),
         RandomNoise(0.05),
     ]
-    return Views(two_view(view), normalization=DIGITS_STATISTICS)
+    return Views([view] * count, normalization=DIGITS_STATISTICS)
 
 
 def cifar_view(size: int, scale: tuple[float, float], role: Role) -> View:

@@ -26,17 +26,17 @@ FAST = ("dense", "chunked")
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("prior_matching", ["forward", "reverse", "renyi2"])
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("num_targets", [1, 2])
 @pytest.mark.parametrize("scale", [3.0, 18.42, 400.0])
 @pytest.mark.parametrize("with_prior", [True, False])
-def test_equals_reference_in_float64(backend, prior_matching, symmetric, scale, with_prior):
+def test_equals_reference_in_float64(backend, prior_matching, num_targets, scale, with_prior):
     dictionary = RademacherDictionary(301, 16, seed=3)
     u1, u2 = unit_rows(7, 16)
     options = {
         "logit_scale": scale,
         "beta": 0.7,
         "prior_matching": prior_matching,
-        "symmetric": symmetric,
+        "num_targets": num_targets,
         "prior": random_prior(301) if with_prior else None,
     }
     terms, gradients = value_and_gradients(u1, u2, dictionary, backend=backend, **options)
@@ -192,10 +192,10 @@ def test_non_contiguous_inputs():
 def test_autocast_leaves_the_statistics_alone():
     dictionary = RademacherDictionary(1000, 32)
     u1, u2 = (u.requires_grad_() for u in unit_rows(16, 32, dtype=torch.float32))
-    outside = falcon_loss(u1, u2, dictionary, logit_scale=18.42)
+    outside = falcon_loss((u1, u2), dictionary, logit_scale=18.42)
     truth = torch.autograd.grad(outside.total, (u1, u2))
     with torch.autocast("cpu", torch.bfloat16):
-        inside = falcon_loss(u1, u2, dictionary, logit_scale=18.42)
+        inside = falcon_loss((u1, u2), dictionary, logit_scale=18.42)
         gradients = torch.autograd.grad(inside.total, (u1, u2))
     assert torch.equal(stacked(inside), stacked(outside))
     assert torch.equal(torch.stack(gradients), torch.stack(truth))
@@ -225,10 +225,10 @@ def test_compiled_caller():
 def test_second_derivative_is_refused_by_chunked_and_given_by_dense():
     u1, u2 = (u.requires_grad_() for u in unit_rows(3, 8))
     dictionary = RademacherDictionary(20, 8)
-    total = falcon_loss(u1, u2, dictionary, logit_scale=4.0, backend="dense").total
+    total = falcon_loss((u1, u2), dictionary, logit_scale=4.0, backend="dense").total
     (gradient,) = torch.autograd.grad(total, u1, create_graph=True)
     assert torch.isfinite(torch.autograd.grad(gradient.sum(), u1)[0]).all()
-    total = falcon_loss(u1, u2, dictionary, logit_scale=4.0, backend="chunked").total
+    total = falcon_loss((u1, u2), dictionary, logit_scale=4.0, backend="chunked").total
     with pytest.raises(RuntimeError, match="backend='dense'"):
         torch.autograd.grad(total, u1, create_graph=True)
 
@@ -249,17 +249,17 @@ def test_no_tensor_of_samples_times_codes(monkeypatch):
     dictionary = RademacherDictionary(10_000, 16)
     with Watch():
         falcon_loss(
-            u1, u2, dictionary, logit_scale=9.0, backend="chunked", block_size=500
+            (u1, u2), dictionary, logit_scale=9.0, backend="chunked", block_size=500
         ).total.backward()
     assert max(sizes) < 64 * 10_000 / 2
     sizes.clear()
     with Watch():
-        falcon_loss(u1, u2, dictionary, logit_scale=9.0, backend="dense")
+        falcon_loss((u1, u2), dictionary, logit_scale=9.0, backend="dense")
     assert max(sizes) >= 64 * 10_000  # the control
 
 
 def test_total_scales_the_gradient():
     u1, u2 = (u.requires_grad_() for u in unit_rows(3, 8))
-    total = falcon_loss(u1, u2, RademacherDictionary(20, 8), logit_scale=4.0).total
+    total = falcon_loss((u1, u2), RademacherDictionary(20, 8), logit_scale=4.0).total
     once, thrice = (torch.autograd.grad(c * total, u1, retain_graph=True)[0] for c in (1, 3))
     assert torch.allclose(3 * once, thrice, rtol=1e-14)

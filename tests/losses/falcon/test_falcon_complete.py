@@ -41,13 +41,13 @@ class WrittenOut(StreamedDictionary):
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 12])
 @pytest.mark.parametrize("scale", [0.5, 5.0, 18.42])
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_closed_form_equals_all_codes_written_out(width, scale, symmetric):
+@pytest.mark.parametrize("num_targets", [1, 2])
+def test_closed_form_equals_all_codes_written_out(width, scale, num_targets):
     u1, u2 = unit_rows(6, width)
     options = {
         "logit_scale": scale,
         "beta": 0.7,
-        "symmetric": symmetric,
+        "num_targets": num_targets,
         "prior_matching": "renyi2",
     }
     terms, gradients = value_and_gradients(u1, u2, CompleteDictionary(width), **options)
@@ -124,12 +124,15 @@ def test_saturated_bits_stay_finite_in_float32():
 def test_random_dictionaries_converge_to_it():
     """F=64, N=32, L=18.42: differences to the limit shrink with C."""
     u1, u2 = unit_rows(32, 64, dtype=torch.float32)
-    limit = falcon_loss(u1, u2, CompleteDictionary(64), logit_scale=18.42)
+    limit = falcon_loss((u1, u2), CompleteDictionary(64), logit_scale=18.42)
     limit_invariance = float(limit.invariance) - 64 * math.log(2)
     invariance_gaps, prior_gaps = [], []
     for num_codes in (64, 1024, 16384, 131072):
         terms = falcon_loss(
-            u1, u2, RademacherDictionary(num_codes, 64), logit_scale=18.42, prior_matching="renyi2"
+            (u1, u2),
+            RademacherDictionary(num_codes, 64),
+            logit_scale=18.42,
+            prior_matching="renyi2",
         )
         invariance_gaps.append(
             abs(float(terms.invariance) - math.log(num_codes) - limit_invariance)
@@ -144,12 +147,12 @@ def test_random_dictionaries_converge_to_it():
 def test_terms_keep_their_meaning():
     """Identical sure bits: entropy 0 + consistency 0; uniform assignments: entropy F log 2, divergence 0."""
     sure = torch.ones(2, 8, dtype=torch.float64) / math.sqrt(8)
-    terms = falcon_loss(sure, sure, CompleteDictionary(8), logit_scale=400.0)
+    terms = falcon_loss((sure, sure), CompleteDictionary(8), logit_scale=400.0)
     assert float(terms.entropy) == pytest.approx(0, abs=1e-12)
     assert float(terms.consistency) == 0
     assert float(terms.prior_matching) == pytest.approx(8 * math.log(2))  # one code of 2^8
     unsure = torch.zeros(2, 8, dtype=torch.float64)
-    terms = falcon_loss(unsure, unsure, CompleteDictionary(8), logit_scale=400.0)
+    terms = falcon_loss((unsure, unsure), CompleteDictionary(8), logit_scale=400.0)
     assert float(terms.entropy) == pytest.approx(8 * math.log(2))
     assert float(terms.prior_matching) == pytest.approx(0, abs=1e-12)
 
@@ -197,7 +200,7 @@ def test_sampled_divergence_estimates_value_and_gradient():
 def test_options_that_need_codes_one_by_one_are_refused(options, message):
     u1, u2 = unit_rows(3, 4)
     with pytest.raises(InputError, match=message):
-        falcon_loss(u1, u2, CompleteDictionary(4), logit_scale=3.0, **options)
+        falcon_loss((u1, u2), CompleteDictionary(4), logit_scale=3.0, **options)
 
 
 def test_epsilon_is_refused_and_temperature_is_named():
@@ -212,6 +215,6 @@ def test_epsilon_is_refused_and_temperature_is_named():
 
 def test_second_derivative_is_refused():
     u1, u2 = (u.requires_grad_() for u in unit_rows(3, 4))
-    total = falcon_loss(u1, u2, CompleteDictionary(4), logit_scale=3.0).total
+    total = falcon_loss((u1, u2), CompleteDictionary(4), logit_scale=3.0).total
     with pytest.raises(RuntimeError, match="first derivatives only"):
         torch.autograd.grad(total, u1, create_graph=True)

@@ -29,7 +29,7 @@ def uniform(num_codes):
 )
 def test_embeddings(u1, u2, message):
     with pytest.raises(InputError, match=message):
-        falcon_loss(u1, u2, DICTIONARY, logit_scale=3.0)
+        falcon_loss((u1, u2), DICTIONARY, logit_scale=3.0)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_embeddings(u1, u2, message):
 )
 def test_options(options, message):
     with pytest.raises(InputError, match=message):
-        falcon_loss(U1, U2, DICTIONARY, **{"logit_scale": 3.0, **options})
+        falcon_loss((U1, U2), DICTIONARY, **{"logit_scale": 3.0, **options})
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_auto_says_once_what_runs(caplog):
     backends._log_once.cache_clear()
     with caplog.at_level("INFO", logger="falcon_ssl"):
         for _ in range(3):
-            falcon_loss(U1, U2, DICTIONARY, logit_scale=3.0)
+            falcon_loss((U1, U2), DICTIONARY, logit_scale=3.0)
     assert [record.message for record in caplog.records] == [
         "the FALCON loss runs on the chunked back end"
     ]

@@ -47,7 +47,7 @@ class Recoded(StreamedDictionary):
 
 
 def total(u1, u2, dictionary=DICTIONARY, **options):
-    return float(falcon_loss(u1, u2, dictionary, logit_scale=9.0, **options).total)
+    return float(falcon_loss((u1, u2), dictionary, logit_scale=9.0, **options).total)
 
 
 @given(**case)
@@ -82,8 +82,8 @@ def test_views_may_be_exchanged_when_symmetric_only(seed, prior_matching, beta, 
     u1, u2 = unit_rows(N, F, seed=seed)
     options = {"prior_matching": prior_matching, "beta": beta, "backend": backend}
     assert total(u1, u2, **options) == pytest.approx(total(u2, u1, **options), rel=1e-12)
-    one_way = total(u1, u2, symmetric=False, **options)
-    assert one_way != pytest.approx(total(u2, u1, symmetric=False, **options), rel=1e-9)
+    one_way = total(u1, u2, num_targets=1, **options)
+    assert one_way != pytest.approx(total(u2, u1, num_targets=1, **options), rel=1e-9)
 
 
 @given(feature=st.integers(0, F - 1), **case)
@@ -118,7 +118,7 @@ def test_lower_bounds(seed, scale):
     divergences = {}
     for prior_matching in PRIORS:
         terms = falcon_loss(
-            u1, u2, DICTIONARY, logit_scale=scale, prior_matching=prior_matching, prior=q
+            (u1, u2), DICTIONARY, logit_scale=scale, prior_matching=prior_matching, prior=q
         )
         assert 0 <= terms.entropy <= math.log(C) + 1e-12
         assert terms.consistency >= -1e-12
@@ -136,7 +136,7 @@ def test_lower_bounds(seed, scale):
 def test_loss_reads_as_mutual_information(seed, scale):
     """loss = log C - MI + consistency, MI <= log min(N, C), one order of the views."""
     u1, u2 = unit_rows(N, F, seed=seed)
-    terms = falcon_loss(u1, u2, DICTIONARY, logit_scale=scale, symmetric=False)
+    terms = falcon_loss((u1, u2), DICTIONARY, logit_scale=scale, num_targets=1)
     information = math.log(C) - float(terms.prior_matching) - float(terms.entropy)
     assert -1e-12 <= information <= math.log(min(N, C)) + 1e-12
     assert float(terms.total) == pytest.approx(
@@ -149,10 +149,10 @@ def test_loss_reads_as_mutual_information(seed, scale):
 def test_collapse_keeps_the_loss_above_its_threshold(seed, beta, scale):
     u1, _ = unit_rows(N, F, seed=seed)
     collapsed = u1[:1].expand(N, F)
-    reverse = falcon_loss(collapsed, collapsed, DICTIONARY, logit_scale=scale, beta=beta)
+    reverse = falcon_loss((collapsed, collapsed), DICTIONARY, logit_scale=scale, beta=beta)
     assert reverse.total >= min(beta, 1) * math.log(C) - 1e-9
     forward = falcon_loss(
-        collapsed, collapsed, DICTIONARY, logit_scale=scale, beta=beta, prior_matching="forward"
+        (collapsed, collapsed), DICTIONARY, logit_scale=scale, beta=beta, prior_matching="forward"
     )
     assert forward.total >= math.log(C) - 1e-9
 

@@ -41,7 +41,7 @@ def test_loss_falls_to_its_bound_on_orthogonal_codes(backend):
     gaps = []
     for misalignment in (3.0, 1.0, 0.3, 0.1, 0.0):
         u, _ = aligned(dictionary, samples_per_code=3, misalignment=misalignment)
-        terms = falcon_loss(u, u, dictionary, logit_scale=L, backend=backend)
+        terms = falcon_loss((u, u), dictionary, logit_scale=L, backend=backend)
         gaps.append(float(terms.total) - bound)
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[0] > 1
@@ -54,7 +54,7 @@ def test_forward_bound_is_the_entropy_of_the_prior():
     dictionary = HadamardDictionary(F, F)
     u, _ = aligned(dictionary, samples_per_code=2, misalignment=0.0)
     terms = falcon_loss(
-        u, u, dictionary, logit_scale=logit_scale(F, EPSILON), prior_matching="forward"
+        (u, u), dictionary, logit_scale=logit_scale(F, EPSILON), prior_matching="forward"
     )
     assert float(terms.prior_matching) == pytest.approx(math.log(F), rel=1e-12)
 
@@ -142,4 +142,4 @@ def test_random_embeddings_satisfy_none_of_it():
     )
     h_NF = scaled(u)
     assert float((h_NF.T @ h_NF - torch.eye(F)).norm() / math.sqrt(F)) > 1
-    assert falcon_loss(u, u, dictionary, logit_scale=logit_scale(F, EPSILON)).total > 1
+    assert falcon_loss((u, u), dictionary, logit_scale=logit_scale(F, EPSILON)).total > 1

@@ -18,15 +18,15 @@ SHAPES = [(1, 2, 1), (1, 5, 7), (3, 13, 20), (7, 101, 16), (70, 130, 65), (5, 70
 
 @pytest.mark.parametrize(("num_rows", "num_codes", "width"), SHAPES)
 @pytest.mark.parametrize("prior_matching", ["forward", "reverse", "renyi2"])
-@pytest.mark.parametrize("symmetric", [True, False])
-def test_odd_shapes_equal_the_reference(num_rows, num_codes, width, prior_matching, symmetric):
+@pytest.mark.parametrize("num_targets", [1, 2])
+def test_odd_shapes_equal_the_reference(num_rows, num_codes, width, prior_matching, num_targets):
     dictionary = RademacherDictionary(num_codes, width, seed=3)
     u1, u2 = (u.to(DEVICE) for u in unit_rows(num_rows, width, dtype=torch.float32))
     options = {
         "logit_scale": 12.0,
         "beta": 0.7,
         "prior_matching": prior_matching,
-        "symmetric": symmetric,
+        "num_targets": num_targets,
         "prior": random_prior(num_codes),
     }
     terms, gradients = value_and_gradients(u1, u2, dictionary, backend="triton", **options)
@@ -56,22 +56,22 @@ def test_large_logits_take_the_chunked_path(caplog):
     dictionary = RademacherDictionary(50, 16)
     u1, u2 = (u.to(DEVICE) for u in unit_rows(4, 16, dtype=torch.float32))
     with caplog.at_level("INFO", logger="falcon_ssl"):
-        terms = falcon_loss(u1, u2, dictionary, logit_scale=400.0, backend="triton")
+        terms = falcon_loss((u1, u2), dictionary, logit_scale=400.0, backend="triton")
     assert "runs as chunked PyTorch" in caplog.text
     assert torch.equal(
-        terms.total, falcon_loss(u1, u2, dictionary, logit_scale=400.0, backend="chunked").total
+        terms.total, falcon_loss((u1, u2), dictionary, logit_scale=400.0, backend="chunked").total
     )
 
 
 def test_what_it_cannot_compute():
     u1, u2 = (u.to(DEVICE) for u in unit_rows(4, 16))
     with pytest.raises(InputError, match=r"received torch\.float64 embeddings"):
-        falcon_loss(u1, u2, RademacherDictionary(50, 16), logit_scale=4.0, backend="triton")
+        falcon_loss((u1, u2), RademacherDictionary(50, 16), logit_scale=4.0, backend="triton")
     with pytest.raises(
         InputError, match=r"triton back end is not available for HadamardDictionary"
     ):
         falcon_loss(
-            u1.float(), u2.float(), HadamardDictionary(50, 16), logit_scale=4.0, backend="triton"
+            (u1.float(), u2.float()), HadamardDictionary(50, 16), logit_scale=4.0, backend="triton"
         )
 
 
@@ -80,11 +80,11 @@ def test_auto_trusts_the_kernels_only_where_they_agree(monkeypatch, caplog):
     backends.triton_agrees.cache_clear()
     assert backends.triton_agrees(device)
 
-    def wrong(u1, u2, dictionary, objective):
-        terms, log_m = backends.falcon_loss_chunked(u1, u2, dictionary, objective)
+    def wrong(u_VNF, dictionary, objective):
+        terms, log_m = backends.falcon_loss_chunked(u_VNF, dictionary, objective)
         return terms._replace(total=1.1 * terms.total), log_m
 
-    def broken(u1, u2, dictionary, objective):
+    def broken(u_VNF, dictionary, objective):
         raise RuntimeError("ptxas says no")
 
     for compute, reason in ((wrong, "off by 10.0%"), (broken, "ptxas says no")):

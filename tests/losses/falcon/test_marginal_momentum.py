@@ -22,7 +22,7 @@ def test_average_of_batches_is_bias_corrected():
     batches = [unit_rows(4, F, seed=seed)[0] for seed in range(3)]
     for u in batches:
         terms = falcon_loss(
-            u, u, DICTIONARY, logit_scale=6.0, running_marginal=running, marginal_momentum=0.8
+            (u, u), DICTIONARY, logit_scale=6.0, running_marginal=running, marginal_momentum=0.8
         )
     weights = torch.tensor([0.8**2, 0.8, 1.0], dtype=torch.float64)
     m = (weights[:, None] * torch.stack([marginal(u) for u in batches])).sum(0) / weights.sum()

@@ -25,7 +25,7 @@ from falcon_ssl.losses.falcon.reference import falcon_loss_reference
 from falcon_ssl.losses.falcon.terms import LossTerms
 
 Backend = Literal["auto", "reference", "dense", "chunked", "triton"]
-Compute = Callable[[Tensor, Tensor, StreamedDictionary, Objective], tuple[LossTerms, Tensor]]
+Compute = Callable[[Tensor, StreamedDictionary, Objective], tuple[LossTerms, Tensor]]
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _has_triton() -> bool:
 
 
 def _compute_fastest(
-    u1_NF: Tensor, u2_NF: Tensor, dictionary: StreamedDictionary, objective: Objective
+    u_VNF: Tensor, dictionary: StreamedDictionary, objective: Objective
 ) -> tuple[LossTerms, Tensor]:
     """Rule of "auto": triton on a GPU where it can run and passes its check, else chunked.
 
@@ -90,14 +90,14 @@ def _compute_fastest(
     with it below, with a few per cent of its memory.
     """
     name = "chunked"
-    if u1_NF.is_cuda and u1_NF.dtype != torch.float64:
+    if u_VNF.is_cuda and u_VNF.dtype != torch.float64:
         if "triton" not in available_backends(dictionary):
             if isinstance(dictionary, RademacherDictionary):
                 _log_once("triton is not installed: the loss runs as chunked PyTorch")
-        elif triton_agrees(u1_NF.device):
+        elif triton_agrees(u_VNF.device):
             name = "triton"
     _log_once(f"the FALCON loss runs on the {name} back end")
-    return _BACKENDS[name](u1_NF, u2_NF, dictionary, objective)
+    return _BACKENDS[name](u_VNF, dictionary, objective)
 
 
 @functools.cache
@@ -119,7 +119,8 @@ def triton_agrees(device: torch.device) -> bool:
         logit_scale=18.0,
         beta=1.0,
         prior_matching="reverse",
-        symmetric=True,
+        num_views=2,
+        num_targets=2,
         num_rows=24 * world_size(),
         log_prior_C=torch.full((200,), -math.log(200), device=device),
     )
@@ -127,7 +128,7 @@ def triton_agrees(device: torch.device) -> bool:
     try:
         for compute in (falcon_loss_chunked, _compute_triton):
             with torch.enable_grad():
-                terms, _ = compute(u_VNF[0], u_VNF[1], dictionary, objective)
+                terms, _ = compute(u_VNF, dictionary, objective)
             gradients.append(torch.autograd.grad(terms.total, u_VNF)[0])
         error = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
         reason = "" if error < 0.01 else f"its gradient is off by {error:.1%}"
@@ -139,11 +140,11 @@ def triton_agrees(device: torch.device) -> bool:
 
 
 def _compute_triton(
-    u1_NF: Tensor, u2_NF: Tensor, dictionary: StreamedDictionary, objective: Objective
+    u_VNF: Tensor, dictionary: StreamedDictionary, objective: Objective
 ) -> tuple[LossTerms, Tensor]:
     from falcon_ssl.losses.falcon.triton import falcon_loss_triton
 
-    return falcon_loss_triton(u1_NF, u2_NF, dictionary, objective)
+    return falcon_loss_triton(u_VNF, dictionary, objective)
 
 
 @functools.cache

@@ -3,11 +3,13 @@
     A   per block    s, running sum_j exp s_ij                                   -> lse_i
     B   per block    P, column sums (summed over ranks while the next block runs) -> m_j, D, a_j = dD/dm_j / N
                      rho_i += sum_j P_ij a_j,   CE_i -= sum_j P_ij log P'_ij
-    C   per block    dS_ij = P_ij (a_j - b log P'_ij - r_i + b) - b P'_ij,        r = rho + b CE,  b = beta / N
+    C   per block    dS_ij = P_ij (a_j / K - b log P'_ij - r_i) + b (n P_ij - T_ij)
         (backward)   dU_i += sum_j dS_ij w_j
 
-written for one order of the views; the symmetric loss is half of both orders. (Saving sum_j P_ij w_j instead of pass C
-needs fewer products and cancels badly in half precision.)
+for V views of which K are targets, one pair of one sample weighing b = beta / (N K (V - 1)). The first part of dS is a
+view's as a target: log P' is the sum over all other views, r = rho / K + b CE. The second is its part as a prediction:
+T is the sum of P over its n targets, all targets but itself. (Saving sum_j P_ij w_j instead of pass C needs fewer
+products and cancels badly in half precision.)
 
 Two things make it fast on a CPU: exponentials and logarithms are taken in base 2 (exp2 costs a third of exp), and the
 first blocks' logits are kept, as many as fit in `KEEP_BYTES`, so that a small problem computes them once.
@@ -44,13 +46,13 @@ from falcon_ssl.losses.falcon.streamed import (
     is_bounded,
 )
 from falcon_ssl.losses.falcon.terms import LossTerms
+from falcon_ssl.losses.rows import sums_of_others
 
 KEEP_BYTES = 64 * 2**20  # logits kept between passes
 
 
 def falcon_loss_chunked(
-    u1_NF: Tensor,
-    u2_NF: Tensor,
+    u_VNF: Tensor,
     dictionary: StreamedDictionary,
     objective: Objective,
     *,
@@ -59,31 +61,29 @@ def falcon_loss_chunked(
     """The loss without N x C tensors; arguments and results as `falcon_loss_reference`.
 
     Args:
-        u1_NF: Embeddings of the first view; half precision multiplies matrices in that precision.
-        u2_NF: Embeddings of the second view.
+        u_VNF: Embeddings of V views; half precision multiplies matrices in that precision.
         dictionary: C codes of width F.
         objective: The options.
         block_size: Codes a block; None fits it to the cache.
 
     Memory:
-        O(N F + C + N block) and at most `KEEP_BYTES` of kept logits.
+        O(V N F + K C + V N block) and at most `KEEP_BYTES` of kept logits.
 
     Numerics:
         Statistics in float32, float64 for float64. Products in half precision where the embeddings are.
     """
-    u_MF = torch.cat([u1_NF, u2_NF])
     if block_size is None:
-        block_size = fitting_block_size(dictionary, objective.num_rows, u_MF.device)
-    *terms, log_m_VC = _apply(u_MF, dictionary, objective, block_size)
-    return LossTerms(*terms), log_m_VC
+        block_size = fitting_block_size(dictionary, objective.num_rows, u_VNF.device)
+    *terms, log_m_KC = _apply(u_VNF, dictionary, objective, block_size)
+    return LossTerms(*terms), log_m_KC
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _apply(
-    u_MF: Tensor, dictionary: StreamedDictionary, objective: Objective, block_size: int
+    u_VNF: Tensor, dictionary: StreamedDictionary, objective: Objective, block_size: int
 ) -> tuple[Tensor, ...]:
     """One graph break for a compiled caller, instead of a graph that repeats every block."""
-    outputs: tuple[Tensor, ...] = _Streamed.apply(u_MF, dictionary, objective, block_size)  # type: ignore[no-untyped-call]
+    outputs: tuple[Tensor, ...] = _Streamed.apply(u_VNF, dictionary, objective, block_size)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -91,58 +91,62 @@ class _Logits:
     """s_ij = L / sqrt(F) <u_i, w_j> / ln 2, block by block: kept while they fit, computed again beyond."""
 
     def __init__(
-        self, u_MF: Tensor, dictionary: StreamedDictionary, logit_scale: float, block_size: int
+        self, u_VNF: Tensor, dictionary: StreamedDictionary, logit_scale: float, block_size: int
     ) -> None:
-        self.u_MF = u_MF
+        self.num_views = len(u_VNF)
+        self.u_MF = u_VNF.flatten(0, 1)  # M = V N
         self.dictionary = dictionary
         self.scale = logit_scale / math.sqrt(dictionary.width)
         stops = range(block_size, dictionary.num_codes + block_size, block_size)
         self.blocks = [slice(k - block_size, min(k, dictionary.num_codes)) for k in stops]
-        self.shift_M: Tensor | None = None  # subtracted from every row
+        self.shift_VN: Tensor | None = None  # subtracted from every row
         self._kept: dict[int, Tensor] = {}
         self._room = KEEP_BYTES
 
     def __call__(self, block: slice) -> Tensor:
-        """[M, K] in the dtype of the statistics; not to be changed in place."""
-        s_MK = self._unshifted(block)
-        return s_MK if self.shift_M is None else s_MK - self.shift_M[:, None]
+        """[V, N, B] in the dtype of the statistics; not to be changed in place."""
+        s_VNB = self._unshifted(block)
+        return s_VNB if self.shift_VN is None else s_VNB - self.shift_VN[:, :, None]
 
     def _unshifted(self, block: slice) -> Tensor:
         if block.start in self._kept:
             return self._kept[block.start]
-        s_MK = self.dictionary.project(self.u_MF, block.start, block.stop).mul_(self.scale / LN2)
-        size = s_MK.numel() * s_MK.element_size()
+        s_MB = self.dictionary.project(self.u_MF, block.start, block.stop).mul_(self.scale / LN2)
+        s_VNB = s_MB.view(self.num_views, -1, s_MB.shape[1])
+        size = s_VNB.numel() * s_VNB.element_size()
         if size <= self._room:
             self._room -= size
-            self._kept[block.start] = s_MK
-        return s_MK
+            self._kept[block.start] = s_VNB
+        return s_VNB
 
-    def adjoint(self, ds_MK: Tensor, block: slice) -> Tensor:
-        """dU [M, F] of dS, both for logits in nats."""
-        dtype = self.u_MF.dtype
-        return self.dictionary.adjoint(ds_MK, block.start, block.stop, dtype=dtype) * self.scale
+    def adjoint(self, ds_VNB: Tensor, block: slice) -> Tensor:
+        """dU [V, N, F] of dS, both for logits in nats."""
+        du_MF = self.dictionary.adjoint(
+            ds_VNB.flatten(0, 1), block.start, block.stop, dtype=self.u_MF.dtype
+        )
+        return (du_MF * self.scale).view(self.num_views, -1, du_MF.shape[1])
 
 
 class _Streamed(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        u_MF: Tensor,
+        u_VNF: Tensor,
         dictionary: StreamedDictionary,
         objective: Objective,
         block_size: int,
     ) -> tuple[Tensor, ...]:
-        logits = _Logits(u_MF.detach(), dictionary, objective.logit_scale, block_size)
-        bounded = is_bounded(u_MF, objective.logit_scale)
-        lse_M = _pass_a(logits, bounded)
+        logits = _Logits(u_VNF.detach(), dictionary, objective.logit_scale, block_size)
+        bounded = is_bounded(u_VNF.dtype, objective.logit_scale)
+        lse_VN = _pass_a(logits, bounded)
         if not bounded:
             # Large logits are known to few digits: from here on they are log p, and nothing large cancels.
-            logits.shift_M, lse_M = lse_M, torch.zeros_like(lse_M)
-        terms, log_m_VC, saved = _pass_b(logits, lse_M, objective, bounded)
-        ctx.logits, ctx.objective, ctx.saved = logits, objective, saved
-        ctx.mark_non_differentiable(*terms[1:], log_m_VC)
+            logits.shift_VN, lse_VN = lse_VN, torch.zeros_like(lse_VN)
+        terms, log_m_KC, saved = _pass_b(logits, lse_VN, objective, bounded)
+        ctx.logits, ctx.num_targets, ctx.saved = logits, objective.num_targets, saved
+        ctx.mark_non_differentiable(*terms[1:], log_m_KC)
         ctx.set_materialize_grads(False)
-        return (*terms, log_m_VC)
+        return (*terms, log_m_KC)
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -150,67 +154,55 @@ class _Streamed(torch.autograd.Function):
         # Every rank computed the same total, and each runs this once: their gradients add up.
         grad = all_reduce_sum(grad_total)
         with torch.autocast(grad.device.type, enabled=False):
-            du_MF = _pass_c(ctx.logits, ctx.objective, ctx.saved)
-        return (du_MF * grad).to(ctx.logits.u_MF.dtype), None, None, None
+            du_VNF = _pass_c(ctx.logits, ctx.num_targets, ctx.saved)
+        return (du_VNF * grad).to(ctx.logits.u_MF.dtype), None, None, None
 
 
 def _pass_a(logits: _Logits, bounded: bool) -> Tensor:
     """lse_i = log2 sum_j 2^s_ij."""
-    z_M = at_least_float32(logits.u_MF).new_zeros(len(logits.u_MF))
+    z_VN = at_least_float32(logits.u_MF).new_zeros(len(logits.u_MF)).view(logits.num_views, -1)
     if bounded:
         for block in logits.blocks:
-            z_M += logits(block).exp2().sum(dim=1)
-        return z_M.log2()
-    top_M = z_M - math.inf
+            z_VN += logits(block).exp2().sum(dim=2)
+        return z_VN.log2()
+    top_VN = z_VN - math.inf
     for block in logits.blocks:
-        s_MK, old_M = logits(block), top_M
-        top_M = torch.maximum(old_M, s_MK.amax(dim=1))
-        z_M = z_M * (old_M - top_M).exp2() + (s_MK - top_M[:, None]).exp2().sum(dim=1)
-    return z_M.log2() + top_M
-
-
-def _exponentials(s_MK: Tensor, top_VK: Tensor | None) -> Tensor:
-    """e_ij of the module's docstring."""
-    if top_VK is None:
-        return s_MK.exp2()
-    e_MK = torch.empty_like(s_MK)
-    torch.sub(_by_view(s_MK), top_VK[:, None], out=_by_view(e_MK))
-    return e_MK.exp2_()
+        s_VNB, old_VN = logits(block), top_VN
+        top_VN = torch.maximum(old_VN, s_VNB.amax(dim=2))
+        z_VN = z_VN * (old_VN - top_VN).exp2() + (s_VNB - top_VN[:, :, None]).exp2().sum(dim=2)
+    return z_VN.log2() + top_VN
 
 
 def _pass_b(
-    logits: _Logits, lse_M: Tensor, objective: Objective, bounded: bool
+    logits: _Logits, lse_VN: Tensor, objective: Objective, bounded: bool
 ) -> tuple[LossTerms, Tensor, Saved]:
-    """Marginal, divergence and cross-entropies; and what pass C needs."""
-    w_M = (-lse_M).exp2()  # 1 where the logits are log p already
-    w_VN, lse_VN = w_M.view(2, -1), lse_M.view(2, -1)
-    marginals = Marginals(objective, lse_M)
-    top_VC = None if bounded else torch.empty_like(marginals.log_m_VC)
-    rho_VN, own_VN, cross_VN = (
-        torch.zeros_like(lse_VN),
-        torch.zeros_like(lse_VN),
-        torch.zeros_like(lse_VN),
-    )
+    """Marginals, divergences and cross-entropies of the targets; and what pass C needs."""
+    num_targets = objective.num_targets
+    w_VN = (-lse_VN).exp2()  # 1 where the logits are log p already
+    marginals = Marginals(objective, lse_VN)
+    top_VC = None if bounded else lse_VN.new_empty(len(lse_VN), len(objective.log_prior_C))
+    rho_KN, own_KN, cross_KN = lse_VN.new_zeros(3, num_targets, lse_VN.shape[1])
 
     def begin(block: slice) -> Callable[[], None]:
         """Send off the column sums; the function returned picks them up and does the rest."""
-        s_MK = logits(block)
-        top_VK = None
+        s_VNB = logits(block)
+        top_VB = None
         if top_VC is not None:
-            top_VK = all_reduce_max(_by_view(s_MK).amax(dim=1))
-            top_VC[:, block] = top_VK
-        e_MK = _exponentials(s_MK, top_VK)
-        s_VNK, e_VNK = _by_view(s_MK), _by_view(e_MK)
-        sums = all_reduce_sum_async(torch.stack([w @ e for w, e in zip(w_VN, e_VNK, strict=True)]))
+            top_VB = top_VC[:, block] = all_reduce_max(s_VNB.amax(dim=1))
+        top_KB = None if top_VB is None else top_VB[:num_targets]
+        e_KNB = _exponentials(s_VNB[:num_targets], top_KB)
+        sums = all_reduce_sum_async(
+            torch.stack([w @ e for w, e in zip(w_VN[:num_targets], e_KNB, strict=True)])
+        )
 
         def collect() -> None:
-            slope_VK = marginals.add(sums(), top_VK, block)
-            for v in (0, 1):
-                rho_VN[v] += e_VNK[v] @ slope_VK[v]
-                if top_VK is not None:
-                    e_VNK[v] *= top_VK[v].exp2()
-                own_VN[v] += (e_VNK[v] * s_VNK[v]).sum(dim=1)
-                cross_VN[v] += (e_VNK[v] * s_VNK[1 - v]).sum(dim=1)
+            slope_KB = marginals.add(sums(), top_KB, block)
+            for o, others_NB in enumerate(sums_of_others(s_VNB, num_targets)):
+                rho_KN[o] += e_KNB[o] @ slope_KB[o]
+                if top_KB is not None:
+                    e_KNB[o] *= top_KB[o].exp2()
+                own_KN[o] += (e_KNB[o] * s_VNB[o]).sum(dim=1)
+                cross_KN[o] += (e_KNB[o] * others_NB).sum(dim=1)
 
         return collect
 
@@ -228,42 +220,44 @@ def _pass_b(
         lse_VN=lse_VN,
         w_VN=w_VN,
         top_VC=top_VC,
-        rho_VN=rho_VN,
-        own_VN=own_VN,
-        cross_VN=cross_VN,
+        rho_KN=rho_KN,
+        own_KN=own_KN,
+        cross_KN=cross_KN,
     )
 
 
-def _pass_c(logits: _Logits, objective: Objective, saved: Saved) -> Tensor:
-    """dU [M, F] of the total, in nats, for the rows of this rank."""
-    b = objective.beta / objective.num_rows
-    lse_VN, w_VN, r_VN = (x.view(2, -1) for x in (saved.lse_M, saved.w_M, saved.r_M))
-    du_MF: Tensor | float = 0.0
+def _pass_c(logits: _Logits, num_targets: int, saved: Saved) -> Tensor:
+    """dU [V, N, F] of the total, in nats, for the rows of this rank."""
+    w_VN, b = saved.w_VN, saved.b
+    lse_of_others = [*sums_of_others(saved.lse_VN, num_targets)]
+    du_VNF: Tensor | float = 0.0
     for block in logits.blocks:
-        s_MK = logits(block)
-        top_VK = None if saved.top_VC is None else saved.top_VC[:, block]
-        e_MK = _exponentials(s_MK, top_VK)
-        ds_MK = torch.empty_like(e_MK)
-        s_VNK, e_VNK, ds_VNK = _by_view(s_MK), _by_view(e_MK), _by_view(ds_MK)
-        # dS_ij / w_i, own part: e_ij (omega v_j a_j + v_j (c_i - omega b ln2 s'_ij))
-        for v, o in ((0, 1), (1, 0)):
-            omega, omega_o = saved.order_weights[v], saved.order_weights[o]
-            c_N = omega * (b * LN2 * lse_VN[o] - r_VN[v]) + omega_o * b
-            torch.add(c_N[:, None], s_VNK[o], alpha=-omega * b * LN2, out=ds_VNK[v])
-            if top_VK is not None:
-                ds_VNK[v] *= top_VK[v].exp2()
-            ds_VNK[v] += omega * saved.slope_VC[v, block]
-        ds_MK *= e_MK
-        # ... and as the other view: -omega' b P'_ij
-        for v, o in ((0, 1), (1, 0)):
-            p_NK = e_VNK[o] if top_VK is None else e_VNK[o] * top_VK[o].exp2()
-            factor_N = -saved.order_weights[o] * b * w_VN[o] / w_VN[v]
-            ds_VNK[v].addcmul_(p_NK, factor_N[:, None])
-        du_MF = du_MF + logits.adjoint(ds_MK, block)
-    assert isinstance(du_MF, Tensor)
-    return du_MF * saved.w_M[:, None]
+        s_VNB = logits(block)
+        top_VB = None if saved.top_VC is None else saved.top_VC[:, block]
+        e_VNB = _exponentials(s_VNB, top_VB)
+        ds_VNB = torch.zeros_like(e_VNB)
+        others = sums_of_others(s_VNB, num_targets)
+        # dS_ij / w_i as a target: e_ij (v_j a_j / K + v_j (c_i - b ln2 s'_ij)) ...
+        for o, (others_NB, lse_N) in enumerate(zip(others, lse_of_others, strict=True)):
+            c_N = b * LN2 * lse_N - saved.r_KN[o]
+            torch.add(c_N[:, None], others_NB, alpha=-b * LN2, out=ds_VNB[o])
+            if top_VB is not None:
+                ds_VNB[o] *= top_VB[o].exp2()
+            ds_VNB[o] += saved.slope_KC[o, block]
+        # ... and as a prediction: b (n P_ij - T_ij) = b (K P_ij - S_ij), S the sum of P over all targets.
+        p_VNB = e_VNB if top_VB is None else e_VNB * top_VB[:, None].exp2()
+        sum_NB = torch.zeros_like(p_VNB[0])
+        for o in range(num_targets):
+            sum_NB.addcmul_(p_VNB[o], w_VN[o][:, None])
+        ds_VNB *= e_VNB
+        ds_VNB.add_(p_VNB, alpha=b * num_targets)
+        for v in range(len(w_VN)):
+            ds_VNB[v].addcdiv_(sum_NB, w_VN[v][:, None], value=-b)
+        du_VNF = du_VNF + logits.adjoint(ds_VNB, block)
+    assert isinstance(du_VNF, Tensor)
+    return du_VNF * w_VN[:, :, None]
 
 
-def _by_view(x_MK: Tensor) -> Tensor:
-    """[2N, K] as [2, N, K], without copying."""
-    return x_MK.view(2, x_MK.shape[0] // 2, x_MK.shape[1])
+def _exponentials(s_VNB: Tensor, top_VB: Tensor | None) -> Tensor:
+    """e_ij of the module's docstring."""
+    return s_VNB.exp2() if top_VB is None else (s_VNB - top_VB[:, None]).exp2_()

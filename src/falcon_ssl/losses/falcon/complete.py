@@ -2,12 +2,16 @@
 
 With x = L / sqrt(F) u and t = tanh(x) the assignment is a product of F bits, p(w) = prod_f (1 + t_f w_f) / 2, so
 
-    I  = mean_i sum_f [ log 2cosh(x'_if) - x'_if t_if ]                        F binary cross-entropies, O(N F)
+    I  = mean over pairs, mean_i sum_f [ log 2cosh(x_vif) - x_vif t_oif ]      F binary cross-entropies, O(V N F)
     D2 = log 2^F sum_w m(w)^2 = log (1/N^2) sum_ik exp K_ik                    renyi2, exact, O(N^2 F)
     K_ik = sum_f log(1 + t_if t_kf)
     Dr = E_{w ~ m} [ log m(w) ] + F log 2                                      reverse, from drawn codes
 
-K would take N^2 F logarithms. But 1 + t_i t_k = cos(angle_i - angle_k) / (cos angle_i cos angle_k) with t = tan angle,
+o runs over the targets and v over all other views; a cross-entropy is linear in x_v and log cosh x_v, so that a target
+meets their sums. The matrix K would take N^2 F logarithms. But with t = tan angle
+
+    1 + t_i t_k = cos(angle_i - angle_k) / (cos angle_i cos angle_k)
+
 and a product of such cosines over g features is an inner product of unit vectors of length 2^g:
 
     exp K_ik = rho_i rho_k prod_groups <phi_i, phi_k>,   phi = (x) (cos, sin) over a group,   rho = prod 1 / cos
@@ -31,20 +35,20 @@ from falcon_ssl.core.theory import LN2, PriorMatching
 from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.losses.falcon.streamed import check_first_derivative
 from falcon_ssl.losses.falcon.terms import LossTerms
+from falcon_ssl.losses.rows import sums_of_others
 
 GROUP = 4  # features a matrix product: vectors of 16
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**25}  # of inner products that exist at a time
 
 
 def falcon_loss_complete(
-    u1_NF: Tensor,
-    u2_NF: Tensor,
+    u_VNF: Tensor,
     dictionary: CompleteDictionary,
     *,
     logit_scale: float,
     beta: float,
     prior_matching: PriorMatching,
-    symmetric: bool,
+    num_targets: int,
     num_rows: int,
 ) -> LossTerms:
     """The loss over all 2^F codes; arguments as `falcon_ssl.falcon_loss`.
@@ -53,23 +57,22 @@ def falcon_loss_complete(
     subtract it to compare dictionaries of different size.
 
     Args:
-        u1_NF: Embeddings of the first view, this rank's rows.
-        u2_NF: Embeddings of the second view.
+        u_VNF: Embeddings of V views, this rank's rows.
         dictionary: All codes of width F.
         logit_scale: L.
         beta: Weight of the invariance.
         prior_matching: "renyi2", exact, or "reverse", sampled with torch's default generator.
-        symmetric: Average both orders of the views.
+        num_targets: K; the first K views are the targets of all others.
         num_rows: N over all ranks.
 
     Raises:
         InputError: Forward matching, whose expectation under the prior nothing but all codes can give.
 
     Memory:
-        O(N F + block) with renyi2, O(S N F) with S samples a row.
+        O(V N F + block) with renyi2, O(S N F) with S samples a row.
 
     Distributed:
-        Rows of all ranks are gathered; the gradient needs no communication, because K is symmetric.
+        Rows of all ranks are gathered; the gradient needs no communication, because the kernel is symmetric.
     """
     if prior_matching == "forward":
         raise InputError(
@@ -78,21 +81,22 @@ def falcon_loss_complete(
             expected="'renyi2' or 'reverse'",
             fix="use renyi2, which is exact",
         )
-    x_VNF = torch.stack([at_least_float32(u1_NF), at_least_float32(u2_NF)])
-    x_VNF = x_VNF * (logit_scale / math.sqrt(dictionary.width))
-    t_VNF = x_VNF.tanh()
-    orders = ((0, 1), (1, 0)) if symmetric else ((0, 1),)
-    weight = 1 / (len(orders) * num_rows)
-    sums, priors = [], []
-    for v, o in orders:
-        own_NF = _log_cosh(x_VNF[v]) - x_VNF[v] * t_VNF[v]
-        cross_NF = _log_cosh(x_VNF[o]) - x_VNF[o] * t_VNF[v]
-        sums.append(torch.stack([cross_NF.sum(), own_NF.sum(), (cross_NF - own_NF).sum()]))
-        if prior_matching == "renyi2":
-            priors.append(renyi2(t_VNF[v], num_rows))
-        else:
-            priors.append(_sampled_kl(x_VNF[v], num_rows, dictionary.samples_per_row))
-    means = weight * all_reduce_sum(torch.stack(sums).sum(dim=0))
+    x_VNF = at_least_float32(u_VNF) * (logit_scale / math.sqrt(dictionary.width))
+    x_KNF = x_VNF[:num_targets]
+    t_KNF = x_KNF.tanh()
+    log_cosh_VNF = _log_cosh(x_VNF)
+    own_KNF = log_cosh_VNF[:num_targets] - x_KNF * t_KNF
+    others = sums_of_others(torch.stack([x_VNF, log_cosh_VNF], dim=1), num_targets)
+    cross_KNF = torch.stack(
+        [other[1] - other[0] * t for t, other in zip(t_KNF, others, strict=True)]
+    )
+    cross_KNF = cross_KNF / (len(u_VNF) - 1)
+    sums = torch.stack([cross_KNF.sum(), own_KNF.sum(), (cross_KNF - own_KNF).sum()])
+    means = all_reduce_sum(sums) / (num_targets * num_rows)
+    if prior_matching == "renyi2":
+        priors = [renyi2(t_NF, num_rows) for t_NF in t_KNF]
+    else:
+        priors = [_sampled_kl(x_NF, num_rows, dictionary.samples_per_row) for x_NF in x_KNF]
     invariance = means[0] + dictionary.log_num_codes
     prior = torch.stack(priors).mean()
     return LossTerms(

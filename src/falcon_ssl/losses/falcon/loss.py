@@ -8,6 +8,7 @@ MI / log 2 of at most log2 min(N, C) bits of code.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -19,7 +20,6 @@ from falcon_ssl.core.checks import (
     check_fraction,
     check_matrix,
     check_positive,
-    check_same_shape,
 )
 from falcon_ssl.core.distributed import agreed_global_count
 from falcon_ssl.core.errors import InputError
@@ -35,35 +35,39 @@ from falcon_ssl.losses.falcon.backends import Backend, Compute, choose_backend
 from falcon_ssl.losses.falcon.complete import falcon_loss_complete
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.terms import LossTerms, check_prior
+from falcon_ssl.losses.rows import check_targets
 
 
 def falcon_loss(
-    u1: Tensor,
-    u2: Tensor,
+    views: Sequence[Tensor],
     dictionary: Dictionary,
     *,
     logit_scale: float,
+    num_targets: int | None = None,
     beta: float = 1.0,
     prior_matching: PriorMatching | None = None,
     prior: Tensor | None = None,
-    symmetric: bool = True,
     backend: Backend = "auto",
     block_size: int | None = None,
     running_marginal: Tensor | None = None,
     marginal_momentum: float = 0.0,
 ) -> LossTerms:
-    """FALCON loss of two views: agree across views, use all codes as the prior says.
+    """FALCON loss of V views: agree across views, use all codes as the prior says.
+
+        loss = beta * mean over (o, v) CE(p_o, p_v) + mean over o D(m_o, q),      o a target, v any other view
+
+    All ordered pairs at a cost linear in V, because a cross-entropy is linear in its target and in log p.
 
     Args:
-        u1: [N, F] rows no longer than 1, embeddings of the first view (this rank's rows).
-        u2: [N, F], embeddings of the second view, row by row the same samples.
+        views: V >= 2 tensors [N, F], rows no longer than 1 (this rank's); row i of each from the same sample.
         dictionary: C codes of width F.
         logit_scale: L > 0, see `falcon_ssl.logit_scale`.
+        num_targets: K; the first K views are targets, the large crops in multi-crop. None: all. 1 of two views is the
+            paper's one-directional formula.
         beta: Weight of the invariance, >= 0.
         prior_matching: "reverse" KL(m || q), "forward" -sum q log m, or "renyi2" log sum m^2 / q. None is the
             dictionary's own: "reverse", and "renyi2" for the complete one, where it is exact and "reverse" sampled.
         prior: q [C], positive, sums to 1; None is uniform.
-        symmetric: Average both orders of the views; False is the paper's one-directional formula.
         backend: "reference", "dense", "chunked", "triton", or "auto" to choose by size and device.
         block_size: Codes a block of the chunked back end; None fits it to the cache.
         running_marginal: [C], zeros before the first batch. The prior is then matched by an average over batches, the
@@ -74,9 +78,10 @@ def falcon_loss(
         LossTerms of 0-dim tensors in nats; only ``total`` carries a gradient.
 
     Raises:
-        InputError: Shapes that do not fit, embeddings that are not floating point or empty, L <= 0, beta < 0, a prior
-            that is not a distribution over the codes, an unknown option, a back end that is not available here or
-            does not do what is asked, a running marginal without momentum or the reverse, ranks that disagree.
+        InputError: Fewer than two views, targets outside 1..V, shapes that do not fit, embeddings that are not floating
+            point or empty, L <= 0, beta < 0, a prior that is not a distribution over the codes, an unknown option, a
+            back end that is not available here or does not do what is asked, a running marginal without momentum or the
+            reverse, ranks that disagree.
 
     Distributed:
         1/N and the marginal run over the rows of all ranks, with gradient; ranks may hold different numbers of rows.
@@ -91,9 +96,9 @@ def falcon_loss(
     Example:
         >>> import falcon_ssl, torch
         >>> dictionary = falcon_ssl.RademacherDictionary(1024, 64, seed=0)
-        >>> u1, u2 = torch.nn.functional.normalize(torch.randn(2, 32, 64), dim=2)
+        >>> views = torch.nn.functional.normalize(torch.randn(8, 32, 64), dim=2)
         >>> L = falcon_ssl.logit_scale(1024, 1e-8)
-        >>> terms = falcon_ssl.falcon_loss(u1, u2, dictionary, logit_scale=L)
+        >>> terms = falcon_ssl.falcon_loss(views, dictionary, logit_scale=L, num_targets=2)
         >>> bool(terms.total > 0)
         True
     """
@@ -123,15 +128,14 @@ def falcon_loss(
             fix="start from torch.zeros(num_codes)",
         )
     return _loss(
-        u1,
-        u2,
+        views,
         dictionary,
         compute,
+        num_targets=num_targets,
         logit_scale=logit_scale,
         beta=beta,
         prior_matching=prior_matching or dictionary.default_prior_matching,
         prior=prior,
-        symmetric=symmetric,
         backend=backend,
         running_marginal=running_marginal,
         marginal_momentum=marginal_momentum,
@@ -148,7 +152,6 @@ class FalconLoss(nn.Module):
         beta: Weight of the invariance.
         prior_matching: "reverse", "forward", "renyi2", or None to let the dictionary decide, see `falcon_loss`.
         prior: q [C]; None is uniform.
-        symmetric: Average both orders of the views.
         backend: Which implementation computes it.
         block_size: Codes a block of the chunked back end.
         marginal_momentum: Momentum of a running average of the marginal, in [0, 1); 0 matches every batch alone. The
@@ -176,7 +179,6 @@ class FalconLoss(nn.Module):
         beta: float = 1.0,
         prior_matching: PriorMatching | None = None,
         prior: Tensor | None = None,
-        symmetric: bool = True,
         backend: Backend = "auto",
         block_size: int | None = None,
         marginal_momentum: float = 0.0,
@@ -205,25 +207,26 @@ class FalconLoss(nn.Module):
         self.dictionary = dictionary
         self.beta = beta
         self.prior_matching: PriorMatching = prior_matching or dictionary.default_prior_matching
-        self.symmetric = symmetric
         self.backend: Backend = backend
         self.block_size = block_size
         self.marginal_momentum = marginal_momentum
         self.register_buffer("prior", prior, persistent=False)
         self.register_buffer("running_marginal", running)
 
-    def forward(self, u1: Tensor, u2: Tensor) -> LossTerms:
-        """Loss terms of embeddings u1, u2 [N, F]; only their shapes are checked at every call."""
+    def forward(self, *views: Tensor, num_targets: int | None = None) -> LossTerms:
+        """Loss terms of V views [N, F], of which the first ``num_targets`` are targets; None: all.
+
+        Only shapes are checked at every call.
+        """
         return _loss(
-            u1,
-            u2,
+            views,
             self.dictionary,
             self._compute,
+            num_targets=num_targets,
             logit_scale=self.logit_scale,
             beta=self.beta,
             prior_matching=self.prior_matching,
             prior=self.prior,
-            symmetric=self.symmetric,
             backend=self.backend,
             running_marginal=self.running_marginal if self.training else None,
             marginal_momentum=self.marginal_momentum if self.training else 0.0,
@@ -238,53 +241,47 @@ class FalconLoss(nn.Module):
 
 
 def _loss(
-    u1: Tensor,
-    u2: Tensor,
+    views: Sequence[Tensor],
     dictionary: Dictionary,
     compute: Compute | None,
     *,
+    num_targets: int | None,
     logit_scale: float,
     beta: float,
     prior_matching: PriorMatching,
     prior: Tensor | None,
-    symmetric: bool,
     backend: Backend,
     running_marginal: Tensor | None,
     marginal_momentum: float,
 ) -> LossTerms:
     """The loss of checked options; ``compute`` is None for the complete dictionary."""
-    check_matrix("u1", u1, columns=dictionary.width)
-    check_matrix("u2", u2, columns=dictionary.width)
-    check_same_shape("u1", u1, "u2", u2)
-    if u1.dtype != u2.dtype:
-        raise InputError(
-            "u1 and u2 differ in dtype",
-            received=f"{u1.dtype} and {u2.dtype}",
-            expected="one dtype",
-            fix="pass both views through the same projector",
-        )
+    for number, view in enumerate(views, start=1):
+        check_matrix(f"u{number}", view, columns=dictionary.width)
+    num_targets = check_targets("u", views, num_targets)
+    num_local, device = len(views[0]), views[0].device
     num_rows = agreed_global_count(
-        len(u1),
+        num_local,
         lambda: (
             f"{dictionary}, codes {dictionary.checksum()}, logit_scale={logit_scale}, beta={beta}, "
-            f"prior_matching={prior_matching}, symmetric={symmetric}, backend={backend}"
+            f"prior_matching={prior_matching}, num_views={len(views)}, num_targets={num_targets}, "
+            f"backend={backend}"
         ),
-        u1.device,
+        device,
     )
+    u_VNF = torch.stack([*views])
     if isinstance(dictionary, CompleteDictionary):
-        with torch.autocast(u1.device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return falcon_loss_complete(
-                u1,
-                u2,
+                u_VNF,
                 dictionary,
                 logit_scale=logit_scale,
                 beta=beta,
                 prior_matching=prior_matching,
-                symmetric=symmetric,
+                num_targets=num_targets,
                 num_rows=num_rows,
             )
     assert compute is not None
-    dtype = torch.float64 if u1.dtype == torch.float64 else torch.float32
+    dtype = torch.float64 if u_VNF.dtype == torch.float64 else torch.float32
     log_history_C = log_weight = None
     if running_marginal is not None:
         # Bias-corrected: the weights of all batches so far, kept as the sum of the running marginal, sum to one.
@@ -295,16 +292,17 @@ def _loss(
         logit_scale=logit_scale,
         beta=beta,
         prior_matching=prior_matching,
-        symmetric=symmetric,
+        num_views=len(views),
+        num_targets=num_targets,
         num_rows=num_rows,
-        log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, u1.device),
+        log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, device),
         log_history_C=log_history_C,
         log_weight=log_weight,
     )
-    with torch.autocast(u1.device.type, enabled=False):
-        terms, log_m_VC = compute(u1, u2, cast(StreamedDictionary, dictionary), objective)
+    with torch.autocast(device.type, enabled=False):
+        terms, log_m_KC = compute(u_VNF, cast(StreamedDictionary, dictionary), objective)
     if running_marginal is not None:
-        current = log_m_VC.exp().mean(dim=0).to(running_marginal.dtype)
+        current = log_m_KC.exp().mean(dim=0).to(running_marginal.dtype)
         running_marginal.lerp_(current, 1 - marginal_momentum)
     return terms
 

@@ -25,7 +25,8 @@ class Objective:
         logit_scale: L.
         beta: Weight of the invariance.
         prior_matching: Which divergence.
-        symmetric: Average both orders of the views.
+        num_views: V.
+        num_targets: K; the first K views are the targets of all others.
         num_rows: N over all ranks.
         log_prior_C: log q, in the dtype of the computation.
         log_history_C: log h, the weighted marginals of earlier batches; None without a running average.
@@ -35,11 +36,17 @@ class Objective:
     logit_scale: float
     beta: float
     prior_matching: PriorMatching
-    symmetric: bool
+    num_views: int
+    num_targets: int
     num_rows: int
     log_prior_C: Tensor
     log_history_C: Tensor | None = None
     log_weight: Tensor | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Ordered pairs (target, other view): K (V - 1)."""
+        return self.num_targets * (self.num_views - 1)
 
     def match_prior(self, log_m_C: Tensor) -> Tensor:
         """The divergence of the whole marginal, 0-dim."""

@@ -1,11 +1,11 @@
 """The FALCON loss, line by line as its formulas read. Never optimized: every fast path is judged against it.
 
-s_ij = L / sqrt(F) <u_i, w_j>                          logits
-p_ij = softmax_j(s_ij)                                 assignment, kept as log p = s - logsumexp(s)
-m_j  = (1/N) sum_i p_ij                                marginal over the global batch
-I    = -(1/N) sum_ij p_ij log p'_ij                    invariance
-D    = divergence between m and the prior q            see losses/objective.py
-loss = beta I + D
+s_vij = L / sqrt(F) <u_vi, w_j>                        logits of view v
+p_vij = softmax_j(s_vij)                               assignment, kept as log p = s - logsumexp(s)
+m_oj  = (1/N) sum_i p_oij                              marginal of a target over the global batch
+I     = mean over (o, v) -(1/N) sum_ij p_oij log p_vij invariance; o a target, v any other view
+D     = mean over o of the divergence of m_o and q     see objective.py
+loss  = beta I + D
 """
 
 from __future__ import annotations
@@ -23,38 +23,37 @@ from falcon_ssl.losses.falcon.terms import LossTerms
 
 
 def falcon_loss_reference(
-    u1_NF: Tensor, u2_NF: Tensor, dictionary: StreamedDictionary, objective: Objective
+    u_VNF: Tensor, dictionary: StreamedDictionary, objective: Objective
 ) -> tuple[LossTerms, Tensor]:
-    """FALCON.md section 3, with all N x C tensors written out.
+    """All N x C tensors of all pairs written out.
 
     Args:
-        u1_NF: Embeddings of the first view, this rank's rows.
-        u2_NF: Embeddings of the second view.
+        u_VNF: Embeddings of V views, this rank's rows.
         dictionary: C codes of width F.
         objective: The options.
 
     Returns:
-        The terms, and the log marginal of the batch [V, C], detached, V the number of orders of the views.
+        The terms, and the log marginal of the batch for each of the K targets [K, C], detached.
     """
-    u1_NF, u2_NF = at_least_float32(u1_NF), at_least_float32(u2_NF)
-    codes_CF = dictionary.block(0, dictionary.num_codes, device=u1_NF.device, dtype=u1_NF.dtype)
+    u_VNF = at_least_float32(u_VNF)
+    codes_CF = dictionary.block(0, dictionary.num_codes, device=u_VNF.device, dtype=u_VNF.dtype)
     scale = objective.logit_scale / math.sqrt(dictionary.width)
-    log_p1_NC = log_assignment(scale * u1_NF @ codes_CF.T)
-    log_p2_NC = log_assignment(scale * u2_NF @ codes_CF.T)
+    log_p_VNC = [log_assignment(scale * u_NF @ codes_CF.T) for u_NF in u_VNF]
 
-    orders = [(log_p1_NC, log_p2_NC)]
-    if objective.symmetric:
-        orders.append((log_p2_NC, log_p1_NC))
-    invariance = prior = entropy = u1_NF.new_zeros(())
+    invariance = prior = entropy = u_VNF.new_zeros(())
     log_marginals = []
-    for log_p_NC, log_q_NC in orders:
-        p_NC = log_p_NC.exp()
-        invariance = invariance - all_reduce_sum((p_NC * log_q_NC).sum()) / objective.num_rows
-        entropy = entropy - all_reduce_sum((p_NC * log_p_NC).sum()) / objective.num_rows
-        log_m_C = log_marginal(log_p_NC, objective.num_rows)
+    for o in range(objective.num_targets):
+        p_NC = log_p_VNC[o].exp()
+        for v, log_q_NC in enumerate(log_p_VNC):
+            if v != o:
+                invariance = invariance - all_reduce_sum((p_NC * log_q_NC).sum())
+        entropy = entropy - all_reduce_sum((p_NC * log_p_VNC[o]).sum())
+        log_m_C = log_marginal(log_p_VNC[o], objective.num_rows)
         log_marginals.append(log_m_C.detach())
         prior = prior + objective.match_prior(log_m_C)
-    invariance, prior, entropy = (x / len(orders) for x in (invariance, prior, entropy))
+    invariance = invariance / (objective.num_pairs * objective.num_rows)
+    entropy = entropy / (objective.num_targets * objective.num_rows)
+    prior = prior / objective.num_targets
     terms = LossTerms(
         total=objective.beta * invariance + prior,
         invariance=invariance.detach(),

@@ -9,55 +9,55 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.distributed import all_reduce_sum
-from falcon_ssl.core.numerics import at_least_float32
 from falcon_ssl.core.theory import LN2
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.terms import LossTerms
+from falcon_ssl.losses.rows import sums_of_others
 
 LARGEST_LOGIT = {torch.float32: 30.0, torch.float64: 300.0}  # exp(+-2 L) / C is a normal number
 
 
 class Saved(NamedTuple):
-    """What the backward pass needs beside the embeddings.
+    """What the backward pass needs beside the embeddings, for V views of N rows of which K are targets.
 
     Args:
-        lse_M: log2 sum_j 2^s_ij of both views' rows, M = 2 N.
-        w_M: Row weights, P_ij = w_i e_ij v_j.
+        lse_VN: log2 sum_j 2^s_ij.
+        w_VN: Row weights, P_ij = w_i e_ij v_j.
         top_VC: v_j = 2^top_j, per view; None stands for v = 1.
-        slope_VC: v_j a_j, a_j = dD/dm_j / N.
-        r_M: rho + b CE.
-        order_weights: Weight of either order of the views, (1/2, 1/2) or (1, 0).
+        slope_KC: v_j a_j / K, a_j = dD/dm_j / N.
+        r_KN: rho / K + b CE.
+        b: beta / (N K (V - 1)), what one pair of one sample weighs.
     """
 
-    lse_M: Tensor
-    w_M: Tensor
+    lse_VN: Tensor
+    w_VN: Tensor
     top_VC: Tensor | None
-    slope_VC: Tensor
-    r_M: Tensor
-    order_weights: tuple[float, float]
+    slope_KC: Tensor
+    r_KN: Tensor
+    b: float
 
 
 class Marginals:
-    """m_j of both views and what follows from it, block by block."""
+    """m_j of the targets and what follows from it, block by block."""
 
     def __init__(self, objective: Objective, like: Tensor) -> None:
-        num_codes = len(objective.log_prior_C)
+        shape = (objective.num_targets, len(objective.log_prior_C))
         self.objective = objective
-        self.log_m_VC = like.new_empty(2, num_codes)
-        self.slope_VC = like.new_empty(2, num_codes)
-        self.total_V = like.new_zeros(2)
+        self.log_m_KC = like.new_empty(shape)
+        self.slope_KC = like.new_empty(shape)
+        self.total_K = like.new_zeros(shape[0])
 
-    def add(self, sum_VK: Tensor, top_VK: Tensor | None, block: slice) -> Tensor:
-        """Take in sum_i w_i e_ij over all ranks; return slopes v_j a_j [V, K], except for the factor of `finish`."""
-        log_m_VK = sum_VK.log() - math.log(self.objective.num_rows)
-        if top_VK is not None:
-            log_m_VK += top_VK * LN2
-        self.log_m_VC[:, block] = log_m_VK
-        for v in (0, 1):
-            self.total_V[v] += self.objective.summands(log_m_VK[v], block).sum()
+    def add(self, sum_KB: Tensor, top_KB: Tensor | None, block: slice) -> Tensor:
+        """Take in sum_i w_i e_ij over all ranks; return slopes v_j a_j [K, B], except for the factor of `finish`."""
+        log_m_KB = sum_KB.log() - math.log(self.objective.num_rows)
+        if top_KB is not None:
+            log_m_KB += top_KB * LN2
+        self.log_m_KC[:, block] = log_m_KB
+        for o in range(len(log_m_KB)):
+            self.total_K[o] += self.objective.summands(log_m_KB[o], block).sum()
             # m_j dD/dm_j / sum_j = v_j a_j, because m_j = v_j sum_j / N.
-            self.slope_VC[v, block] = self.objective.slopes(log_m_VK[v], block) / sum_VK[v]
-        return self.slope_VC[:, block]
+            self.slope_KC[o, block] = self.objective.slopes(log_m_KB[o], block) / sum_KB[o]
+        return self.slope_KC[:, block]
 
 
 def finish(
@@ -66,32 +66,31 @@ def finish(
     lse_VN: Tensor,
     w_VN: Tensor,
     top_VC: Tensor | None,
-    rho_VN: Tensor,
-    own_VN: Tensor,
-    cross_VN: Tensor,
+    rho_KN: Tensor,
+    own_KN: Tensor,
+    cross_KN: Tensor,
 ) -> tuple[LossTerms, Tensor, Saved]:
-    """Terms, log marginals [V, C] and what the backward pass needs, from sums over codes.
+    """Terms, log marginals [K, C] and what the backward pass needs, from sums over codes.
 
     Args:
         marginals: After all blocks.
         lse_VN: log2 of the row sums.
         w_VN: Row weights.
         top_VC: Column weights.
-        rho_VN: sum_j e_ij v_j a_j, up to the factor.
-        own_VN: sum_j e_ij v_j s_ij.
-        cross_VN: sum_j e_ij v_j s'_ij, s' the other view's logit.
+        rho_KN: sum_j e_ij v_j a_j, up to the factor.
+        own_KN: sum_j e_ij v_j s_ij.
+        cross_KN: sum_j e_ij v_j s'_ij, s' the sum of the other views' logits.
     """
     objective = marginals.objective
-    entropy_VN = LN2 * (lse_VN - w_VN * own_VN)
-    cross_entropy_VN = LN2 * (lse_VN.flip(0) - w_VN * cross_VN)
-    factor_V1 = objective.slope_factor(marginals.total_V)[:, None]
-    r_VN = factor_V1 * w_VN * rho_VN + objective.beta / objective.num_rows * cross_entropy_VN
-
-    order_weights = (0.5, 0.5) if objective.symmetric else (1.0, 0.0)
-    weight_V = lse_VN.new_tensor(order_weights)
-    sums_V2 = torch.stack([cross_entropy_VN.sum(dim=1), entropy_VN.sum(dim=1)], dim=1)
-    invariance, entropy = weight_V @ all_reduce_sum(sums_V2) / objective.num_rows
-    prior = weight_V @ objective.finish(marginals.total_V)
+    num_targets = objective.num_targets
+    w_KN = w_VN[:num_targets]
+    lse_of_others_KN = torch.stack([*sums_of_others(lse_VN, num_targets)])
+    entropy_KN = LN2 * (lse_VN[:num_targets] - w_KN * own_KN)
+    cross_entropy_KN = LN2 * (lse_of_others_KN - w_KN * cross_KN)
+    sums_2 = all_reduce_sum(torch.stack([cross_entropy_KN.sum(), entropy_KN.sum()]))
+    invariance = sums_2[0] / (objective.num_pairs * objective.num_rows)
+    entropy = sums_2[1] / (num_targets * objective.num_rows)
+    prior = objective.finish(marginals.total_K).mean()
     terms = LossTerms(
         total=objective.beta * invariance + prior,
         invariance=invariance,
@@ -99,18 +98,25 @@ def finish(
         entropy=entropy,
         consistency=invariance - entropy,
     )
-    log_m_VC = marginals.log_m_VC if objective.symmetric else marginals.log_m_VC[:1]
-    slope_VC = marginals.slope_VC.mul_(factor_V1)
-    saved = Saved(lse_VN.flatten(), w_VN.flatten(), top_VC, slope_VC, r_VN.flatten(), order_weights)
-    return terms, log_m_VC, saved
+    factor_K1 = objective.slope_factor(marginals.total_K)[:, None] / num_targets
+    b = objective.beta / (objective.num_pairs * objective.num_rows)
+    saved = Saved(
+        lse_VN=lse_VN,
+        w_VN=w_VN,
+        top_VC=top_VC,
+        slope_KC=marginals.slope_KC.mul_(factor_K1),
+        r_KN=factor_K1 * w_KN * rho_KN + b * cross_entropy_KN,
+        b=b,
+    )
+    return terms, marginals.log_m_KC, saved
 
 
-def is_bounded(u_MF: Tensor, logit_scale: float) -> bool:
+def is_bounded(dtype: torch.dtype, logit_scale: float) -> bool:
     """Whether |s| <= L |u| of rows no longer than 1 is so small that exponentials need no shift.
 
     L alone decides: reading the lengths of the rows would make every step wait for the device.
     """
-    return logit_scale <= LARGEST_LOGIT[at_least_float32(u_MF[:0]).dtype]
+    return logit_scale <= LARGEST_LOGIT.get(dtype, LARGEST_LOGIT[torch.float32])
 
 
 def check_first_derivative(name: str) -> None:

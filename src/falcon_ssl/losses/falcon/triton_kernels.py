@@ -1,7 +1,7 @@
 """Triton kernels of the FALCON loss: products, exponentials and sums of one tile at a time, nothing N x C in memory.
 
-Letters as in chunked.py; logits in base 2. Both views are stacked: view v has rows v N to (v + 1) N of u. Codes are
-read as bits and become +-1 in registers, exact in every format.
+Letters as in chunked.py; logits in base 2. The views are stacked: view v has rows v N to (v + 1) N of u. Codes are read
+as bits and become +-1 in registers, exact in every format.
 """
 
 # Triton's language is not typed.
@@ -94,69 +94,164 @@ def column_sums_kernel(
 @triton.jit
 def row_terms_kernel(
     u_ptr, bits_ptr, lse_ptr, slope_ptr, terms_ptr, N, C, F, bytes_per_code, scale, codes_per_split,
+    VIEWS: tl.constexpr, TARGETS: tl.constexpr, PADDED: tl.constexpr,
     ROWS: tl.constexpr, CODES: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    """terms[split, (rho, own, cross), v, i] = sums over the split's codes of P a, P s and P s'."""
+    """terms[split, (rho, own, cross), o, i] = sums over the split's codes of P a, P s and P s', s' the others' sum.
+
+    PADDED is the power of two that holds the targets.
+    """
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     first = split.to(tl.int64) * codes_per_split
-    lse1 = tl.load(lse_ptr + i, mask=i < N, other=0.0)
-    lse2 = tl.load(lse_ptr + N + i, mask=i < N, other=0.0)
-    rho1 = tl.zeros((ROWS,), dtype=tl.float32)
-    rho2 = tl.zeros((ROWS,), dtype=tl.float32)
-    own1 = tl.zeros((ROWS,), dtype=tl.float32)
-    own2 = tl.zeros((ROWS,), dtype=tl.float32)
-    cross1 = tl.zeros((ROWS,), dtype=tl.float32)
-    cross2 = tl.zeros((ROWS,), dtype=tl.float32)
+    target = tl.arange(0, PADDED)[:, None]
+    rho = tl.zeros((PADDED, ROWS), dtype=tl.float32)
+    own = tl.zeros((PADDED, ROWS), dtype=tl.float32)
+    cross = tl.zeros((PADDED, ROWS), dtype=tl.float32)
     for start in range(0, codes_per_split, CODES):
         j = first + start + tl.arange(0, CODES)
-        inside = (j < C)[None, :]
-        s1 = _logits(u_ptr, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES)
-        s2 = _logits(
-            u_ptr + N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
-        )
-        p1 = tl.where(inside, tl.exp2(s1 - lse1[:, None]), 0.0)
-        p2 = tl.where(inside, tl.exp2(s2 - lse2[:, None]), 0.0)
-        a1 = tl.load(slope_ptr + j, mask=j < C, other=0.0)
-        a2 = tl.load(slope_ptr + C + j, mask=j < C, other=0.0)
-        rho1 += tl.sum(p1 * a1[None, :], axis=1)
-        rho2 += tl.sum(p2 * a2[None, :], axis=1)
-        own1 += tl.sum(p1 * s1, axis=1)
-        own2 += tl.sum(p2 * s2, axis=1)
-        cross1 += tl.sum(p1 * s2, axis=1)
-        cross2 += tl.sum(p2 * s1, axis=1)
-    out_ptr = terms_ptr + split * 6 * N + i
-    tl.store(out_ptr, rho1, mask=i < N)
-    tl.store(out_ptr + N, rho2, mask=i < N)
-    tl.store(out_ptr + 2 * N, own1, mask=i < N)
-    tl.store(out_ptr + 3 * N, own2, mask=i < N)
-    tl.store(out_ptr + 4 * N, cross1, mask=i < N)
-    tl.store(out_ptr + 5 * N, cross2, mask=i < N)
+        if VIEWS == 2:
+            s1 = _logits(
+                u_ptr, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+            )
+            s2 = _logits(
+                u_ptr + N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+            )
+            more = _row_terms(s1, s2, target, 0, i, j, lse_ptr, slope_ptr, N, C)
+            rho, own, cross = rho + more[0], own + more[1], cross + more[2]
+            if TARGETS == 2:
+                more = _row_terms(s2, s1, target, 1, i, j, lse_ptr, slope_ptr, N, C)
+                rho, own, cross = rho + more[0], own + more[1], cross + more[2]
+        else:
+            total = tl.zeros((ROWS, CODES), dtype=tl.float32)
+            for v in range(VIEWS):
+                total += _logits(
+                    u_ptr + v * N * F,
+                    bits_ptr,
+                    i,
+                    j,
+                    N,
+                    C,
+                    F,
+                    bytes_per_code,
+                    scale,
+                    ROWS,
+                    CODES,
+                    FEATURES,
+                )
+            for o in range(TARGETS):
+                s = _logits(
+                    u_ptr + o * N * F,
+                    bits_ptr,
+                    i,
+                    j,
+                    N,
+                    C,
+                    F,
+                    bytes_per_code,
+                    scale,
+                    ROWS,
+                    CODES,
+                    FEATURES,
+                )
+                more = _row_terms(s, total - s, target, o, i, j, lse_ptr, slope_ptr, N, C)
+                rho, own, cross = rho + more[0], own + more[1], cross + more[2]
+    out_ptr = terms_ptr + split * 3 * TARGETS * N + target * N + i[None, :]
+    inside = (target < TARGETS) & (i < N)[None, :]
+    tl.store(out_ptr, rho, mask=inside)
+    tl.store(out_ptr + TARGETS * N, own, mask=inside)
+    tl.store(out_ptr + 2 * TARGETS * N, cross, mask=inside)
+
+
+@triton.jit
+def _row_terms(s, others, target, o, i, j, lse_ptr, slope_ptr, N, C):
+    """One tile's part of (rho, own, cross) of target o, in its row of [PADDED, ROWS]."""
+    lse = tl.load(lse_ptr + o * N + i, mask=i < N, other=0.0)
+    p = tl.where((j < C)[None, :], tl.exp2(s - lse[:, None]), 0.0)
+    a = tl.load(slope_ptr + o * C + j, mask=j < C, other=0.0)
+    mine = target == o
+    rho = tl.where(mine, tl.sum(p * a[None, :], axis=1)[None, :], 0.0)
+    own = tl.where(mine, tl.sum(p * s, axis=1)[None, :], 0.0)
+    cross = tl.where(mine, tl.sum(p * others, axis=1)[None, :], 0.0)
+    return rho, own, cross
 
 
 @triton.jit
 def gradient_kernel(
-    u_ptr, bits_ptr, lse_ptr, slope_ptr, c_ptr, ds_ptr, N, C, F, bytes_per_code, scale, first, K,
-    own1, other1, own2, other2,
+    u_ptr, bits_ptr, lse_ptr, slope_ptr, c_ptr, ds_ptr, N, C, F, bytes_per_code, scale, first, K, b, b_ln2,
+    VIEWS: tl.constexpr, TARGETS: tl.constexpr,
     ROWS: tl.constexpr, CODES: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    """ds[v, i, j - first] = P_ij (a_j + c_i - own_v s'_ij) - other_v P'_ij for codes first to first + K."""
+    """ds[v, i, j - first] = P_ij (a_j + c_i - b ln2 s'_ij) + b (n P_ij - T_ij) for codes first to first + K.
+
+    The first part for targets alone; s' is the sum of the other views' logits, T of the P of a view's n targets.
+    """
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     local = tl.program_id(1) * CODES + tl.arange(0, CODES)
     j = first + local.to(tl.int64)
-    s1 = _logits(u_ptr, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES)
-    s2 = _logits(
-        u_ptr + N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
-    )
-    p1 = tl.exp2(s1 - tl.load(lse_ptr + i, mask=i < N, other=0.0)[:, None])
-    p2 = tl.exp2(s2 - tl.load(lse_ptr + N + i, mask=i < N, other=0.0)[:, None])
-    a1 = tl.load(slope_ptr + j, mask=j < C, other=0.0)[None, :]
-    a2 = tl.load(slope_ptr + C + j, mask=j < C, other=0.0)[None, :]
-    c1 = tl.load(c_ptr + i, mask=i < N, other=0.0)[:, None]
-    c2 = tl.load(c_ptr + N + i, mask=i < N, other=0.0)[:, None]
     inside = (i < N)[:, None] & (local < K)[None, :]
-    out = i.to(tl.int64)[:, None] * K + local[None, :]
-    tl.store(ds_ptr + out, p1 * (a1 + c1 - own1 * s2) - other1 * p2, mask=inside)
-    tl.store(
-        ds_ptr + N.to(tl.int64) * K + out, p2 * (a2 + c2 - own2 * s1) - other2 * p1, mask=inside
-    )
+    out_ptr = ds_ptr + i.to(tl.int64)[:, None] * K + local[None, :]
+    if VIEWS == 2:
+        s1 = _logits(u_ptr, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES)
+        s2 = _logits(
+            u_ptr + N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+        )
+        p1 = tl.exp2(s1 - tl.load(lse_ptr + i, mask=i < N, other=0.0)[:, None])
+        p2 = tl.exp2(s2 - tl.load(lse_ptr + N + i, mask=i < N, other=0.0)[:, None])
+        ds1 = p1 * _as_target(s2, 0, i, j, slope_ptr, c_ptr, N, C, b_ln2)
+        ds2 = b * (p2 - p1)
+        if TARGETS == 2:
+            ds1 += b * (p1 - p2)
+            ds2 += p2 * _as_target(s1, 1, i, j, slope_ptr, c_ptr, N, C, b_ln2)
+        tl.store(out_ptr, ds1, mask=inside)
+        tl.store(out_ptr + N.to(tl.int64) * K, ds2, mask=inside)
+    else:
+        # n P - T = K P - S with S the sum over all targets: of a target, P itself is in both.
+        total = tl.zeros((ROWS, CODES), dtype=tl.float32)
+        sum_p = tl.zeros((ROWS, CODES), dtype=tl.float32)
+        for v in range(VIEWS):
+            s = _logits(
+                u_ptr + v * N * F,
+                bits_ptr,
+                i,
+                j,
+                N,
+                C,
+                F,
+                bytes_per_code,
+                scale,
+                ROWS,
+                CODES,
+                FEATURES,
+            )
+            total += s
+            if v < TARGETS:
+                sum_p += tl.exp2(s - tl.load(lse_ptr + v * N + i, mask=i < N, other=0.0)[:, None])
+        for v in range(VIEWS):
+            s = _logits(
+                u_ptr + v * N * F,
+                bits_ptr,
+                i,
+                j,
+                N,
+                C,
+                F,
+                bytes_per_code,
+                scale,
+                ROWS,
+                CODES,
+                FEATURES,
+            )
+            p = tl.exp2(s - tl.load(lse_ptr + v * N + i, mask=i < N, other=0.0)[:, None])
+            ds = b * (TARGETS * p - sum_p)
+            if v < TARGETS:
+                ds += p * _as_target(total - s, v, i, j, slope_ptr, c_ptr, N, C, b_ln2)
+            tl.store(out_ptr + v * N.to(tl.int64) * K, ds, mask=inside)
+
+
+@triton.jit
+def _as_target(others, o, i, j, slope_ptr, c_ptr, N, C, b_ln2):
+    """a_j + c_i - b ln2 s'_ij of target o."""
+    a = tl.load(slope_ptr + o * C + j, mask=j < C, other=0.0)[None, :]
+    c = tl.load(c_ptr + o * N + i, mask=i < N, other=0.0)[:, None]
+    return a + c - b_ln2 * others
