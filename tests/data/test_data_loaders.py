@@ -285,7 +285,7 @@ def test_images_of_the_short_batch_are_logged(batch_size, drop_last, short, capl
         batches = build_loader(numbered(300), **options)
     left = 300 - len(torch.cat([indices for indices, _ in batches.epoch_batches(0)]))
     assert left == (44 if short else 0)
-    assert ("leaves out 44 of 300 images" in caplog.text) == short
+    assert ("leave out 44 of 300 images" in caplog.text) == short
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
     if not folder.is_dir():
         if folder.is_file():
             raise InputError(
-                "parquet: takes a folder, whose files name its parts",
+                "parquet: takes a folder",
                 received=f"the file {folder}",
                 expected="a folder with train*.parquet, and test*.parquet where there are test images",
                 fix=f"name the folder: parquet:{folder.parent}",

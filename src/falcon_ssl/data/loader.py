@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,24 +28,15 @@ logger = logging.getLogger(__name__)
 Batch = tuple[Tensor, Tensor]
 
 
-class ResidentLoader:
-    """The whole source as one uint8 tensor on the device; a batch is one gather.
+class Loader:
+    """Batches of a source, in the order of a `BatchPlan`.
 
     Args:
-        source: What to read, once, here.
+        source: What to read.
         batch_size: Rows of a global batch, over all ranks together.
         seed: Seed of the order; see BatchPlan.
-        device: Where the images are kept and the batches appear.
+        device: Where the batches appear.
         drop_last: Leave out the last batch of an epoch when it is short.
-
-    Memory: N C H W bytes on the device of every rank; none beside the source's own on a CPU.
-
-    Example:
-        >>> from falcon_ssl.data import DigitsSource
-        >>> loader = ResidentLoader(DigitsSource("train"), batch_size=256, seed=0, device="cpu")
-        >>> indices, images = next(loader.epoch_batches(epoch=0))
-        >>> loader.batches_per_epoch, images.shape, images.dtype
-        (5, torch.Size([256, 1, 8, 8]), torch.uint8)
     """
 
     def __init__(
@@ -56,18 +48,42 @@ class ResidentLoader:
         device: torch.device | str,
         drop_last: bool = True,
     ) -> None:
-        self.plan = plan_for(source, batch_size=batch_size, seed=seed, drop_last=drop_last)
-        images = (
-            source.tensor
-            if isinstance(source, TensorSource)
-            else source.images(torch.arange(len(source)))
+        self.plan = BatchPlan(
+            num_images=len(source),
+            batch_size=batch_size,
+            seed=seed,
+            drop_last=drop_last,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            blocks=source.blocks if isinstance(source, EncodedSource) else None,
         )
-        self._images = images.to(device)
+        self._source = source
+        self._device = torch.device(device)
 
     @property
     def batches_per_epoch(self) -> int:
         """Number of global batches in an epoch."""
         return self.plan.batches_per_epoch
+
+
+class ResidentLoader(Loader):
+    """The whole source as one uint8 tensor on the device; a batch is one gather. Arguments as `Loader`.
+
+    Memory: N C H W bytes on the device of every rank; none beside the source's own on a CPU.
+
+    Example:
+        >>> from falcon_ssl.data import DigitsSource
+        >>> loader = ResidentLoader(DigitsSource("train"), batch_size=256, seed=0, device="cpu")
+        >>> indices, images = next(loader.epoch_batches(epoch=0))
+        >>> loader.batches_per_epoch, images.shape, images.dtype
+        (5, torch.Size([256, 1, 8, 8]), torch.uint8)
+    """
+
+    @cached_property
+    def _images(self) -> Tensor:
+        if isinstance(self._source, TensorSource):
+            return self._source.tensor.to(self._device)
+        return self._source.images(torch.arange(len(self._source))).to(self._device)
 
     def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, from batch ``start`` on.
@@ -80,22 +96,17 @@ class ResidentLoader:
             Indices int64 [B_r] and images uint8 [B_r, C, H, W], this rank's part, on the device.
         """
         for indices in self.plan.epoch_indices(epoch, start):
-            indices = indices.to(self._images.device, non_blocking=True)
+            indices = indices.to(self._device, non_blocking=True)
             yield indices, self._images[indices]
 
 
-class StreamingLoader:
+class StreamingLoader(Loader):
     """The same batches in the same order, read by threads a few batches ahead.
 
     Images that turn out to be unreadable are left out of their batch.
 
     Args:
-        source: What to read, again in every epoch.
-        batch_size: Rows of a global batch, over all ranks together.
-        seed: Seed of the order; see BatchPlan.
-        device: Where the batches appear.
-        drop_last: Leave out the last batch of an epoch when it is short.
-        workers: Threads that read, one batch each; None for one a core.
+        workers: Threads that read, one batch each; None for one a core. The others as `Loader`.
 
     Memory: ``workers`` batches on the host.
     """
@@ -110,15 +121,10 @@ class StreamingLoader:
         drop_last: bool = True,
         workers: int | None = None,
     ) -> None:
-        self.plan = plan_for(source, batch_size=batch_size, seed=seed, drop_last=drop_last)
-        self._source = source
-        self._device = torch.device(device)
+        super().__init__(
+            source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last
+        )
         self._workers = workers or num_workers()
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Number of global batches in an epoch."""
-        return self.plan.batches_per_epoch
 
     def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, from batch ``start`` on; as `ResidentLoader.epoch_batches`.
@@ -190,22 +196,9 @@ def build_loader(
     left = len(source) % batch_size
     if drop_last and left:
         logger.info(
-            "an epoch leaves out %d of %d images, others every time: batches have %d",
+            "batches of %d leave out %d of %d images, other ones in every epoch",
+            batch_size,
             left,
             len(source),
-            batch_size,
         )
     return loader
-
-
-def plan_for(source: Source, *, batch_size: int, seed: int, drop_last: bool) -> BatchPlan:
-    """The batches of a source for this process."""
-    return BatchPlan(
-        num_images=len(source),
-        batch_size=batch_size,
-        seed=seed,
-        drop_last=drop_last,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-        blocks=source.blocks if isinstance(source, EncodedSource) else None,
-    )

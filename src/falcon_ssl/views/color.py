@@ -152,7 +152,7 @@ def _channels(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "color operations need color images",
             received=f"{images.shape[1]} channels",
             expected="3",
-            fix="use the views of the preset grayscale",
+            fix="use the preset grayscale",
         )
     red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
     return red, green, blue
