@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from falcon_ssl.core.theory import Optimum
 from falcon_ssl.evaluation import certify
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.records.run import Run
@@ -25,43 +22,6 @@ from falcon_ssl.report.theory import (
     gap_curves,
     optimum_of,
 )
-
-
-def make_optimum(num_codes: int, epsilon: float, **changes: Any) -> Optimum:
-    values = {"beta": 1.0, "prior_matching": "reverse"} | changes
-    return Optimum(num_codes, math.log((1 - epsilon * (num_codes - 1)) / epsilon), **values)
-
-
-@settings(deadline=None, max_examples=40)
-@given(num_codes=st.integers(2, 3000), fraction=st.floats(1e-6, 0.9))
-def test_least_entropy_is_the_entropy_of_an_aligned_assignment(
-    num_codes: int, fraction: float
-) -> None:
-    epsilon = fraction / num_codes
-    p = np.full(num_codes, epsilon)
-    p[0] = 1 - epsilon * (num_codes - 1)
-    found = make_optimum(num_codes, epsilon).least_entropy
-    # 1 - eps (C-1) is rounded to 1e-16 in the sum, of which the entropy may be only 1e-5.
-    assert found == pytest.approx(-(p * np.log(p)).sum(), rel=1e-9)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    beta=st.floats(0, 3),
-    weights=st.lists(st.floats(1e-3, 1), min_size=2, max_size=20),
-)
-def test_no_collapsed_run_gets_below_the_threshold(beta: float, weights: list[float]) -> None:
-    p = np.array(weights) / sum(weights)
-    entropy = -(p * np.log(p)).sum()
-    loss = beta * entropy + math.log(len(p)) - entropy  # beta H(p) + KL(p || uniform)
-    terms = make_optimum(len(p), 1e-8, beta=beta)
-    assert terms.collapse_threshold is not None
-    assert loss >= terms.collapse_threshold - 1e-12
-
-
-def test_the_threshold_is_reached() -> None:
-    terms = make_optimum(16, 1e-8, beta=2.0)
-    assert terms.collapse_threshold == pytest.approx(math.log(16))  # one code for all, H(p) = 0
 
 
 def test_gaps_add_up_to_the_loss(make_run: Any, tmp_path: Path) -> None:

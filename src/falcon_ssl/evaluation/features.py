@@ -220,20 +220,17 @@ def extract(
     if indices is None:
         indices = torch.arange(len(source))
     check_at_least("number of images", len(indices), 1, fix="check the path and split of the data")
-    parts_z: list[Tensor] = []
-    parts_u: list[Tensor] = []
-    parts_code: list[Tensor] = []
-    parts_index: list[Tensor] = []
+    parts: dict[str, list[Tensor]] = {name: [] for name in ("z", "u", "code", "index")}
     with evaluation_mode(method), torch.inference_mode():
         for batch in torch.split(indices, batch_size):
             index_B, pixels = read_images(source, batch)
             if len(index_B) == 0:
                 continue
-            parts_index.append(index_B)
+            parts["index"].append(index_B)
             z_BD, u_BF = method.embed(views.evaluate(pixels.to(device)))  # type: ignore[operator]
-            parts_z.append(z_BD.float().cpu())
+            parts["z"].append(z_BD.float().cpu())
             if u_BF is not None:
-                parts_u.append(u_BF.float().cpu())
+                parts["u"].append(u_BF.float().cpu())
             if dictionary is not None:
                 if u_BF is None:
                     raise InputError(
@@ -242,17 +239,12 @@ def extract(
                         expected="embed(images) -> (z, u)",
                         fix="leave the dictionary out",
                     )
-                parts_code.append(nearest_codes(u_BF, dictionary).cpu())
-    check_at_least("number of readable images", len(parts_index), 1, fix="repair the files")
-    labels, index_N = source.labels, torch.cat(parts_index)
+                parts["code"].append(nearest_codes(u_BF, dictionary).cpu())
+    check_at_least("number of readable images", len(parts["index"]), 1, fix="repair the files")
     # Clones made outside inference mode: ordinary tensors, fit for autograd (the linear probe).
-    return Features(
-        z=torch.cat(parts_z).clone(),
-        u=torch.cat(parts_u).clone() if parts_u else None,
-        code=torch.cat(parts_code).clone() if parts_code else None,
-        label=None if labels is None else labels.cpu()[index_N].long(),
-        index=index_N,
-    )
+    whole = {name: torch.cat(part).clone() for name, part in parts.items() if part}
+    labels = None if source.labels is None else source.labels.cpu()[whole["index"]].long()
+    return Features(**whole, label=labels)
 
 
 @contextmanager
