@@ -16,8 +16,8 @@ from torch import Tensor
 
 from falcon_ssl import commands
 from falcon_ssl.commands.features import untrained
-from falcon_ssl.commands.loading import load_run
-from falcon_ssl.commands.pretrain import default_monitors
+from falcon_ssl.commands.loading import Prepared, load_run
+from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config import METHODS
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
@@ -188,7 +188,7 @@ def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
     method = built(name)
     splits = load_splits("digits")
     views_of_digits = build_views("digits")
-    monitor = default_monitors(config_of(name), method, splits, views_of_digits)[0]
+    monitor = default_monitors(Prepared(config_of(name), splits, views_of_digits, method))[0]
     assert method.dictionary is not None
     u_NF = torch.nn.functional.normalize(torch.ones(200, method.dictionary.width), dim=1)
     for step in (0, 1000):
