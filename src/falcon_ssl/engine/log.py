@@ -16,62 +16,42 @@ from falcon_ssl.records.folder import ENVIRONMENT, RunFolder
 from falcon_ssl.records.provenance import environment
 
 
-class Clock:
-    """Seconds of a run over all its sessions, and images a second.
-
-    Args:
-        seconds_before: Of earlier sessions.
-    """
-
-    def __init__(self, seconds_before: float) -> None:
-        self._start = time.perf_counter() - seconds_before
-        self._session = self._window = time.perf_counter()
-        self._images = self._window_images = 0
-
-    def count(self, images: int) -> None:
-        """Some images have been trained on."""
-        self._images += images
-        self._window_images += images
-
-    def seconds(self) -> float:
-        """Of the run so far."""
-        return time.perf_counter() - self._start
-
-    def images_per_second(self) -> float:
-        """Since the last call."""
-        now = time.perf_counter()
-        speed = self._window_images / max(now - self._window, 1e-9)
-        self._window, self._window_images = now, 0
-        return speed
-
-    def mean_images_per_second(self) -> float:
-        """Of this session."""
-        return self._images / max(time.perf_counter() - self._session, 1e-9)
-
-
 class RunLog:
     """Writes the records of a run; all processes call it, the main one writes.
 
     Args:
         folder: The run folder.
         accelerator: Whose trackers are logged to.
-        clock: Of the run.
         progress: What a person sees.
+        seconds: Of the run's earlier sessions.
     """
 
     def __init__(
-        self, folder: RunFolder, accelerator: Accelerator, clock: Clock, progress: Progress
+        self, folder: RunFolder, accelerator: Accelerator, progress: Progress, *, seconds: float
     ) -> None:
-        self._folder, self._accelerator = folder, accelerator
-        self._clock, self._progress = clock, progress
+        self._folder, self._accelerator, self._progress = folder, accelerator, progress
+        self._session = self._last_line = time.perf_counter()
+        self._start = self._session - seconds
+        self._images = self._new_images = 0  # of this session, and since the last line
+
+    def count(self, images: int) -> None:
+        """Some images of this process have been trained on."""
+        self._new_images += images * self._accelerator.num_processes
+
+    def seconds(self) -> float:
+        """Of the run over all its sessions."""
+        return time.perf_counter() - self._start
 
     def step(self, moment: Moment, lr: float, observations: Sequence[Observation]) -> None:
         """Write a step and what the monitors found in it."""
+        now = time.perf_counter()
+        speed = self._new_images / max(now - self._last_line, 1e-9)
+        self._images, self._new_images, self._last_line = self._images + self._new_images, 0, now
         line: dict[str, Any] = {
             "step": moment.step,
             "epoch": round(moment.epoch, 6),
-            "seconds": round(self._clock.seconds(), 3),
-            "images_per_s": round(self._clock.images_per_second(), 1),
+            "seconds": round(now - self._start, 3),
+            "images_per_s": round(speed, 1),
             "lr": lr,
             **moment.terms,
         }
@@ -92,8 +72,9 @@ class RunLog:
         for observation in observations:
             self._progress.warn(moment.step, observation.alarms)
 
-    def end(self, method: Method, *, steps: int, seconds: float) -> None:
+    def end(self, method: Method, *, steps: int) -> None:
         """Write ``environment.json`` and close the trackers."""
+        session = max(time.perf_counter() - self._session, 1e-9)
         if self._accelerator.is_main_process:
             self._folder.write_json(
                 ENVIRONMENT,
@@ -103,8 +84,8 @@ class RunLog:
                     "precision": self._accelerator.mixed_precision,
                     "num_parameters": sum(p.numel() for p in method.parameters()),
                     "steps": steps,
-                    "seconds": round(seconds, 2),
-                    "images_per_s": round(self._clock.mean_images_per_second(), 1),
+                    "seconds": round(self.seconds(), 2),
+                    "images_per_s": round(self._images / session, 1),
                 },
             )
         self._accelerator.end_training()

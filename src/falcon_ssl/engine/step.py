@@ -8,7 +8,7 @@ Everything random in step t is a function of (seed, t), and a batch is the same 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,19 +21,7 @@ from falcon_ssl.engine.finite import FiniteGuard
 from falcon_ssl.engine.optim import build_optimizer, schedule
 from falcon_ssl.methods import Method, StepOutput
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
-from falcon_ssl.views import BatchSlice
-
-
-class ViewMaker(Protocol):
-    """Augmentations: uint8 images to normalized views."""
-
-    def __call__(self, images: Tensor, *, generator: BatchSlice) -> list[Tensor]:
-        """V tensors [B, C, H, W]."""
-        ...
-
-    def at(self, progress: float) -> ViewMaker:
-        """The views at a fraction of the run."""
-        ...
+from falcon_ssl.views import BatchSlice, Views
 
 
 class StepResult(NamedTuple):
@@ -68,7 +56,7 @@ class TrainingStep:
     def __init__(
         self,
         method: Method,
-        views: ViewMaker,
+        views: Views,
         *,
         config: RunConfig,
         num_steps: int,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from accelerate import Accelerator
 from torch import Tensor
@@ -16,25 +15,14 @@ from torch.optim import Optimizer
 
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.monitor import Moment, Monitor
+from falcon_ssl.data import ResidentLoader, StreamingLoader
 from falcon_ssl.engine.checkpoint import load_model, load_training, save_checkpoint
-from falcon_ssl.engine.log import Clock, RunLog
+from falcon_ssl.engine.log import RunLog
 from falcon_ssl.engine.progress import Progress
-from falcon_ssl.engine.step import TrainingStep, ViewMaker
+from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.methods import Method
 from falcon_ssl.records.folder import RunFolder
-
-
-class Loader(Protocol):
-    """Batches of an epoch, from any position."""
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of one epoch."""
-        ...
-
-    def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Indices [B] and uint8 images [B, C, H, W] on the device."""
-        ...
+from falcon_ssl.views import Views
 
 
 @dataclass
@@ -48,8 +36,8 @@ class Position:
 
 def pretrain(
     method: Method,
-    loader: Loader,
-    views: ViewMaker,
+    loader: ResidentLoader | StreamingLoader,
+    views: Views,
     *,
     config: RunConfig,
     folder: RunFolder,
@@ -91,13 +79,12 @@ def pretrain(
         position = _restore(folder, method, train_step.optimizer, monitors)
         if is_main:
             folder.drop_metrics_after(position.step)
-    clock = Clock(position.seconds)
     with Progress(config, num_steps, position.step, shown=is_main) as progress:
-        log = RunLog(folder, accelerator, clock, progress)
+        log = RunLog(folder, accelerator, progress, seconds=position.seconds)
         for images in _batches(loader, position.step, config.epochs):
             lr, u_NF = train_step(images, position.step)
             position.step += 1
-            clock.count(len(images) * accelerator.num_processes)
+            log.count(len(images))
             epoch = position.step / per_epoch
             is_epoch_end = position.step % per_epoch == 0
             if not is_epoch_end and position.step % config.engine.log_every:
@@ -111,37 +98,25 @@ def pretrain(
                 epoch % config.engine.checkpoint_every == 0 or position.step == num_steps
             )
             if is_main and (is_due or stopping):
-                _save(folder, method, train_step.optimizer, monitors, position.step, clock)
+                kept = [monitor.state_dict() for monitor in monitors]
+                state = {"step": position.step, "seconds": log.seconds(), "monitors": kept}
+                save_checkpoint(
+                    folder.checkpoint, method=method, optimizer=train_step.optimizer, state=state
+                )
             if stopping:
                 position.stopped_by = {k: v for o in stopping for k, v in o.alarms.items()}
                 break
-    position.seconds = clock.seconds()
-    log.end(method, steps=position.step, seconds=position.seconds)
+    position.seconds = log.seconds()
+    log.end(method, steps=position.step)
     return position
 
 
-def _batches(loader: Loader, start: int, epochs: int) -> Iterator[Tensor]:
+def _batches(loader: ResidentLoader | StreamingLoader, start: int, epochs: int) -> Iterator[Tensor]:
     """Images of the steps of a run, from step ``start`` on."""
     per_epoch = loader.batches_per_epoch
     for epoch in range(start // per_epoch, epochs):
         for _, images in loader.epoch_batches(epoch, max(0, start - epoch * per_epoch)):
             yield images
-
-
-def _save(
-    folder: RunFolder,
-    method: Method,
-    optimizer: Optimizer,
-    monitors: Sequence[Monitor],
-    step: int,
-    clock: Clock,
-) -> None:
-    state = {
-        "step": step,
-        "seconds": clock.seconds(),
-        "monitors": [monitor.state_dict() for monitor in monitors],
-    }
-    save_checkpoint(folder.checkpoint, method=method, optimizer=optimizer, state=state)
 
 
 def _restore(
