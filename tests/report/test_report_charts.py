@@ -114,7 +114,7 @@ def test_large_matrices_are_subsampled_evenly() -> None:
     assert (np.diff(picked[:, 0]) == 3).all()
 
 
-@pytest.mark.parametrize("shape", [(7, 8, 8), (5, 32, 24, 3), (3, 96, 64, 3)])
+@pytest.mark.parametrize("shape", [(7, 8, 8), (5, 32, 24, 3), (3, 16, 32, 3)])
 def test_thumbnails_lie_row_by_row(shape: tuple[int, ...]) -> None:
     thumbnails = np.zeros(shape, dtype=np.uint8)
     thumbnails += (40 * np.arange(shape[0], dtype=np.uint8)).reshape(-1, *[1] * (len(shape) - 1))

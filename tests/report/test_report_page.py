@@ -170,10 +170,10 @@ def test_the_verdict_is_the_diagnosis_unless_the_numbers_say_worse(
 ) -> None:
     verdict = assess(read_run(make_run(tmp_path / "healthy")))
     assert verdict.status == "healthy"
-    assert "Learned without collapse" in verdict.sentence
+    assert "Learned without collapse" in verdict.text
     worse = assess(read_run(make_run(tmp_path / "run", top1_linear=0.93, top1_knn=0.93)))
     assert worse.status == "warning"
-    assert "no better than" in worse.sentence
+    assert "no better than" in worse.text
     (tmp_path / "healthy" / "diagnosis.json").unlink()
     assert assess(read_run(tmp_path / "healthy")).status == "unknown"
 
@@ -212,7 +212,7 @@ def test_the_diagnosis_is_shown_and_decides_the_verdict(make_run: Any, tmp_path:
     (folder / "diagnosis.json").write_text(json.dumps(record))
     verdict = assess(read_run(folder))
     assert verdict.status == "collapsed"
-    assert verdict.sentence.startswith(sentence)
+    assert verdict.text.startswith(sentence)
     text = text_of(build_report(folder))
     row = "mean cosine of z 0.970 0.400 0.000 collapsed 1: all alike"
     assert f"Representation collapse collapsed {row}" in text

@@ -113,9 +113,9 @@ def test_a_recorded_threshold_wins(make_run: Any, tmp_path: Path) -> None:
 def test_blocks_are_separated_from_the_rest() -> None:
     codes = np.array([3, 3, 8, 8])
     similarity = np.where(codes[:, None] == codes[None, :], 1.0, -0.25)
-    contrast = block_contrast(similarity, codes)
-    assert contrast.within.tolist() == [1.0, 1.0]
-    assert contrast.across.tolist() == [-0.25] * 4
+    within, across = block_contrast(similarity, codes)
+    assert within.tolist() == [1.0, 1.0]
+    assert across.tolist() == [-0.25] * 4
 
 
 def test_geometry_of_the_two_extremes() -> None:

@@ -6,17 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.records.metrics import Metric, describe
+from falcon_ssl.records.metrics import Kind, Metric, describe
 from falcon_ssl.records.run import Run, read_run
 from falcon_ssl.report.curves import overlay_figures
 from falcon_ssl.report.document import Block, Cell, Figure, Page, Rows, Section, Table, write_page
 from falcon_ssl.report.families import Family, Spread, families, spread
-from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.plots import effective_rank, gallery_figures, split_name
-from falcon_ssl.report.svg import Series, line_chart
+from falcon_ssl.report.formatting import DASH, format_number
+from falcon_ssl.report.plots import effective_rank, gallery_figures, spectrum_chart, split_name
 from falcon_ssl.report.tables import grouped, metric_keys
 
 RANKED_BY = ("top1_linear", "top1_knn", "ami_kmeans_z", "effective_rank_z")
@@ -134,21 +131,17 @@ def number_blocks(compared: Sequence[Family]) -> list[Block]:
     columns = [
         f"{f.label} (n\u00a0=\u00a0{len(f.runs)})" if len(f.runs) > 1 else f.label for f in compared
     ]
+    texts = [
+        (
+            family.label,
+            ", ".join(run.name for run in family.runs),
+            ", ".join(str(run.setting("seed")) for run in family.runs),
+        )
+        for family in compared
+    ]
     members = Table(
         head=["", "run folders", "seeds"],
-        groups=[
-            Rows(
-                "",
-                [
-                    [
-                        Cell(family.label),
-                        Cell(", ".join(run.name for run in family.runs)),
-                        Cell(", ".join(str(run.setting("seed")) for run in family.runs)),
-                    ]
-                    for family in compared
-                ],
-            )
-        ],
+        groups=[Rows("", [[Cell(text) for text in row] for row in texts])],
         numeric=0,
         title="What was compared",
     )
@@ -170,15 +163,15 @@ def _row(compared: Sequence[Family], key: str, metric: Metric) -> list[Cell]:
     random = spread([r.metric("random_encoder", key) for f in compared for r in f.runs])
     return [
         Cell(metric.label),
-        *(
-            Cell(s.text(metric.kind), best=format_number(s.mean, metric.kind) == best)
-            if s
-            else Cell("–")
-            for s in spreads
-        ),
+        *(spread_cell(s, metric.kind, best) for s in spreads),
         Cell(format_number(random.mean if random else None, metric.kind)),
         Cell(metric.reference),
     ]
+
+
+def spread_cell(s: Spread | None, kind: Kind, best: str | None) -> Cell:
+    """Mean and spread, in bold when its mean is written as the best one; a dash when there is none."""
+    return Cell(s.text(kind), best=format_number(s.mean, kind) == best) if s else Cell(DASH)
 
 
 def best_mean(means: Sequence[float], metric: Metric) -> str | None:
@@ -194,29 +187,16 @@ def spectrum_overlays(legend: Sequence[tuple[str, int, Run]]) -> list[Block]:
     """Spectra of z and u, one line per run."""
     found: list[Block] = []
     for space, title in (("z", "representations z"), ("u", "embeddings u")):
-        drawn = [
-            (label, color, run, run.arrays[f"spectrum_{space}"])
-            for label, color, run in legend
-            if f"spectrum_{space}" in run.arrays
-        ]
+        key = f"spectrum_{space}"
+        drawn = [(label, run.arrays[key], k) for label, k, run in legend if key in run.arrays]
         if not drawn:
             continue
-        series = [
-            Series(label, np.arange(1, len(s) + 1), np.where(s > s.max() * 1e-5, s, np.nan), color)
-            for label, color, _, s in drawn
-        ]
-        ranks = [effective_rank(s) for *_, s in drawn]
-        chart = line_chart(
-            series,
-            x_label="singular value, largest first",
-            y_label="fraction of the sum",
-            description=f"spectra of the {title}",
-            y_scale="log",
-        )
+        ranks = [effective_rank(s) for _, s, _ in drawn]
         caption = (
-            f"Singular values of the centered {title} over the {split_name(drawn[0][2])}, divided by"
+            f"Singular values of the centered {title} over the {split_name(legend[0][2])}, divided by"
             " their sum; those below 10⁻⁵ of the largest are left out. Effective ranks from"
             f" {min(ranks):.1f} to {max(ranks):.1f}."
         )
+        chart = spectrum_chart(drawn, description=f"spectra of the {title}")
         found.append(Figure(f"Spectra of the {title}", chart, caption))
     return found

@@ -17,17 +17,7 @@ from markupsafe import Markup
 from falcon_ssl.core.version import __version__
 
 Status: TypeAlias = Literal["healthy", "warning", "collapsed", "unknown"]
-
-
 MarkKind: TypeAlias = Literal["run", "random", "chance"]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A position on a card's ruler: this run, the random encoder, or chance."""
-
-    kind: MarkKind
-    fraction: float
 
 
 @dataclass(frozen=True)
@@ -45,8 +35,8 @@ class Card:
     label: str
     value: str
     of: str = ""
-    marks: tuple[Mark, ...] = ()
-    notes: tuple[tuple[MarkKind, str], ...] = ()
+    marks: Sequence[tuple[MarkKind, float]] = ()
+    notes: Sequence[tuple[MarkKind, str]] = ()
 
 
 @dataclass(frozen=True)

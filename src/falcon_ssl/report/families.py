@@ -85,7 +85,10 @@ def families(runs: Sequence[Run]) -> list[Family]:
         words = [method] if len(set(methods)) > 1 else []
         changed = differing(peers)
         own = options(group[0])
-        words += [_words(name, own.get(name)) for name in changed if not _is_idle(name, own)]
+        # The complete dictionary has no num_codes to choose.
+        idle = "complete" in own.values()
+        said = [name for name in changed if not (idle and name.endswith("num_codes"))]
+        words += [_words(name, own.get(name)) for name in said]
         short = words and len(changed) <= MOST_OPTIONS
         found.append(Family(", ".join(words) if short else group[0].name, tuple(group)))
     return found
@@ -108,11 +111,6 @@ def differing(runs: Sequence[Run]) -> list[str]:
     flat = [options(run) for run in runs]
     names = dict.fromkeys(name for one in flat for name in one)
     return [name for name in names if any(one.get(name) != flat[0].get(name) for one in flat)]
-
-
-def _is_idle(name: str, own: Options) -> bool:
-    """Whether an option says nothing: the complete dictionary has no num_codes to choose."""
-    return name.endswith("num_codes") and "complete" in own.values()
 
 
 def _words(name: str, value: Any) -> str:

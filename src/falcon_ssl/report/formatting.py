@@ -8,6 +8,7 @@ from falcon_ssl.records.metrics import Kind
 
 NARROW_SPACE = "\u202f"
 MINUS = "\u2212"
+DASH = "–"
 
 
 def format_number(value: float | None, kind: Kind = "real") -> str:
@@ -28,7 +29,7 @@ def format_number(value: float | None, kind: Kind = "real") -> str:
         ('16\u202f384', '−0.0001234', '–')
     """
     if value is None:
-        return "–"
+        return DASH
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else f"{MINUS}∞"
     if kind == "percent":

@@ -16,7 +16,6 @@ from falcon_ssl.records.run import Array
 POSITIVE_RGB = (37, 108, 190)
 NEGATIVE_RGB = (214, 102, 38)
 MOST_PIXELS = 400
-THUMBNAIL_SIDE = 32
 
 
 def heat_map(matrix: Array) -> str:
@@ -63,35 +62,18 @@ def thumbnail_sheet(thumbnails: Array) -> ThumbnailSheet:
     """Lay thumbnails out on one sheet: PNG for gray ones, JPEG for color photographs.
 
     Args:
-        thumbnails: uint8 [M, H, W] or [M, H, W, 3]; reduced to at most 32 pixels a side.
+        thumbnails: uint8 [M, H, W] or [M, H, W, 3].
     """
-    tiles = _reduce(thumbnails)
-    count, height, width = tiles.shape[:3]
+    count, height, width = thumbnails.shape[:3]
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    sheet = np.zeros((rows * height, columns * width, *tiles.shape[3:]), dtype=np.uint8)
+    sheet = np.zeros((rows * height, columns * width, *thumbnails.shape[3:]), dtype=np.uint8)
     for m in range(count):
         top, left = m // columns * height, m % columns * width
-        sheet[top : top + height, left : left + width] = tiles[m]
-    buffer = io.BytesIO()
-    if tiles.ndim == 3:
-        Image.fromarray(sheet).save(buffer, "PNG", optimize=True)
-        return ThumbnailSheet(_data_uri("png", buffer), columns, rows)
-    Image.fromarray(sheet).save(buffer, "JPEG", quality=82, optimize=True)
-    return ThumbnailSheet(_data_uri("jpeg", buffer), columns, rows)
-
-
-def _reduce(thumbnails: Array) -> Array:
-    """Shrink to 32 pixels on the longer side; small ones stay as they are."""
-    longest = max(thumbnails.shape[1:3])
-    if longest <= THUMBNAIL_SIDE:
-        return thumbnails
-    height, width = (max(1, n * THUMBNAIL_SIDE // longest) for n in thumbnails.shape[1:3])
-    resized = [
-        np.asarray(Image.fromarray(t).resize((width, height), Image.Resampling.BOX))
-        for t in thumbnails
-    ]
-    return np.stack(resized)
+        sheet[top : top + height, left : left + width] = thumbnails[m]
+    buffer, kind = io.BytesIO(), "png" if thumbnails.ndim == 3 else "jpeg"
+    Image.fromarray(sheet).save(buffer, kind, quality=82, optimize=True)
+    return ThumbnailSheet(_data_uri(kind, buffer), columns, rows)
 
 
 def _data_uri(kind: str, buffer: io.BytesIO) -> str:

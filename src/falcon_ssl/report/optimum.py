@@ -84,10 +84,10 @@ def _promises(run: Run) -> list[list[str]]:
         ideal = f"{math.exp(-best.log_num_codes / 2):.3f}" if best else "0"
         rows.append(["off-diagonal RMS of HᵀH", f"{measured:.3f}", ideal])
     if "adjacency_MM" in run.arrays and "adjacency_code_M" in run.arrays:
-        contrast = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
+        within, across = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
         for name, cosines, optimum in (
-            ("mean cosine, same code", contrast.within, "1"),
-            ("mean cosine, different codes", contrast.across, "0"),
+            ("mean cosine, same code", within, "1"),
+            ("mean cosine, different codes", across, "0"),
         ):
             if cosines.size:
                 rows.append([name, format_number(float(cosines.mean()), "score"), optimum])

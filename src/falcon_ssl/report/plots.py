@@ -7,6 +7,7 @@ A figure whose record is absent is None.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 from markupsafe import Markup
@@ -52,26 +53,18 @@ def off_diagonal_rms(covariance: Array) -> float:
 
 def covariance_figure(run: Run) -> Figure | None:
     """H^T H of the run, beside that of the random encoder when it was recorded."""
-    pictures = [
-        (name, run.arrays[key])
-        for name, key in (
-            ("this run", "covariance_FF"),
-            ("random encoder", "covariance_random_FF"),
-        )
-        if key in run.arrays
-    ]
-    if not pictures:
+    names = {"covariance_FF": "this run", "covariance_random_FF": "random encoder"}
+    drawn = {names[key]: run.arrays[key] for key in names if key in run.arrays}
+    if not drawn:
         return None
-    body = Markup("").join(
-        matrix_picture(matrix, f"{name}: off-diagonal RMS {off_diagonal_rms(matrix):.3f}")
-        for name, matrix in pictures
-    )
+    rms = "{}: off-diagonal RMS {:.3f}"
+    pictures = [(rms.format(name, off_diagonal_rms(one)), one) for name, one in drawn.items()]
     width = pictures[0][1].shape[0]
     shown = pick_square(pictures[0][1]).shape[0]
     part = "" if shown == width else f" Drawn: {shown} of the {width} dimensions, evenly spaced."
     return Figure(
         "Covariance of the embedding: ideally the identity",
-        Markup('<div class="pair">{}</div>{}').format(body, COLOR_SCALE),
+        _matrices("pair", pictures),
         f"HᵀH with H = √(F/N)·u over the {split_name(run)}, F = {width}. Rows of u have unit length;"
         " they are not centered, so the diagonal averages exactly 1. Values beyond ±1 are drawn as"
         f" ±1.{part} A collapsed embedding shows large plain patches, decorrelated features a single"
@@ -80,11 +73,11 @@ def covariance_figure(run: Run) -> Figure | None:
     )
 
 
-def matrix_picture(matrix: Array, name: str) -> Markup:
-    """A square heat map under its name; large ones show an even subsample of rows and columns."""
-    return Markup('<div class="matrix"><span>{n}</span><img alt="{n}" src="{u}"></div>').format(
-        n=name, u=heat_map(pick_square(matrix))
-    )
+def _matrices(css: str, named: Sequence[tuple[str, Array]]) -> Markup:
+    """Square heat maps under their names; large ones show an even subsample of rows and columns."""
+    one = Markup('<div class="matrix"><span>{n}</span><img alt="{n}" src="{u}"></div>')
+    body = Markup("").join(one.format(n=n, u=heat_map(pick_square(matrix))) for n, matrix in named)
+    return Markup('<div class="{}">{}</div>{}').format(css, body, COLOR_SCALE)
 
 
 def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
@@ -104,9 +97,7 @@ def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
     ):
         drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
         if drawn:
-            body = Markup("").join(matrix_picture(matrix, label) for label, matrix in drawn)
-            body = Markup('<div class="gallery">{}</div>{}').format(body, COLOR_SCALE)
-            found.append(Figure(title, body, caption, span="wide"))
+            found.append(Figure(title, _matrices("gallery", drawn), caption, span="wide"))
     return found
 
 
@@ -125,9 +116,8 @@ def adjacency_figure(run: Run) -> Figure | None:
     size = adjacency.shape[0]
     stripes, words = [], ""
     if "adjacency_code_M" in run.arrays:
-        codes = run.arrays["adjacency_code_M"]
-        _, order = np.unique(codes, return_inverse=True)
-        stripes.append([("var(--soft)", "var(--line)")[k % 2] for k in _runs(codes)])
+        _, order = np.unique(run.arrays["adjacency_code_M"], return_inverse=True)
+        stripes.append([("var(--soft)", "var(--line)")[k % 2] for k in order])
         words = f" The first stripe changes shade where the code changes ({order.max() + 1} codes)."
     labels = run.arrays.get("adjacency_label_M")
     if labels is not None and labels.min() >= 0:
@@ -155,15 +145,12 @@ def contrast_figure(run: Run) -> Figure | None:
     """Cosines of pairs that share a code beside those of pairs that do not."""
     if "adjacency_MM" not in run.arrays or "adjacency_code_M" not in run.arrays:
         return None
-    contrast = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
-    if not contrast.within.size or not contrast.across.size:
+    within, across = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
+    if not within.size or not across.size:
         return None
     edges = np.linspace(-1, 1, 51)
     series = []
-    for name, cosines, color in (
-        ("same code", contrast.within, 0),
-        ("different codes", contrast.across, 1),
-    ):
+    for name, cosines, color in (("same code", within, 0), ("different codes", across, 1)):
         counts, _ = np.histogram(np.clip(cosines, -1, 1), edges)
         text = f"{name}: mean {format_number(float(cosines.mean()), 'score')}"
         series.append(Series(text, (edges[1:] + edges[:-1]) / 2, counts / cosines.size, color))
@@ -181,51 +168,61 @@ def contrast_figure(run: Run) -> Figure | None:
     )
 
 
-def _runs(codes: Array) -> list[int]:
-    """Number the runs of equal neighbors: [7, 7, 3] gives [0, 0, 1]."""
-    changes = np.diff(codes, prepend=codes[:1]) != 0
-    return [int(k) for k in np.cumsum(changes)]
-
-
 def _stripes(stripes: Sequence[Sequence[str]]) -> Markup:
     """Thin columns of color beside a picture, one rectangle per run of equal colors."""
     body = Markup("")
-    size = len(stripes[0])
     for column, colors in enumerate(stripes):
-        starts = [m for m in range(size) if m == 0 or colors[m] != colors[m - 1]]
-        for start, stop in zip(starts, [*starts[1:], size], strict=True):
-            body += Markup('<path d="M{x} {y}h6v{h}h-6z" style="fill:{c}"/>').format(
-                x=7 * column, y=start, h=stop - start, c=colors[start]
+        start = 0
+        for color, run in groupby(colors):
+            height = len(list(run))
+            body += Markup('<path d="M{} {}h6v{h}h-6z" style="fill:{}"/>').format(
+                7 * column, start, color, h=height
             )
+            start += height
     return Markup(
         '<svg viewBox="0 0 13 {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
-    ).format(size, body)
+    ).format(len(stripes[0]), body)
+
+
+def spectrum_chart(
+    spectra: Sequence[tuple[str, Array, int | None]],
+    *,
+    description: str,
+    levels: Sequence[Level] = (),
+) -> Markup:
+    """Singular values over their rank, each with its name and color.
+
+    Zeros up to rounding would stretch the axis over decades in which there is nothing to see.
+    """
+    return line_chart(
+        [
+            Series(name, np.arange(1, len(s) + 1), np.where(s > s.max() * 1e-5, s, np.nan), color)
+            for name, s, color in spectra
+        ],
+        x_label="singular value, largest first",
+        y_label="fraction of the sum",
+        description=description,
+        y_scale="log",
+        levels=levels,
+    )
 
 
 def spectrum_figure(run: Run, space: str) -> Figure | None:
     """Singular values of "z" or "u", trained against random."""
     if f"spectrum_{space}" not in run.arrays:
         return None
-    values: list[tuple[str, Array, int | None]] = [("this run", run.arrays[f"spectrum_{space}"], 0)]
-    if f"spectrum_random_{space}" in run.arrays:
-        values.append(("random encoder", run.arrays[f"spectrum_random_{space}"], None))
-    series = [
-        Series(f"{name}: rank {effective_rank(s):.1f}", np.arange(1, len(s) + 1), s, c)
-        for name, s, c in values
+    spectra: list[tuple[str, Array, int | None]] = [
+        ("this run", run.arrays[f"spectrum_{space}"], 0)
     ]
-    width = len(values[0][1])
+    if f"spectrum_random_{space}" in run.arrays:
+        spectra.append(("random encoder", run.arrays[f"spectrum_random_{space}"], None))
+    width = len(spectra[0][1])
     title = {"z": "Spectrum of the representation z", "u": "Spectrum of the embedding u"}[space]
-    # Zeros up to rounding would stretch the axis over decades in which there is nothing to see.
-    floor = max(float(values[0][1].max()) * 1e-5, 1e-12)
-    series = [Series(s.name, s.x, np.where(s.y > floor, s.y, np.nan), s.color) for s in series]
     return Figure(
         title,
-        line_chart(
-            series,
-            x_label="singular value, largest first",
-            y_label="fraction of the sum",
+        spectrum_chart(
+            [(f"{name}: rank {effective_rank(s):.1f}", s, color) for name, s, color in spectra],
             description=f"{title}, trained and random",
-            y_scale="log",
             levels=[Level(1 / width, f"flat: 1/{width}")],
         ),
         f"Singular values of the centered matrix over the {split_name(run)}, divided by their sum;"
@@ -282,17 +279,15 @@ def map_figure(run: Run) -> Figure | None:
         style = Markup(
             "<style>.sheet{{background-image:url({});background-size:{}% {}%}}</style>"
         ).format(Markup(sheet.uri), 100 * sheet.columns, 100 * sheet.rows)
-        thumbnails = [
-            Markup('<b class="sheet" style="background-position:{:.2f}% {:.2f}%"></b>').format(
-                100 * (m % sheet.columns) / max(sheet.columns - 1, 1),
-                100 * (m // sheet.columns) / max(sheet.rows - 1, 1),
-            )
-            for m in range(count)
-        ]
+        tile = Markup('<b class="sheet" style="background-position:{:.2f}% {:.2f}%"></b>')
+        last_column, last_row = max(sheet.columns - 1, 1), max(sheet.rows - 1, 1)
+        places = [divmod(m, sheet.columns) for m in range(count)]
+        thumbnails = [tile.format(100 * c / last_column, 100 * r / last_row) for r, c in places]
+    point = Markup(
+        '<i style="left:{:.2f}%;bottom:{:.2f}%;--c:{}" data-label="{}" data-name="{}">{}</i>'
+    )
     points = Markup("").join(
-        Markup(
-            '<i style="left:{:.2f}%;bottom:{:.2f}%;--c:{}" data-label="{}" data-name="{}">{}</i>'
-        ).format(x, y, colors[m], labels[m], names[m], thumbnails[m])
+        point.format(x, y, colors[m], labels[m], names[m], thumbnails[m])
         for m, (x, y) in enumerate(percent.tolist())
     )
     switch = Markup('<label class="switch"><input type="checkbox">show the images</label>')
@@ -322,13 +317,10 @@ def _classes(run: Run, count: int) -> tuple[list[str], list[str], Markup]:
     given = run.about("class_names") or []
     texts = [str(given[k]) if k < len(given) else f"class {k}" for k in range(num_classes)]
     palette = [class_color(k, num_classes) for k in range(num_classes)]
-    keys = Markup("").join(
-        Markup(
-            '<li><button type="button" aria-pressed="false" data-label="{}" style="--c:{}">{}</button>'
-        ).format(k, palette[k], texts[k])
-        + Markup("</li>")
-        for k in np.unique(labels).tolist()
+    key = Markup(
+        '<li><button type="button" aria-pressed="false" data-label="{}" style="--c:{}">{}</button></li>'
     )
+    keys = Markup("").join(key.format(k, palette[k], texts[k]) for k in np.unique(labels).tolist())
     if num_classes > MOST_KEYS:
         keys = Markup("<li>{} classes; point at a dot to see its own</li>").format(num_classes)
     keys = Markup('<ul class="keys">{}</ul>').format(keys)

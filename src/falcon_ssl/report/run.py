@@ -50,7 +50,7 @@ def run_page(run: Run) -> Page:
         title=run.name,
         eyebrow=" · ".join(filter(None, [f"{method} run report", data and str(data)])),
         status=verdict.status,
-        verdict=verdict.sentence,
+        verdict=verdict.text,
         cards=headline_cards(run),
         sections=[
             Section(

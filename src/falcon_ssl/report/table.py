@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from falcon_ssl.records.metrics import Kind, describe
-from falcon_ssl.report.comparison import best_mean
+from falcon_ssl.report.comparison import best_mean, spread_cell
 from falcon_ssl.report.document import (
     Block,
     Cell,
@@ -22,9 +22,14 @@ from falcon_ssl.report.document import (
     write_page,
 )
 from falcon_ssl.report.families import Spread
-from falcon_ssl.report.formatting import MINUS, NARROW_SPACE, format_duration, format_number
+from falcon_ssl.report.formatting import (
+    DASH,
+    MINUS,
+    NARROW_SPACE,
+    format_duration,
+    format_number,
+)
 
-DASH = "–"
 UNADJUSTED = (
     "NMI of codes, the paper's and ours, is not adjusted for chance and grows with the number of codes: read it beside"
     " the NMI of permuted labels, and AMI, which is adjusted."
@@ -200,20 +205,17 @@ def _measured(record: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(column: Column, own: Spread | None, stated: float | None, best: str | None) -> Cell:
-    if column.shows == "cost":
-        if own is None:
-            return Cell(DASH)
-        seconds = column.key == "seconds"
-        return Cell(format_duration(own.mean) if seconds else format_number(own.mean, "count"))
     kind = describe(column.key).kind
     if column.shows == "paper":
         return Cell(format_number(stated, kind))
-    if column.shows == "difference":
-        known = own is not None and stated is not None
-        return Cell(_signed(own.mean - stated, kind) if known else DASH)  # type: ignore[union-attr,operator]
-    if own is None:
+    if column.shows == "ours":
+        return spread_cell(own, kind, best)
+    if own is None or (column.shows == "difference" and stated is None):
         return Cell(DASH)
-    return Cell(own.text(kind), best=format_number(own.mean, kind) == best)
+    if stated is not None:
+        return Cell(_signed(own.mean - stated, kind))
+    seconds = column.key == "seconds"
+    return Cell(format_duration(own.mean) if seconds else format_number(own.mean, "count"))
 
 
 def _signed(difference: float, kind: Kind) -> str:

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import yaml
 
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe
 from falcon_ssl.records.run import Run, as_number
-from falcon_ssl.report.document import (
-    Block,
-    Card,
-    Cell,
-    Facts,
-    Listing,
-    Mark,
-    MarkKind,
-    Rows,
-    Table,
-)
+from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, MarkKind, Rows, Table
 from falcon_ssl.report.formatting import format_duration, format_number
 from falcon_ssl.report.theory import optimum_of
 
@@ -65,24 +56,18 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
     def write(number: float) -> str:
         return f"{number:.1f}" if metric.kind == "real" else format_number(number, metric.kind)
 
-    marks: list[Mark] = []
-    notes: list[tuple[MarkKind, str]] = []
-    if most and math.isfinite(value):
-        marks.append(Mark("run", _fraction(value, most)))
-        if random is not None:
-            marks.append(Mark("random", _fraction(random, most)))
-        if chance is not None:
-            marks.append(Mark("chance", _fraction(chance, most)))
-    if random is not None:
-        notes.append(("random", f"random encoder {write(random)}"))
-    if chance is not None:
-        notes.append(("chance", f"chance {write(chance) if chance else '0'}"))
+    beside: dict[MarkKind, float | None] = {"run": value, "random": random, "chance": chance}
+    known = [(kind, number) for kind, number in beside.items() if number is not None]
+    names = {"random": "random encoder", "chance": "chance"}
+    notes = [
+        (kind, f"{names[kind]} {write(number) if number or kind == 'random' else '0'}")
+        for kind, number in known
+        if kind in names
+    ]
+    ruled = known if most and math.isfinite(value) else []
+    marks = [(kind, float(np.clip(number / most, 0, 1))) for kind, number in ruled if most]
     of = f"of {format_number(most, 'count')}" if most and most > 1 else ""
-    return Card(metric.title, write(value), of, tuple(marks), tuple(notes))
-
-
-def _fraction(value: float, most: float) -> float:
-    return min(max(value / most, 0.0), 1.0)
+    return Card(metric.title, write(value), of, marks, notes)
 
 
 def metric_table(run: Run) -> Table | None:
@@ -90,8 +75,6 @@ def metric_table(run: Run) -> Table | None:
     keys = metric_keys([run])
     if not keys:
         return None
-    random = run.evaluation.get("random_encoder")
-    beside = random if isinstance(random, Mapping) else {}
 
     def row(key: str, metric: Metric) -> list[Cell]:
         reference = metric.reference
@@ -99,13 +82,12 @@ def metric_table(run: Run) -> Table | None:
         if key == "nmi_codes":
             chance = run.metric("chance_nmi_codes")
         if chance is not None:
-            reference = " · ".join(
-                filter(None, [f"chance {format_number(chance, metric.kind)}", reference])
-            )
+            stated = f"chance {format_number(chance, metric.kind)}"
+            reference = f"{stated} · {reference}" if reference else stated
         texts = [
             metric.label,
             format_number(run.metric(key), metric.kind),
-            format_number(as_number(beside.get(key)), metric.kind),
+            format_number(run.metric("random_encoder", key), metric.kind),
             reference,
             metric.meaning,
         ]
@@ -153,18 +135,12 @@ def how_it_was_made(run: Run) -> list[Block]:
     """What a reader needs to assess and repeat the run."""
     blocks: list[Block] = [Facts(_facts(run))]
     command = run.environment.get("command")
-    if isinstance(command, list) and command:
-        words = [PurePath(str(command[0])).name, *map(str, command[1:])]
+    if command:
+        words = [PurePath(command[0]).name, *command[1:]]
         blocks.append(Listing("Command", shlex.join(words)))
-    elif command:
-        blocks.append(Listing("Command", str(command)))
-    text = yaml.safe_dump(_plain(run.config), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
     blocks.append(Listing("Complete configuration", text, folded=True))
     return blocks
-
-
-def _plain(value: Any) -> Any:
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -193,7 +169,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Test images", run.about("num_test"), count),
         ("Classes", run.about("num_classes"), count),
         ("Method", run.setting("method"), str),
-        ("Encoder", _encoder(run), str),
+        ("Encoder", (run.config.get("encoder") or {}).get("name"), str),
         ("Parameters", environment.get("num_parameters"), count),
         ("Representation width D", run.representation_width, count),
         ("Embedding width F", run.embed_dim, count),
@@ -218,16 +194,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     return [(name, write(value)) for name, value, write in rows if value not in (None, "")]
 
 
-def _encoder(run: Run) -> str | None:
-    encoder = run.config.get("encoder")
-    name = encoder.get("name") if isinstance(encoder, Mapping) else encoder
-    return None if name is None else str(name)
-
-
 def _versions(run: Run) -> str:
-    recorded = run.about("versions")
-    versions = dict(recorded) if isinstance(recorded, Mapping) else {}
-    for name in ("falcon_ssl", "torch", "python"):
-        if name in run.environment:
-            versions.setdefault(name, run.environment[name])
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    recorded, environment = run.about("versions") or {}, run.environment
+    others = {k: environment[k] for k in ("falcon_ssl", "torch", "python") if k in environment}
+    return ", ".join(f"{k} {version}" for k, version in {**recorded, **others, **recorded}.items())

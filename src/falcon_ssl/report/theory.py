@@ -7,7 +7,6 @@ below zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -45,9 +44,7 @@ def optimum_of(run: Run) -> Optimum | None:
                 temperature=run.number_setting("temperature"),
                 default_temperature=DEFAULT_TEMPERATURE if complete else None,
             )
-        except (
-            InputError
-        ):  # records that were changed by hand, or belong to a dictionary of another size
+        except InputError:  # records changed by hand, or of a dictionary of another size
             return None
     return Optimum(
         num_codes=num_codes,
@@ -85,32 +82,21 @@ def gap_curves(run: Run) -> dict[str, Curve]:
 
 def curve_levels(run: Run) -> Mapping[str, Level]:
     """Bounds and ideals to draw in the chart of a logged quantity, by its name."""
-    levels = {}
-    threshold = collapse_threshold(run)
-    if threshold is not None:
-        levels["total"] = Level(threshold, f"all samples alike: {threshold:.2f}")
     best = optimum_of(run)
-    if best is not None:
-        text = f"uniform assignment: log C = {best.log_num_codes:.2f}"
-        levels["invariance"] = Level(best.log_num_codes, text)
-    bits = run.metric("certificate", "max_bits")
-    if bits is not None:
-        levels["mutual_information_bits"] = Level(bits, f"most: {bits:.1f} bits")
-    width = run.embed_dim
-    if width is not None:
-        levels["effective_rank_u"] = Level(width, f"width F = {width:.0f}")
-    return levels
+    bounds = {
+        "total": (collapse_threshold(run), "all samples alike: {:.2f}"),
+        "invariance": (best.log_num_codes if best else None, "uniform assignment: log C = {:.2f}"),
+        "mutual_information_bits": (run.metric("certificate", "max_bits"), "most: {:.1f} bits"),
+        "effective_rank_u": (run.embed_dim, "width F = {:.0f}"),
+    }
+    return {
+        name: Level(value, text.format(value))
+        for name, (value, text) in bounds.items()
+        if value is not None
+    }
 
 
-@dataclass(frozen=True)
-class BlockContrast:
-    """Cosines of the pairs of rows that share a code, and of those that do not."""
-
-    within: Array
-    across: Array
-
-
-def block_contrast(similarity: Array, codes: Array) -> BlockContrast:
+def block_contrast(similarity: Array, codes: Array) -> tuple[Array, Array]:
     """Sort the pairs of an adjacency by whether they share a code (Corollary 3: cosines 1 and 0).
 
     Args:
@@ -118,9 +104,9 @@ def block_contrast(similarity: Array, codes: Array) -> BlockContrast:
         codes: Code of each row [M].
 
     Returns:
-        Both groups of cosines, each pair once; either may be empty.
+        The cosines of the pairs that share one, and of the others, each pair once; either may be empty.
     """
     rows, columns = np.triu_indices(len(codes), k=1)
     same = codes[rows] == codes[columns]
     pairs = similarity[rows, columns]
-    return BlockContrast(within=pairs[same], across=pairs[~same])
+    return pairs[same], pairs[~same]

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from falcon_ssl.records.run import Run
 from falcon_ssl.report.diagnosis import as_status
-from falcon_ssl.report.document import Status
+from falcon_ssl.report.document import Note
 from falcon_ssl.report.formatting import format_number
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a run went: a color and a sentence."""
-
-    status: Status
-    sentence: str
-
-
-def assess(run: Run) -> Verdict:
-    """How a run went.
+def assess(run: Run) -> Note:
+    """How a run went: a color and a sentence.
 
     The diagnosis decides; it is a warning too when a classifier does no better than on the random encoder, or when
     training gave alarms. Unknown before the evaluation.
     """
     if not run.evaluation:
-        return Verdict("unknown", f"This run has not been evaluated yet. {_progress(run)}")
+        return Note(f"This run has not been evaluated yet. {_progress(run)}")
     diagnosed, found, warning = as_status(run.diagnosis.get("verdict")), _found(run), _warning(run)
     if diagnosed in ("collapsed", "warning"):
         sentence = run.diagnosis.get("sentence") or f"The diagnosis is: {diagnosed}."
@@ -35,7 +25,7 @@ def assess(run: Run) -> Verdict:
         sentence = "Learned without collapse."
     else:
         sentence = "This run has not been diagnosed."
-    return Verdict(diagnosed, f"{sentence} {found}".strip())
+    return Note(f"{sentence} {found}".strip(), diagnosed)
 
 
 def _progress(run: Run) -> str:
@@ -76,21 +66,15 @@ def _found(run: Run) -> str:
     if used is not None:
         spread.append(f"{format_number(used, 'count')} codes")
     tail = f"the test images spread over {' and '.join(spread)}" if spread else ""
-    for key, reader in (
-        ("top1_linear", "a linear classifier"),
-        ("top1_knn", "a kNN classifier"),
-    ):
+    for key, reader in (("top1_linear", "a linear classifier"), ("top1_knn", "a kNN classifier")):
         mine = run.metric(key)
         if mine is None:
             continue
-        beside = [
-            f"{name} {format_number(value, 'percent')}"
-            for name, value in (
-                ("untrained encoder", run.metric("random_encoder", key)),
-                ("chance", run.metric("chance", "top1")),
-            )
-            if value is not None
-        ]
+        others = {
+            "untrained encoder": run.metric("random_encoder", key),
+            "chance": run.metric("chance", "top1"),
+        }
+        beside = [f"{n} {format_number(v, 'percent')}" for n, v in others.items() if v is not None]
         return (
             f"From the frozen representations, {reader} recognizes {format_number(mine, 'percent')}"
             f" of the test images{' (' + ', '.join(beside) + ')' if beside else ''}"
