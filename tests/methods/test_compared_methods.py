@@ -48,6 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gedi": {"num_prototypes": 60, "beta": 1.0},
     "dino": {"embed_dim": 32, "num_prototypes": 60},
     "lejepa": {"embed_dim": 32, "num_directions": 128},
+    "simclr": {"embed_dim": 32},
 }
 TAKES_CROPS = ("swav", "dino", "lejepa")
 # Epochs, and options that differ from the above. A running average needs time, on a short run less than by default.
@@ -336,6 +337,7 @@ def test_the_configuration_names_its_own_options_alone(name: str) -> None:
         ("self_classifier", "num_prototypes", [1], "self_classifier.num_prototypes is too small"),
         ("gedi", "temperature", 0.0, "gedi.temperature is not positive"),
         ("lejepa", "regularization", 2.0, "lejepa.regularization is out of range"),
+        ("simclr", "temperature", float("inf"), "simclr.temperature is not finite"),
     ],
 )
 def test_bad_options_are_refused_by_name(

@@ -14,6 +14,7 @@ from falcon_ssl.config import (
     GEDIConfig,
     LeJEPAConfig,
     SelfClassifierConfig,
+    SimCLRConfig,
     SwAVConfig,
     VICRegConfig,
 )
@@ -25,6 +26,7 @@ from falcon_ssl.methods import (
     Method,
     Parts,
     SelfClassifier,
+    SimCLR,
     SwAV,
     VICReg,
 )
@@ -53,6 +55,7 @@ def methods() -> dict[str, Any]:
         ),
         "gedi": lambda parts: GEDI(parts, gedi),
         "lejepa": lambda parts: LeJEPA(parts, LeJEPAConfig(12, 6, num_directions=7)),
+        "simclr": lambda parts: SimCLR(parts, SimCLRConfig(12, 6)),
     }
 
 

@@ -8,6 +8,7 @@ from falcon_ssl.config.methods import (
     LeJEPAConfig,
     MethodConfig,
     SelfClassifierConfig,
+    SimCLRConfig,
     SwAVConfig,
     VICRegConfig,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "ReadingConfig",
     "RunConfig",
     "SelfClassifierConfig",
+    "SimCLRConfig",
     "SwAVConfig",
     "VICRegConfig",
     "ViewsConfig",

@@ -264,3 +264,12 @@ class LeJEPAConfig(MethodConfig, group="lejepa"):
         0.05, "lambda, weight of SIGReg against the prediction.", at_least=0, at_most=1
     )
     num_directions: int = option(1024, "Random directions of a step.", at_least=1)
+
+
+@dataclass(frozen=True)
+class SimCLRConfig(MethodConfig, group="simclr"):
+    """SimCLR (Chen et al., 2020, arXiv 2002.05709)."""
+
+    hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
+    embed_dim: int = option(128, "F, width of the embedding.", at_least=2)
+    temperature: float = option(0.5, "T; the smaller, the more the nearest negatives count.", above=0)

@@ -239,6 +239,7 @@ class RunConfig(Options, group=""):
     gedi: methods.GEDIConfig = field(default_factory=methods.GEDIConfig)
     dino: methods.DINOConfig = field(default_factory=methods.DINOConfig)
     lejepa: methods.LeJEPAConfig = field(default_factory=methods.LeJEPAConfig)
+    simclr: methods.SimCLRConfig = field(default_factory=methods.SimCLRConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)

@@ -7,6 +7,7 @@ from falcon_ssl.losses.falcon.terms import LossTerms, power_law_prior
 from falcon_ssl.losses.gedi import GEDITerms, energy, energy_loss, gedi_loss
 from falcon_ssl.losses.lejepa import LeJEPATerms, lejepa_loss, random_directions, sigreg_loss
 from falcon_ssl.losses.self_classifier import SelfClassifierTerms, self_classifier_loss
+from falcon_ssl.losses.simclr import SimCLRTerms, simclr_loss
 from falcon_ssl.losses.swav import SwAVTerms, sinkhorn, swav_loss
 from falcon_ssl.losses.vicreg import VICRegTerms, vicreg_loss
 
@@ -18,6 +19,7 @@ __all__ = [
     "LeJEPATerms",
     "LossTerms",
     "SelfClassifierTerms",
+    "SimCLRTerms",
     "SwAVTerms",
     "VICRegTerms",
     "barlow_twins_loss",
@@ -31,6 +33,7 @@ __all__ = [
     "random_directions",
     "self_classifier_loss",
     "sigreg_loss",
+    "simclr_loss",
     "sinkhorn",
     "swav_loss",
     "updated_center",

@@ -14,6 +14,7 @@ from falcon_ssl.methods.falcon import Falcon, build_dictionary
 from falcon_ssl.methods.gedi import GEDI
 from falcon_ssl.methods.lejepa import LeJEPA
 from falcon_ssl.methods.self_classifier import SelfClassifier
+from falcon_ssl.methods.simclr import SimCLR
 from falcon_ssl.methods.swav import SwAV
 from falcon_ssl.methods.vicreg import VICReg
 from falcon_ssl.networks import build_encoder, representation_width
@@ -27,6 +28,7 @@ __all__ = [
     "Method",
     "Parts",
     "SelfClassifier",
+    "SimCLR",
     "StepOutput",
     "StuckValue",
     "SwAV",
@@ -69,4 +71,5 @@ _METHODS: dict[str, Callable[[Parts, Any], Method]] = {
     "gedi": GEDI,
     "dino": DINO,
     "lejepa": LeJEPA,
+    "simclr": SimCLR,
 }
