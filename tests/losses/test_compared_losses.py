@@ -18,6 +18,7 @@ from falcon_ssl.losses import (
     lejepa_loss,
     random_directions,
     self_classifier_loss,
+    simclr_loss,
     sinkhorn,
     swav_loss,
     updated_center,
@@ -134,7 +135,7 @@ def same(x: Tensor) -> Tensor:
     return x
 
 
-@pytest.mark.parametrize("name", ["barlow_twins", "vicreg"])
+@pytest.mark.parametrize("name", ["barlow_twins", "vicreg", "simclr"])
 def test_names_and_signs_of_features_do_not_matter(name: str) -> None:
     order = torch.randperm(WIDTH, generator=torch.Generator().manual_seed(1))
     assert change(name, *[lambda x: x[:, order]] * 2) < EXACT
@@ -249,6 +250,7 @@ BAD = {
     "number of rows over all ranks is too small": (
         lambda: barlow_twins_loss(a[:1], b[:1]),
         lambda: vicreg_loss(a[:1], b[:1]),
+        lambda: simclr_loss(a[:1], b[:1]),
     ),
     "too few views": (
         lambda: swav_loss([a]),
@@ -271,6 +273,7 @@ BAD = {
         lambda: dino_loss([a, b], [a, b], torch.zeros(WIDTH), teacher_temperature=-1),
         lambda: self_classifier_loss([a, b], row_temperature=math.nan),
         lambda: gedi_loss([a, b], temperature=0),
+        lambda: simclr_loss(a, b, temperature=0),
     ),
     "not finite": (
         lambda: barlow_twins_loss(a, b, eps=math.inf),

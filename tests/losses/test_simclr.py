@@ -20,7 +20,7 @@ def unit_views(seed: int = 0) -> list[Tensor]:
 
 
 def by_loops(a: np.ndarray, b: np.ndarray, T: float) -> tuple[float, float, float]:
-    """l(i, j) = -log exp(sim(z_i, z_j) / T) / sum_{k != i} exp(sim(z_i, z_k) / T), mean over both orders of all pairs."""
+    """l(i, j) = -log exp(sim(i, j) / T) / sum_{k != i} exp(sim(i, k) / T), the mean over both orders of all pairs."""
     z = [*a, *b]
     N = len(a)
 

@@ -10,12 +10,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from falcon_ssl.losses import (
     barlow_twins_loss,
     dino_loss,
     lejepa_loss,
     random_directions,
+    simclr_loss,
     swav_loss,
     updated_center,
     vicreg_loss,
@@ -93,3 +95,9 @@ def test_lejepa(lightly: ModuleType, num_views: int, width: int, regularization:
     ours = lejepa_loss(z, directions, regularization=regularization, num_points=9)
     # Its points and weights are rounded to float32, and the statistic grows with N.
     assert relative_error(ours.total, theirs) < 1e-6
+
+
+def test_simclr(lightly: ModuleType) -> None:
+    a, b = (normalize(view, dim=1) for view in views(2))
+    theirs = lightly.NTXentLoss(temperature=0.2)(a, b)
+    assert relative_error(simclr_loss(a, b, temperature=0.2).total, theirs) < CLOSE

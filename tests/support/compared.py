@@ -18,6 +18,7 @@ from falcon_ssl.losses import (
     lejepa_loss,
     random_directions,
     self_classifier_loss,
+    simclr_loss,
     swav_loss,
     updated_center,
     vicreg_loss,
@@ -79,6 +80,7 @@ LOSSES: dict[str, tuple[int, Loss]] = {
         4,
         lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularization=0.3),
     ),
+    "simclr": (2, lambda v: simclr_loss(*v, temperature=0.5)),
 }
 
 

@@ -272,4 +272,6 @@ class SimCLRConfig(MethodConfig, group="simclr"):
 
     hidden_dim: int = option(2048, "Width of the hidden layer of the head.", at_least=1)
     embed_dim: int = option(128, "F, width of the embedding.", at_least=2)
-    temperature: float = option(0.5, "T; the smaller, the more the nearest negatives count.", above=0)
+    temperature: float = option(
+        0.5, "T; the smaller, the more the nearest negatives count.", above=0
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from falcon_ssl.config import SimCLRConfig
 from falcon_ssl.core.monitor import StuckValue
@@ -17,7 +17,7 @@ class SimCLR(Projected):
     """Chen et al., 2020 (arXiv 2002.05709).
 
     Example:
-        >>> method = SimCLR(Parts(nn.Flatten(), 64, (1, 8, 8)), SimCLRConfig(32, 16))
+        >>> method = SimCLR(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), SimCLRConfig(32, 16))
         >>> view1, view2 = torch.randn(2, 16, 1, 8, 8)
         >>> sorted(method([view1, view2]).terms)
         ['alignment', 'total', 'uniformity']
