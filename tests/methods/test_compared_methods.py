@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
-from falcon_ssl.commands.features import untrained
-from falcon_ssl.commands.loading import Prepared, load_run
+from falcon_ssl.commands.loading import prepare
 from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config import METHODS
 from falcon_ssl.config.mapping import read_yaml
@@ -25,21 +25,19 @@ from falcon_ssl.config.run import (
     EncoderConfig,
     EngineConfig,
     MonitorConfig,
-    OptimConfig,
     RunConfig,
     from_mapping,
     to_mapping,
 )
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
-from falcon_ssl.data import load_splits
-from falcon_ssl.evaluation import AlarmMonitor, extract
-from falcon_ssl.evaluation.clustering import kmeans_clusters
+from falcon_ssl.evaluation import AlarmMonitor
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.report import build_report
-from falcon_ssl.views import build_views
+from support.learning import learned_classes
 
 SHAPE = (1, 8, 8)
+NARROW = EncoderConfig("digits_cnn", width=8)
 SMALL: dict[str, dict[str, Any]] = {
     "barlow_twins": {"embed_dim": 64},
     "vicreg": {"embed_dim": 64},
@@ -51,10 +49,21 @@ SMALL: dict[str, dict[str, Any]] = {
     "simclr": {"embed_dim": 32},
 }
 TAKES_CROPS = ("swav", "dino", "lejepa")
-# Epochs, and options that differ from the above. A running average needs time, on a short run less than by default.
+# Epochs, and options that differ from the above: with seed 0, twice as much as the test asks for.
 ON_DIGITS: dict[str, tuple[int, dict[str, Any]]] = {
-    "dino": (10, {"num_prototypes": 256, "teacher_momentum": 0.98}),
-    "gedi": (10, {}),  # its cross-entropy is a mean over classes, small: it learns slowly at first
+    "barlow_twins": (2, {}),
+    "vicreg": (2, {}),
+    "swav": (3, {}),
+    "self_classifier": (2, {}),
+    "gedi": (4, {"beta": 0.3, "temperature": 0.3}),
+    "dino": (8, {"num_prototypes": 256, "teacher_momentum": 0.95}),  # averages take their time
+    "lejepa": (4, {}),
+    "simclr": (3, {}),
+}
+# The value of a collapse must be far from the start: no queue, a temperature at which samples differ.
+FAR_FROM_STUCK: dict[str, dict[str, Any]] = {
+    "swav": {"queue_length": 0},
+    "simclr": {"temperature": 0.05},
 }
 every_method = pytest.mark.parametrize("name", list(SMALL))
 
@@ -146,7 +155,7 @@ def test_small_views_join_the_loss(name: str) -> None:
 @pytest.mark.parametrize("kind", ["collapsed", "healthy"])
 def test_the_alarm_names_the_value_at_which_the_method_is_stuck(name: str, kind: str) -> None:
     """The encoder that gives every image the same representation, watched by the monitor that every run has."""
-    method = built(name, **({"queue_length": 0} if name == "swav" else {}))
+    method = built(name, **FAR_FROM_STUCK.get(name, {}))
     if kind == "collapsed":
         with torch.no_grad():
             for parameter in method.parameters():
@@ -186,10 +195,8 @@ def test_prototypes_are_the_dictionary_and_stay_so(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["swav", "self_classifier", "gedi", "dino"])
 def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
-    method = built(name)
-    splits = load_splits("digits")
-    views_of_digits = build_views("digits")
-    monitor = default_monitors(Prepared(config_of(name), splits, views_of_digits, method))[0]
+    run = prepare(config_of(name))
+    monitor, method = default_monitors(run)[0], run.method
     assert method.dictionary is not None
     u_NF = torch.nn.functional.normalize(torch.ones(200, method.dictionary.width), dim=1)
     for step in (0, 1000):
@@ -202,7 +209,7 @@ def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
 
 
 class Plug:
-    """A monitor that pulls the plug at a step."""
+    """A monitor that interrupts the run at a step."""
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
@@ -227,16 +234,16 @@ def tensors_of(run: Path) -> dict[str, Tensor]:
 
 STATEFUL = [
     *(("swav", {"prototypes_frozen": 0.5}), ("dino", {"prototypes_frozen": 0.5}), ("lejepa", {})),
-    ("gedi", {"generative": True, "sgld_steps": 2, "buffer_size": 600}),
+    ("gedi", {"generative": True, "sgld_steps": 1, "buffer_size": 600}),
 ]
 
 
 @pytest.mark.parametrize(("name", "more"), STATEFUL)
 def test_resume_is_bit_identical(name: str, more: dict[str, Any], tmp_path: Path) -> None:
-    config = replace(config_of(name, **more), batch_size=512)
+    config = replace(config_of(name, **more), epochs=2, batch_size=512, encoder=NARROW)
     whole = commands.pretrain(config, out=tmp_path / "whole", monitors=[Plug()])
     with pytest.raises(KeyboardInterrupt):
-        commands.pretrain(config, out=tmp_path / "cut", monitors=[Plug(at=4)])
+        commands.pretrain(config, out=tmp_path / "cut", monitors=[Plug(at=3)])
     torch.manual_seed(1234)
     cut = commands.pretrain(config, out=tmp_path / "cut", monitors=[Plug()], resume=True)
     expected, found = tensors_of(whole), tensors_of(cut)
@@ -244,42 +251,20 @@ def test_resume_is_bit_identical(name: str, more: dict[str, Any], tmp_path: Path
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
-@pytest.fixture(scope="module")
-def digits() -> Any:
-    return load_splits("digits")
-
-
-def agreement(method: Method, splits: Any, views_of_run: Any) -> float:
-    """AMI of k-means on z: untrained convolutions already classify digits by neighbors, but do not cluster them."""
-    from sklearn.metrics import adjusted_mutual_info_score
-
-    features = extract(method, splits.test, views_of_run)
-    clusters = kmeans_clusters(features.z, num_clusters=10, seed=0)
-    assert features.label is not None
-    return float(adjusted_mutual_info_score(features.label.numpy(), clusters.numpy()))
-
-
 @every_method
-def test_a_few_epochs_on_digits_teach_it_the_classes(
-    name: str, tmp_path: Path, digits: Any
-) -> None:
-    epochs, more = ON_DIGITS.get(name, (4, {}))
+def test_a_few_epochs_on_digits_teach_it_the_classes(name: str, tmp_path: Path) -> None:
+    epochs, more = ON_DIGITS[name]
     config = replace(
         config_of(name, **more),
         epochs=epochs,
         monitor=MonitorConfig(every_epochs=epochs, patience=20),
         engine=EngineConfig(device="cpu", log_every=5),
-        optim=OptimConfig(lr=2e-3, warmup_epochs=0.5),
     )
     run = commands.pretrain(config, out=tmp_path / "run")
-    loaded = load_run(run)
-    lines = [yaml.safe_load(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert next(x["monitor"]["top1_knn"] for x in lines if "monitor" in x) > 0.9
     assert [line for line in lines if "alarm" in line] == []
-    start = untrained(loaded.config, digits.train, device=torch.device("cpu"))
-    assert agreement(loaded.method, digits, loaded.views) > 0.05 + agreement(
-        start.eval(), digits, loaded.views
-    )
+    assert learned_classes(run) > 0.05
 
 
 def test_a_healthy_cross_entropy_of_gedi_is_not_stuck() -> None:
@@ -358,7 +343,7 @@ def test_an_encoder_needs_no_width_from_the_method() -> None:
 def test_evaluation_diagnosis_and_report_work_for_any_method(
     name: str, has_codes: bool, tmp_path: Path
 ) -> None:
-    config = replace(config_of(name), epochs=1, batch_size=256)
+    config = replace(config_of(name), epochs=1, batch_size=256, encoder=NARROW)
     run = commands.pretrain(config, out=tmp_path / "run")
     evaluation = commands.evaluate(run)
     assert ("codes_used" in evaluation) is has_codes
