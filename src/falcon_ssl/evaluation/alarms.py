@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Literal
 
@@ -39,6 +41,21 @@ GROWN = 30.0  # times as large as at first, smoothed; most learning runs stay be
 
 Symptoms = dict[str, str | None]  # everything that was checked, in words where it is there
 TERM_ALARMS = ("uniform_assignment", "same_assignment", "views_disagree")
+
+
+@dataclass
+class _State:
+    """What a resumed run goes on from."""
+
+    since: dict[str, int] = field(default_factory=dict)  # step at which a symptom there now began
+    raised: list[str] = field(default_factory=list)  # alarms whose symptom is still there
+    probed: int | None = None  # step of the last probe
+    weights: float | None = None  # sum of the encoder's weights then
+    first_weights: float | None = None  # the same at the first probe
+    early: dict[str, list[float]] = field(default_factory=dict)  # first sizes of total, grad norm
+    growth: dict[str, float] = field(default_factory=dict)  # log of times as large, smoothed
+    difference: float | None = None  # of two views: consistency / mutual information, smoothed
+    most_difference: float = 0.0  # the highest so far
 
 
 class AlarmMonitor:
@@ -120,16 +137,7 @@ class AlarmMonitor:
         self._stops = on_collapse == "stop"
         self._patience = patience
         self._every = every
-        self._since: dict[str, int] = {}  # step at which a symptom that is there now began
-        self._raised: set[str] = set()  # alarms whose symptom is still there
-        self._probed: int | None = None  # step of the last probe
-        self._weights: float | None = None  # sum of the encoder's weights then
-        self._first_weights: float | None = None  # the same at the first probe
-        self._early: dict[str, list[float]] = {}  # sizes of total and gradient norm at first
-        self._growth: dict[str, float] = {}  # log of how many times as large they are, smoothed
-        # Of two views: consistency / mutual information, smoothed.
-        self._difference: float | None = None
-        self._most_difference = 0.0  # the highest so far
+        self._state = _State()
 
     def __call__(self, moment: Moment) -> Observation:
         """Metrics of this step, and the alarms that begin with it."""
@@ -140,8 +148,8 @@ class AlarmMonitor:
         if self._stuck_values:
             symptoms["stuck_loss"] = self._stuck(moment.terms)
         symptoms["diverging"] = self._grown(moment.terms)
-        if self._probed is None or moment.step - self._probed >= self._every:
-            self._probed = moment.step
+        if self._state.probed is None or moment.step - self._state.probed >= self._every:
+            self._state.probed = moment.step
             found, more = _probe(moment.u_NF, self._dictionary, self._few_codes_hint)
             metrics |= found
             symptoms |= more | self._compare_weights(moment.method.get_submodule("encoder"))
@@ -150,29 +158,11 @@ class AlarmMonitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and names: a resumed run raises the alarms that it would have raised."""
-        return {
-            "since": dict(self._since),
-            "raised": sorted(self._raised),
-            "probed": self._probed,
-            "weights": self._weights,
-            "first_weights": self._first_weights,
-            "early": {name: list(sizes) for name, sizes in self._early.items()},
-            "growth": dict(self._growth),
-            "difference": self._difference,
-            "most_difference": self._most_difference,
-        }
+        return asdict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resume from ``state_dict``."""
-        self._since = dict(state["since"])
-        self._raised = set(state["raised"])
-        self._probed = state["probed"]
-        self._weights = state["weights"]
-        self._first_weights = state["first_weights"]
-        self._early = {name: list(sizes) for name, sizes in state["early"].items()}
-        self._growth = dict(state["growth"])
-        self._difference = state["difference"]
-        self._most_difference = state["most_difference"]
+        self._state = _State(**deepcopy(dict(state)))
 
     def _read(
         self, terms: Mapping[str, float], optimum: Optimum
@@ -211,10 +201,10 @@ class AlarmMonitor:
     def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
         """Whether two views of an image are still as far apart as they were; ``nats`` of mutual information."""
         now = terms["consistency"] / max(nats, TINY)
-        before = now if self._difference is None else self._difference
-        self._difference = before + SMOOTHING * (now - before)
-        self._most_difference = max(self._most_difference, self._difference)
-        return self._difference >= max(1.0, (1 - PROGRESS) * self._most_difference)
+        before = now if self._state.difference is None else self._state.difference
+        self._state.difference = before + SMOOTHING * (now - before)
+        self._state.most_difference = max(self._state.most_difference, self._state.difference)
+        return self._state.difference >= max(1.0, (1 - PROGRESS) * self._state.most_difference)
 
     def _stuck(self, terms: Mapping[str, float]) -> str | None:
         """Which term is where it stays when nothing is learned."""
@@ -230,15 +220,15 @@ class AlarmMonitor:
             size = abs(terms.get(name, math.nan))
             if not math.isfinite(size):  # not there, or a gradient that float16 has overflowed
                 continue
-            early = self._early.setdefault(name, [])
+            early = self._state.early.setdefault(name, [])
             if len(early) < EARLY:
                 early.append(size)
                 continue
             first = max(median(early), TINY)
             # A size that passes through zero means little: no less than a thousandth.
-            grown, before = math.log(max(size / first, 1e-3)), self._growth.get(name, 0.0)
-            self._growth[name] = before + SMOOTHING * (grown - before)
-            if self._growth[name] >= math.log(GROWN):
+            grown, before = math.log(max(size / first, 1e-3)), self._state.growth.get(name, 0.0)
+            self._state.growth[name] = before + SMOOTHING * (grown - before)
+            if self._state.growth[name] >= math.log(GROWN):
                 words = (
                     f"{called} {size:.3g} where it was {first:.3g} at first: training diverges, "
                     "is the learning rate too large?"
@@ -251,11 +241,11 @@ class AlarmMonitor:
         if found is None:
             return {}
         now, norm = found
-        before, self._weights = self._weights, now
-        if self._first_weights is None:
-            self._first_weights = now
+        before, self._state.weights = self._state.weights, now
+        if self._state.first_weights is None:
+            self._state.first_weights = now
             return {}
-        moved = abs(now - self._first_weights) / max(norm, TINY)
+        moved = abs(now - self._state.first_weights) / max(norm, TINY)
         frozen = "the weights of the encoder do not change: is it frozen?"
         still = (
             f"the weights of the encoder have moved by {moved:.1g} of their size since the first probe: "
@@ -271,12 +261,12 @@ class AlarmMonitor:
         alarms = {}
         for name, words in symptoms.items():
             if words is None:
-                self._since.pop(name, None)
-                self._raised.discard(name)
+                self._state.since.pop(name, None)
+                self._state.raised = [other for other in self._state.raised if other != name]
                 continue
-            steps = step - self._since.setdefault(name, step)
-            if steps >= self._patience and name not in self._raised:
-                self._raised.add(name)
+            steps = step - self._state.since.setdefault(name, step)
+            if steps >= self._patience and name not in self._state.raised:
+                self._state.raised.append(name)
                 alarms[name] = f"for {steps} steps: {words}"
         return alarms
 

@@ -53,13 +53,10 @@ def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
 
 def comparison_page(compared: Sequence[Family]) -> Page:
     """The page that compares families of runs."""
-    num_runs = sum(len(family.runs) for family in compared)
-    legend = [
-        (family.label, color, run) for color, family in enumerate(compared) for run in family.runs
-    ]
+    legend = legend_of(compared)
     return Page(
         title="Comparison",
-        eyebrow=f"{num_runs} runs, {len(compared)} configurations",
+        eyebrow=f"{len(legend)} runs, {len(compared)} configurations",
         status=None,
         verdict=leader(compared),
         sections=[
@@ -76,12 +73,7 @@ def comparison_page(compared: Sequence[Family]) -> Page:
                 "How many directions each network really uses.",
                 spectrum_overlays(legend),
             ),
-            Section(
-                "pictures",
-                "Pictures",
-                "The first run of each configuration.",
-                gallery_figures([(family.label, family.runs[0]) for family in compared]),
-            ),
+            pictures(compared, "The first run of each configuration."),
             Section(
                 "training",
                 "Training",
@@ -90,6 +82,17 @@ def comparison_page(compared: Sequence[Family]) -> Page:
             ),
         ],
     )
+
+
+def legend_of(compared: Sequence[Family]) -> list[tuple[str, int, Run]]:
+    """Name, color and run of every line in an overlay."""
+    return [(family.label, k, run) for k, family in enumerate(compared) for run in family.runs]
+
+
+def pictures(compared: Sequence[Family], intro: str) -> Section:
+    """The heat maps of the first run of each family."""
+    figures = gallery_figures([(family.label, family.runs[0]) for family in compared])
+    return Section("pictures", "Pictures", intro, figures)
 
 
 def leader(compared: Sequence[Family]) -> str:

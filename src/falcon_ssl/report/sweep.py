@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.metrics import describe
@@ -17,15 +16,17 @@ from falcon_ssl.records.run import Run
 from falcon_ssl.report.comparison import (
     doubt,
     family_spread,
+    legend_of,
     number_blocks,
+    pictures,
     read_runs,
     spectrum_overlays,
 )
 from falcon_ssl.report.curves import Panel
-from falcon_ssl.report.document import Block, Figure, Page, Section, write_page
+from falcon_ssl.report.document import Figure, Page, Section, write_page
 from falcon_ssl.report.families import Family, Spread, differing, spread
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.plots import gallery_figures, off_diagonal_rms
+from falcon_ssl.report.plots import off_diagonal_rms
 from falcon_ssl.report.svg import Level, Series, line_chart
 
 # What may change along a sweep: the dictionary, and how its scale is stated and its loss computed.
@@ -33,7 +34,7 @@ SIZE_OPTIONS = frozenset({"dictionary", "num_codes", "epsilon", "temperature", "
 # The complete dictionary has a divergence of its own.
 COMPLETE_OPTIONS = SIZE_OPTIONS | {"prior_matching"}
 
-DIGITS, RAISED = "0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"
+DIGITS, RAISED = "0123456789F", "⁰¹²³⁴⁵⁶⁷⁸⁹ᶠ"
 
 
 @dataclass(frozen=True)
@@ -114,25 +115,21 @@ def build_sweep(run_dirs: Sequence[Path], out: Path) -> Path:
 
 def sweep_points(runs: Sequence[Run]) -> list[Point]:
     """Order runs by the size of their dictionary; raises InputError unless it is a sweep."""
-    finite = [run for run in runs if not _is_complete(run)]
-    complete = [run for run in runs if _is_complete(run)]
+    complete = [run for run in runs if run.setting("dictionary") == "complete"]
+    finite = [run for run in runs if run.setting("dictionary") != "complete"]
     _check_only(finite, SIZE_OPTIONS)
     _check_only(runs, COMPLETE_OPTIONS if complete else SIZE_OPTIONS)
     sized: dict[int, list[Run]] = {}
     for run in finite:
         sized.setdefault(_num_codes(run), []).append(run)
-    points = [
-        Point(
-            Family(f"C = {format_number(size, 'count')}", tuple(sized[size])),
-            size,
-            _short(size),
-            size,
-        )
-        for size in sorted(sized)
-    ]
+    points = []
+    for size in sorted(sized):
+        family = Family(f"C = {format_number(size, 'count')}", tuple(sized[size]))
+        points.append(Point(family, size, _short(size), size))
     if complete:
-        widths = {run.embed_dim for run in complete}
-        name = _power(widths.pop()) if len(widths) == 1 else "2ᶠ"
+        widths = [run.embed_dim for run in complete]
+        width = f"{widths[0]:.0f}" if widths[0] and len(set(widths)) == 1 else "F"
+        name = "2" + width.translate(str.maketrans(DIGITS, RAISED))
         last = points[-1].x if points else 1.0
         step = last / points[-2].x if len(points) > 1 else 4.0
         family = Family(f"complete, {name}", tuple(complete))
@@ -145,10 +142,6 @@ def sweep_points(runs: Sequence[Run]) -> list[Point]:
             fix="name runs with different num_codes",
         )
     return points
-
-
-def _is_complete(run: Run) -> bool:
-    return bool(run.setting("dictionary") == "complete")
 
 
 def _num_codes(run: Run) -> int:
@@ -174,11 +167,6 @@ def _check_only(runs: Sequence[Run], allowed: frozenset[str]) -> None:
         )
 
 
-def _power(width: float | None) -> str:
-    """2 to the power of F, with raised digits."""
-    return "2ᶠ" if width is None else "2" + f"{width:.0f}".translate(str.maketrans(DIGITS, RAISED))
-
-
 def _short(size: int) -> str:
     """A size as people say it: 1024 is 1K.
 
@@ -194,12 +182,11 @@ def _short(size: int) -> str:
 
 def sweep_page(points: Sequence[Point]) -> Page:
     """The page of a sweep."""
-    legend = [(p.family.label, k, run) for k, p in enumerate(points) for run in p.family.runs]
-    families_ = [point.family for point in points]
-    num_runs = sum(len(family.runs) for family in families_)
+    compared = [point.family for point in points]
+    legend = legend_of(compared)
     return Page(
         title="Dictionary size",
-        eyebrow=f"{num_runs} runs, {len(points)} dictionaries from {points[0].name} to {points[-1].name}",
+        eyebrow=f"{len(legend)} runs, {len(points)} dictionaries from {points[0].name} to {points[-1].name}",
         status=None,
         verdict=_sentence(points),
         sections=[
@@ -214,21 +201,10 @@ def sweep_page(points: Sequence[Point]) -> Page:
                 "Geometry",
                 "In theory more codes bring the covariance nearer to the identity, shrink the blocks of the"
                 " adjacency and flatten the spectrum, as long as all codes are used. What was measured:",
-                [
-                    *_decorrelation(points),
-                    *_figures(points, GEOMETRY),
-                    *spectrum_overlays(legend),
-                ],
+                [*_decorrelation(points), *_figures(points, GEOMETRY), *spectrum_overlays(legend)],
             ),
-            Section(
-                "pictures",
-                "Pictures",
-                "The first run of each size.",
-                gallery_figures([(p.family.label, p.family.runs[0]) for p in points]),
-            ),
-            Section(
-                "numbers", "All numbers", "Mean ± spread over seeds.", number_blocks(families_)
-            ),
+            pictures(compared, "The first run of each size."),
+            Section("numbers", "All numbers", "Mean ± spread over seeds.", number_blocks(compared)),
         ],
     )
 
@@ -248,32 +224,25 @@ def _sentence(points: Sequence[Point]) -> str:
     return "These runs were not evaluated: there is no number to follow along the sweep."
 
 
-def _figures(points: Sequence[Point], panels: Sequence[Panel]) -> list[Block]:
+def _figures(points: Sequence[Point], panels: Sequence[Panel]) -> list[Figure]:
     """The panels of which anything was measured."""
-    found: list[Block] = []
-    for panel in panels:
-        series = [_along(points, key, color) for color, key in enumerate(panel.keys)]
-        drawn = [one for one in series if np.isfinite(one.y).any()]
-        levels = _random_levels(points, panel.keys) if panel.random else []
-        if drawn:
-            chart = _chart(
-                points, drawn, panel.unit, panel.title, levels=levels, from_zero=panel.from_zero
-            )
-            found.append(Figure(panel.title, chart, panel.caption))
-    return found
-
-
-def _random_levels(points: Sequence[Point], keys: Sequence[str]) -> list[Level]:
-    """What the random encoder reaches, for each key; it does not depend on the dictionary."""
     runs = [run for point in points for run in point.family.runs]
-    found = [(key, spread([run.metric("random_encoder", key) for run in runs])) for key in keys]
-    return [Level(s.mean, f"random encoder, {describe(key).label}") for key, s in found if s]
-
-
-def _along(points: Sequence[Point], key: str, color: int) -> Series:
-    """One number along the sweep."""
-    spreads = [family_spread(point.family, key) for point in points]
-    return _spread_series(points, spreads, describe(key).label, color)
+    found = []
+    for panel in panels:
+        series, levels = [], []
+        for color, key in enumerate(panel.keys):
+            label = describe(key).label
+            spreads = [family_spread(point.family, key) for point in points]
+            if any(s and math.isfinite(s.mean) for s in spreads):
+                series.append(_spread_series(points, spreads, label, color))
+            # The random encoder does not depend on the dictionary.
+            random = spread([run.metric("random_encoder", key) for run in runs])
+            if panel.random and random:
+                levels.append(Level(random.mean, f"random encoder, {label}"))
+        if series:
+            options = {"levels": levels, "from_zero": panel.from_zero}
+            found.append(_figure(points, panel.title, series, panel.unit, panel.caption, **options))
+    return found
 
 
 def _spread_series(
@@ -290,10 +259,15 @@ def _spread_series(
     )
 
 
-def _chart(
-    points: Sequence[Point], series: Sequence[Series], unit: str, title: str, **options: Any
-) -> Markup:
-    return line_chart(
+def _figure(
+    points: Sequence[Point],
+    title: str,
+    series: Sequence[Series],
+    unit: str,
+    caption: str,
+    **options: Any,
+) -> Figure:
+    chart = line_chart(
         series,
         x_label="codes in the dictionary",
         y_label=unit,
@@ -302,23 +276,18 @@ def _chart(
         x_names=[(point.x, point.name) for point in points],
         **options,
     )
+    return Figure(title, chart, caption)
 
 
-def _decorrelation(points: Sequence[Point]) -> list[Block]:
+def _decorrelation(points: Sequence[Point]) -> list[Figure]:
     """How far HᵀH is from the identity, beside what C codes and the codes in use allow."""
+    covariances = [[run.arrays.get("covariance_FF") for run in p.family.runs] for p in points]
     measured = [
-        spread(
-            [
-                off_diagonal_rms(run.arrays["covariance_FF"])
-                for run in point.family.runs
-                if "covariance_FF" in run.arrays
-            ]
-        )
-        for point in points
+        spread([off_diagonal_rms(one) for one in own if one is not None]) for own in covariances
     ]
     if not any(measured):
         return []
-    title, x = "Off-diagonal RMS of HᵀH", np.array([point.x for point in points])
+    x = np.array([point.x for point in points])
     # 1/sqrt(C); no line down to the complete dictionary, where it is zero.
     floor = np.array([1 / math.sqrt(point.num_codes) or math.nan for point in points])
     series = [
@@ -333,4 +302,5 @@ def _decorrelation(points: Sequence[Point]) -> list[Block]:
         "Not centered, test split. 0 is the identity: features that do not repeat each other. Codes"
         " that no image uses cannot help: evenly used, those in use would give 1/√(codes used)."
     )
-    return [Figure(title, _chart(points, series, "", title, y_scale="log"), caption)]
+    title = "Off-diagonal RMS of HᵀH"
+    return [_figure(points, title, series, "", caption, y_scale="log")]

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from falcon_ssl.records.metrics import Kind, describe
 from falcon_ssl.report.comparison import best_mean, spread_cell
 from falcon_ssl.report.document import (
-    Block,
     Cell,
     Facts,
     Note,
@@ -73,17 +72,19 @@ def markdown(record: Mapping[str, Any]) -> str:
     """The tables of all data sets as Markdown."""
     parts = [f"# {record['title']}"]
     for dataset in _measured(record):
-        columns = table_columns(record, dataset)
-        head = ["", *(column.head for column in columns)]
-        lines = [_line(head), _line(["---"] + ["---:"] * len(columns))]
-        for row in table_rows(record, dataset, columns):
-            lines.append(_line([f"**{cell.text}**" if cell.best else cell.text for cell in row]))
-        parts += [f"## {dataset}", "\n".join(lines), caption(record, dataset)]
+        table = dataset_table(record, dataset)
+        lines = [table.head, ["---", *["---:"] * table.numeric]]
+        for row in table.groups[0].rows:
+            lines.append([f"**{cell.text}**" if cell.best else cell.text for cell in row])
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts += [f"## {dataset}", text, table.note]
         remarks = findings(record, dataset)
         parts += ["\n".join(f"- {remark}" for remark in remarks)] if remarks else []
     if len(parts) == 1:
         parts.append("No run is finished yet.")
-    return "\n\n".join([*parts, _versions(record)]) + "\n"
+    about, devices = record["about"], "".join(f"; {one}" for one in [_devices(record)] if one)
+    parts.append(f"falcon-ssl {about['falcon_ssl']}, torch {about['torch']}{devices}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def table_page(record: Mapping[str, Any]) -> Page:
@@ -92,19 +93,10 @@ def table_page(record: Mapping[str, Any]) -> Page:
     about = record["about"]
     sections = []
     for dataset in _measured(record):
-        columns = table_columns(record, dataset)
-        blocks: list[Block] = [
-            Table(
-                head=["", *(column.head for column in columns)],
-                groups=[Rows("", table_rows(record, dataset, columns))],
-                numeric=len(columns),
-                note=caption(record, dataset),
-            )
-        ]
-        blocks += [Note(remark, "warning") for remark in findings(record, dataset)]
-        sections.append(Section(dataset, dataset, "", blocks))
+        notes = [Note(remark, "warning") for remark in findings(record, dataset)]
+        sections.append(Section(dataset, dataset, "", [dataset_table(record, dataset), *notes]))
     facts = [(name, str(about[name])) for name in ("falcon_ssl", "torch", "python", "platform")]
-    facts.append(("devices", ", ".join(_devices(record)) or DASH))
+    facts.append(("devices", _devices(record) or DASH))
     facts.append(("command", " ".join(about["command"])))
     sections.append(Section("about", "Versions and hardware", "", [Facts(facts)]))
     return Page(
@@ -121,42 +113,47 @@ def table_columns(record: Mapping[str, Any], dataset: str) -> list[Column]:
     found = []
     for key in record["columns"]:
         found.append(Column(describe(key).label, key, "ours"))
-        if any(_paper(record, row, dataset, key) is not None for row in record["rows"]):
+        if any(_paper(record, row["paper"], dataset, key) is not None for row in record["rows"]):
             found += [Column("paper", key, "paper"), Column("difference", key, "difference")]
-    return [
-        *found,
-        Column("training", "seconds", "cost"),
-        Column("images/s", "images_per_s", "cost"),
+    costs = (("training", "seconds"), ("images/s", "images_per_s"))
+    return found + [Column(head, key, "cost") for head, key in costs]
+
+
+def dataset_table(record: Mapping[str, Any], dataset: str) -> Table:
+    """The rows of the grid, the best of each column bold, then the random encoder."""
+    data, columns = record["datasets"][dataset], table_columns(record, dataset)
+
+    def best(key: str) -> str | None:
+        means = [numbers[key]["mean"] for numbers in data["rows"].values() if key in numbers]
+        return best_mean(means, describe(key))
+
+    def cells(label: str, numbers: Mapping[str, Any], paper: str | None, bold: Any) -> list[Cell]:
+        shown = [
+            _cell(
+                column,
+                _spread(numbers, column.key),
+                _paper(record, paper, dataset, column.key),
+                bold.get(column.key),
+            )
+            for column in columns
+        ]
+        return [Cell(label), *shown]
+
+    bold = {key: best(key) for key in record["columns"]}
+    rows = [
+        cells(_label(record, dataset, row), data["rows"][row["name"]], row["paper"], bold)
+        for row in record["rows"]
     ]
+    rows.append(cells("random encoder, not trained", data["random_encoder"], None, {}))
+    return Table(
+        head=["", *(column.head for column in columns)],
+        groups=[Rows("", rows)],
+        numeric=len(columns),
+        note=caption(record, dataset, columns),
+    )
 
 
-def table_rows(
-    record: Mapping[str, Any], dataset: str, columns: Sequence[Column]
-) -> list[list[Cell]]:
-    """The rows: all of the grid, the best of each column bold; then the random encoder."""
-    data = record["datasets"][dataset]
-    best = {
-        key: best_mean([s.mean for s in _known(data, key)], describe(key))
-        for key in record["columns"]
-    }
-    rows = []
-    for row in record["rows"]:
-        numbers = data["rows"][row["name"]]
-        cells = [Cell(_label(record, dataset, row))]
-        for column in columns:
-            own = _spread(numbers, column.key)
-            stated = _paper(record, row, dataset, column.key)
-            cells.append(_cell(column, own, stated, best.get(column.key)))
-        rows.append(cells)
-    random = data["random_encoder"]
-    shown = [
-        _cell(column, _spread(random, column.key) if column.shows == "ours" else None, None, None)
-        for column in columns
-    ]
-    return [*rows, [Cell("random encoder, not trained"), *shown]]
-
-
-def caption(record: Mapping[str, Any], dataset: str) -> str:
+def caption(record: Mapping[str, Any], dataset: str, columns: Sequence[Column]) -> str:
     """What the table of a data set shows, and under which setting."""
     data = record["datasets"][dataset]
     setting = "; ".join(
@@ -170,9 +167,8 @@ def caption(record: Mapping[str, Any], dataset: str) -> str:
         f"Setting: {setting}; {spread} {', '.join(map(str, seeds))}.",
         "Bold: the best mean of a column.",
     ]
-    paper = record["paper"]
-    stated = [column.key for column in table_columns(record, dataset) if column.shows == "paper"]
-    if paper is not None and stated:
+    if any(column.shows == "paper" for column in columns):
+        paper = record["paper"]
         parts.append(
             f"Paper: {paper['source']} ({paper['setting']}). Difference: ours minus the paper's, of accuracies in"
             " percentage points."
@@ -245,7 +241,7 @@ def _leaders(record: Mapping[str, Any]) -> str:
         means = {
             row["label"]: spread
             for row in record["rows"]
-            if (spread := _spread(data["rows"][row["name"]], key)) is not None
+            if (spread := _spread(data["rows"][row["name"]], key))
         }
         if len(means) > 1:
             label = max(means, key=lambda name: means[name].mean)
@@ -255,32 +251,16 @@ def _leaders(record: Mapping[str, Any]) -> str:
     return f"Best by {describe(key).label}: {', '.join(said)}."
 
 
-def _known(data: Mapping[str, Any], key: str) -> list[Spread]:
-    return [s for numbers in data["rows"].values() if (s := _spread(numbers, key)) is not None]
-
-
 def _spread(numbers: Mapping[str, Any], key: str) -> Spread | None:
     return Spread(**numbers[key]) if key in numbers else None
 
 
-def _paper(
-    record: Mapping[str, Any], row: Mapping[str, Any], dataset: str, key: str
-) -> float | None:
-    if record["paper"] is None or row["paper"] is None:
+def _paper(record: Mapping[str, Any], name: str | None, dataset: str, key: str) -> float | None:
+    if record["paper"] is None or name is None:
         return None
-    value: float | None = record["paper"]["rows"][row["paper"]].get(dataset, {}).get(key)
+    value: float | None = record["paper"]["rows"][name].get(dataset, {}).get(key)
     return value
 
 
-def _devices(record: Mapping[str, Any]) -> list[str]:
-    return sorted({cell["device"] for cell in record["cells"] if "device" in cell})
-
-
-def _versions(record: Mapping[str, Any]) -> str:
-    about = record["about"]
-    devices = f"; {', '.join(_devices(record))}" if _devices(record) else ""
-    return f"falcon-ssl {about['falcon_ssl']}, torch {about['torch']}{devices}."
-
-
-def _line(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+def _devices(record: Mapping[str, Any]) -> str:
+    return ", ".join(sorted({cell["device"] for cell in record["cells"] if "device" in cell}))
