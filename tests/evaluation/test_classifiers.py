@@ -33,15 +33,19 @@ def test_logistic_regression_finds_the_minimum_of_scikit_learn():
 
     train, test = pixels()
     x_ND, label_N, alpha = train.z - train.z.mean(0), train.label, 1e-3
-    ours = fit_logistic_regression(x_ND, label_N, num_classes=10, alpha=alpha, tolerance=1e-5)
+    weight_DK, bias_K = fit_logistic_regression(
+        x_ND, label_N, num_classes=10, alpha=alpha, tolerance=1e-5
+    )
     theirs = LogisticRegression(C=1 / (alpha * len(x_ND)), max_iter=1000, tol=1e-6)
     theirs.fit(x_ND.numpy(), label_N.numpy())
     # Weights are up to 2.5; a gradient of 1e-5 at curvature alpha leaves each within 1e-5 / alpha.
     torch.testing.assert_close(
-        ours.weight_DK.T, torch.from_numpy(theirs.coef_).float(), atol=1e-2, rtol=0
+        weight_DK.T, torch.from_numpy(theirs.coef_).float(), atol=1e-2, rtol=0
     )
     x_test = test.z - train.z.mean(0)
-    agree = torch.from_numpy(theirs.predict(x_test.numpy())) == ours(x_test).argmax(dim=1)
+    agree = torch.from_numpy(theirs.predict(x_test.numpy())) == (
+        x_test @ weight_DK + bias_K
+    ).argmax(dim=1)
     assert agree.double().mean() >= 0.995
 
 
@@ -56,7 +60,7 @@ def test_a_good_start_does_not_change_the_minimum():
         start=fit_logistic_regression(x_ND, train.label, num_classes=10, alpha=1e-1),
         **fit,
     )
-    torch.testing.assert_close(cold.weight_DK, warm.weight_DK, atol=1e-2, rtol=0)
+    torch.testing.assert_close(cold[0], warm[0], atol=1e-2, rtol=0)
 
 
 def test_linear_probe_on_raw_digits_is_as_good_as_known():

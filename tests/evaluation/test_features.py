@@ -204,7 +204,7 @@ Z = torch.eye(3)
         ({"z": Z.double()}, "z has the wrong dtype: received torch.float64"),
         ({"z": torch.tensor([[1.0, float("nan")]])}, "z holds values that are not finite"),
         ({"z": torch.tensor([[1.0, float("inf")]])}, "1 of 2 NaN or infinite"),
-        ({"z": Z, "u": torch.eye(2)}, "z and u differ in length: received 3 and 2 rows"),
+        ({"z": Z, "u": torch.eye(2)}, "z and u differ in length: received 3 and 2"),
         ({"z": Z, "label": torch.tensor([0, 1])}, "z and label differ in length"),
         ({"z": Z, "label": torch.tensor([0.0, 1.0, 1.0])}, "label has the wrong dtype"),
         ({"z": Z, "label": torch.tensor([0, 1, -1])}, "label holds negative values: received -1"),

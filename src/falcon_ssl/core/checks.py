@@ -79,6 +79,16 @@ def check_same_shape(name1: str, value1: Tensor, name2: str, value2: Tensor) -> 
         )
 
 
+def check_same_length(name1: str, rows1: Tensor, name2: str, rows2: Tensor) -> None:
+    """Raise InputError unless the two have equally many rows."""
+    if len(rows1) != len(rows2):
+        raise InputError(
+            f"{name1} and {name2} differ in length",
+            received=f"{len(rows1)} and {len(rows2)}",
+            expected="equal lengths, row i of each from the same sample",
+        )
+
+
 def check_finite(name: str, value: Tensor, *, fix: str) -> None:
     """Raise InputError when ``value`` holds NaN or infinity; says how many."""
     bad = int((~value.isfinite()).sum())

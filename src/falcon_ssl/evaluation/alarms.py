@@ -128,8 +128,7 @@ class AlarmMonitor:
         self._dictionary = dictionary
         self._optimum: Optimum | None = None
         if dictionary is not None and logit_scale is not None:
-            codes = dictionary.num_codes
-            self._optimum = Optimum(codes, logit_scale, beta, prior_matching)
+            self._optimum = Optimum(dictionary.num_codes, logit_scale, beta, prior_matching)
         self._uniform_prior = uniform_prior
         self._batch_size = batch_size
         self._stuck_values = stuck_values
@@ -174,28 +173,27 @@ class AlarmMonitor:
         bits = None if nats is None else max(0.0, nats) / LN2
         as_different = bits is not None and self._is_as_different_as_ever(terms, bits * LN2)
         loss, collapsed_loss = terms["total"], (1 + optimum.beta) * log_codes
-        words = None
+        symptoms: Symptoms = dict.fromkeys(TERM_ALARMS)
         # Mutual information is log C - D - entropy, so this is the most that these assignments could carry.
         if log_codes - terms["entropy"] <= FAINT * max_bits * LN2:
-            name = "uniform_assignment"
-            words = f"invariance term at log C = {log_codes:.3g}: the assignment is uniform, is the temperature right?"
+            symptoms["uniform_assignment"] = (
+                f"invariance term at log C = {log_codes:.3g}: the assignment is uniform, is the temperature right?"
+            )
         elif bits is not None and bits <= FAINT * max_bits:
-            name = "same_assignment"
-            words = (
+            symptoms["same_assignment"] = (
                 f"mutual information below 3 % of its most, loss {loss:.3g} (log C = {log_codes:.3g}): "
                 "every sample gets the same assignment"
             )
         elif optimum.prior_matching == "forward" and (
             abs(loss - collapsed_loss) <= NEAR * collapsed_loss
         ):
-            name = "same_assignment"
-            words = f"loss {loss:.3g} within 1 % of (1 + beta) log C: every sample gets the same assignment"
+            symptoms["same_assignment"] = (
+                f"loss {loss:.3g} within 1 % of (1 + beta) log C: every sample gets the same assignment"
+            )
         elif as_different:
-            name = "views_disagree"
-            words = "two views of an image differ as much as at the start: is beta or the learning rate too small?"
-        symptoms: Symptoms = dict.fromkeys(TERM_ALARMS)
-        if words is not None:
-            symptoms[name] = words
+            symptoms["views_disagree"] = (
+                "two views of an image differ as much as at the start: is beta or the learning rate too small?"
+            )
         return ({} if bits is None else {"mutual_information_bits": bits}), symptoms
 
     def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
@@ -281,7 +279,9 @@ def _probe(
     variance = _variances(u_RF)
     singular = variance.sqrt()
     metrics = {"effective_rank_u": effective_rank(singular / singular.sum().clamp(min=1e-300))}
-    directions = _directions(variance)
+    total = float(variance.sum())
+    beyond = int((variance.cumsum(0) < 0.99 * total).sum())
+    directions = beyond + 1 if total > 0 else 0  # of 99 % of the variance
     symptoms: Symptoms = {
         "few_directions": f"{directions} of {width} embedding directions carry 99 % of the variance"
         if _is_few(directions, min(width, num_rows - 1))
@@ -322,9 +322,3 @@ def _variances(u_RF: Tensor) -> Tensor:
     eigenvalues = torch.linalg.eigvalsh(gram.cpu()).flip(0).clamp(min=0)
     is_constant = float(eigenvalues.sum()) <= CONSTANT * float(u_RF.double().square().sum())
     return torch.zeros_like(eigenvalues) if is_constant else eigenvalues
-
-
-def _directions(variance: Tensor) -> int:
-    """Principal directions that carry 99 % of the variance; 0 for equal rows."""
-    total = float(variance.sum())
-    return int((variance.cumsum(0) < 0.99 * total).sum()) + 1 if total > 0 else 0

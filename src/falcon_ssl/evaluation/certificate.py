@@ -126,14 +126,11 @@ def certify(
     check_at_least("beta", beta, 0)
     _check_terms(terms)
     if prior is not None and len(prior) != num_codes:
-        raise InputError(
-            "prior has the wrong length",
-            received=len(prior),
-            expected=f"num_codes = {num_codes}",
-            fix="pass one probability per code, or None for a uniform prior",
-        )
+        expected = f"one probability for each of {num_codes} codes"
+        raise InputError("prior has the wrong length", received=len(prior), expected=expected)
     optimum = Optimum(num_codes, logit_scale, beta, prior_matching, prior, complete)
     loss, threshold = terms["total"], optimum.collapse_threshold
+    certified = threshold is not None and loss < threshold * (1 - ROUNDING)
     max_bits = math.log2(min(batch_size, num_codes))
     nats = optimum.mutual_information(terms)
     bits = None if nats is None else max(0.0, nats) / LN2
@@ -145,40 +142,39 @@ def certify(
         gap_consistency=beta * terms["consistency"],
         gap_prior=terms["prior_matching"] - optimum.least_prior_matching,
         collapse_threshold=threshold,
-        certified=_is_below(loss, threshold),
+        certified=certified,
         mutual_information_bits=bits,
         shared_bits=shared_bits,
         max_bits=max_bits,
-        sentence=_sentence(loss, threshold, bits, max_bits, at_least=prior_matching == "renyi2"),
+        sentence=_sentence(
+            loss, threshold, certified, bits, max_bits, at_least=prior_matching == "renyi2"
+        ),
     )
 
 
-def _is_below(loss: float, threshold: float | None) -> bool:
-    return threshold is not None and loss < threshold * (1 - ROUNDING)
-
-
 def _check_terms(terms: Mapping[str, float]) -> None:
-    missing = [name for name in TERMS if name not in terms]
-    if missing:
-        raise InputError(
-            "loss terms are missing",
-            received=f"no {', '.join(missing)}",
-            expected=", ".join(TERMS),
-            fix="pass LossTerms.as_floats()",
-        )
-    broken = {name: terms[name] for name in TERMS if not math.isfinite(terms[name])}
-    if broken:
-        raise InputError(
-            "loss terms are not finite", received=broken, expected="numbers", fix="find the cause"
-        )
+    if all(math.isfinite(terms.get(name, math.nan)) for name in TERMS):
+        return
+    raise InputError(
+        "loss terms are missing or not finite",
+        received={name: terms.get(name) for name in TERMS},
+        expected="a number for each",
+        fix="pass LossTerms.as_floats()",
+    )
 
 
 def _sentence(
-    loss: float, threshold: float | None, bits: float | None, max_bits: float, *, at_least: bool
+    loss: float,
+    threshold: float | None,
+    certified: bool,
+    bits: float | None,
+    max_bits: float,
+    *,
+    at_least: bool,
 ) -> str:
     if threshold is None:
         proof = "This objective has no known collapse threshold, so the loss alone proves nothing"
-    elif _is_below(loss, threshold):
+    elif certified:
         proof = (
             f"Proven not collapsed: a network that treats every image alike cannot bring the loss below "
             f"{threshold:.2f} nats, and this one has {loss:.2f}"

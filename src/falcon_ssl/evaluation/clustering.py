@@ -9,50 +9,41 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.checks import check_at_least, check_same_length
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.evaluation.codes import code_counts
 
 PERMUTATIONS = 5
 KMEANS_STARTS = 5
 
 
-def code_agreement(
-    code_N: Tensor, label_N: Tensor, *, num_codes: int, seed: int = 0
-) -> dict[str, float]:
+def code_agreement(code_N: Tensor, label_N: Tensor, *, seed: int = 0) -> dict[str, float]:
     """Agreement of the nearest codes with the classes, and what chance would give.
 
     Args:
         code_N: Code of every sample, int64 [N].
         label_N: Class of every sample, int64 [N].
-        num_codes: C.
         seed: Of the permutations.
 
     Returns:
-        ``nmi_codes``, ``ami_codes``, ``ari_codes``, ``codes_used`` and ``chance_nmi_codes``: the
-        mean NMI of ``PERMUTATIONS`` random permutations of the labels, at the same histograms.
+        ``nmi_codes``, ``ami_codes``, ``ari_codes`` and ``chance_nmi_codes``: the mean NMI of
+        ``PERMUTATIONS`` random permutations of the labels, at the same histograms.
 
     Raises:
-        InputError: If the lengths differ or a code is not below ``num_codes``.
+        InputError: If the lengths differ.
     """
     with train_extra("clustering"):
         from sklearn.metrics import normalized_mutual_info_score
 
-    counts_C = code_counts(code_N, num_codes=num_codes)
-    agreement = _agreement(label_N, code_N)
     rng = np.random.default_rng(seed)
+    found = {f"{name}_codes": value for name, value in _agreement(label_N, code_N).items()}
     chance = [
         normalized_mutual_info_score(rng.permutation(label_N.numpy()), code_N.numpy())
         for _ in range(PERMUTATIONS)
     ]
-    return {f"{name}_codes": value for name, value in agreement.items()} | {
-        "codes_used": float((counts_C > 0).sum()),
-        "chance_nmi_codes": float(np.mean(chance)),
-    }
+    return found | {"chance_nmi_codes": float(np.mean(chance))}
 
 
 def cluster_agreement(cluster_N: Tensor, label_N: Tensor, *, num_classes: int) -> dict[str, float]:
@@ -109,7 +100,7 @@ def kmeans_clusters(
     Raises:
         InputError: If K < 2 or K > N.
     """
-    check_at_least("num_clusters", num_clusters, 2, fix="pass the number of classes")
+    check_at_least("num_clusters", num_clusters, 2)
     if num_clusters > len(x_ND):
         raise InputError(
             "more clusters than samples",
@@ -120,7 +111,7 @@ def kmeans_clusters(
     with train_extra("clustering"):
         from sklearn.cluster import KMeans
 
-    x: NDArray[np.float32] = x_ND.numpy()
+    x = x_ND.numpy()
     # Collapsed features have fewer distinct rows than K; k-means cannot find more clusters.
     num_clusters = min(num_clusters, len(np.unique(x, axis=0)))
     kmeans = KMeans(num_clusters, n_init=starts, random_state=seed)
@@ -135,13 +126,7 @@ def _agreement(label_N: Tensor, cluster_N: Tensor) -> dict[str, float]:
             normalized_mutual_info_score,
         )
 
-    if len(label_N) != len(cluster_N):
-        raise InputError(
-            "labels and clusters differ in length",
-            received=f"{len(label_N)} and {len(cluster_N)}",
-            expected="one of each per sample",
-            fix="pass both of the same split",
-        )
+    check_same_length("labels", label_N, "clusters", cluster_N)
     label, cluster = label_N.numpy(), cluster_N.numpy()
     return {
         "nmi": float(normalized_mutual_info_score(label, cluster)),

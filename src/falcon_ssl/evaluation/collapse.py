@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.core.checks import check_matrix
+from falcon_ssl.core.checks import check_matrix, check_same_length
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.evaluation.codes import code_usage
 from falcon_ssl.evaluation.features import Features
@@ -76,8 +76,7 @@ def spectrum(moments: Moments) -> Tensor:
         return torch.zeros_like(moments.mean_D)
     eigenvalues_D = torch.linalg.eigvalsh(moments.covariance_DD).flip(0).clamp(min=0)
     singular_D = eigenvalues_D.sqrt()
-    normalized_D: Tensor = singular_D / singular_D.sum()
-    return normalized_D
+    return torch.div(singular_D, singular_D.sum())
 
 
 def effective_rank(spectrum_D: Tensor) -> float:
@@ -208,13 +207,7 @@ def cluster_spread(x_ND: Tensor, cluster_N: Tensor, *, name: str) -> dict[str, f
     Raises:
         InputError: If the lengths differ.
     """
-    if len(x_ND) != len(cluster_N):
-        raise InputError(
-            "rows and clusters differ in length",
-            received=f"{len(x_ND)} and {len(cluster_N)}",
-            expected="one cluster per row",
-            fix="pass both of the same split",
-        )
+    check_same_length("rows", x_ND, "clusters", cluster_N)
     num_rows, width = x_ND.shape
     used, index_N, counts_K = torch.unique(cluster_N, return_inverse=True, return_counts=True)
     x = moments(x_ND)
@@ -263,11 +256,9 @@ def collapse(features: Features, *, num_codes: int | None = None) -> dict[str, f
         found |= decorrelation_measures(features.u)
     if features.code is not None:
         if num_codes is None:
+            received = "num_codes=None and features with codes"
             raise InputError(
-                "the size of the dictionary is not given",
-                received="num_codes=None and features with codes",
-                expected="num_codes >= 1",
-                fix="pass num_codes",
+                "the size of the dictionary is not given", received=received, expected="num_codes"
             )
         found |= code_usage(features.code, num_codes=num_codes)
         found |= cluster_spread(features.z, features.code, name="codes")

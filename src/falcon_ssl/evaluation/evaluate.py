@@ -68,8 +68,8 @@ def evaluate_features(
         temperature=knn_temperature,
         device=device,
     )
-    if test.code is not None and num_codes is not None:
-        found |= code_agreement(test.code, label_N, num_codes=num_codes, seed=seed)
+    if test.code is not None:
+        found |= code_agreement(test.code, label_N, seed=seed)
     for name, x in (("z", test.z), ("u", test.u)):
         if x is not None:
             cluster_N = kmeans_clusters(x, num_clusters=num_classes, seed=seed)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.core.checks import check_at_least, check_finite, check_matrix
+from falcon_ssl.core.checks import check_at_least, check_finite, check_matrix, check_same_length
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Source, read_images
 from falcon_ssl.dictionary.assign import nearest_codes
@@ -65,30 +65,21 @@ class Features:
     index: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name, rows in (("z", self.z), ("u", self.u)):
-            if rows is not None:
-                check_matrix(name, rows)
-                _check_dtype(name, rows, torch.float32)
-                check_finite(name, rows, fix="find the image or layer that produces them")
-                self._check_length(name, rows)
-        for name in ("code", "label", "index"):
-            whole: Tensor | None = getattr(self, name)
-            if whole is not None:
-                _check_dtype(name, whole, torch.int64)
-                _check_index(name, whole)
-                self._check_length(name, whole)
+        for name in ARRAY_NAMES:
+            value: Tensor | None = getattr(self, name)
+            if value is None:
+                continue
+            if name in ("z", "u"):
+                check_matrix(name, value)
+                _check_dtype(name, value, torch.float32)
+                check_finite(name, value, fix="find the image or layer that produces them")
+            else:
+                _check_dtype(name, value, torch.int64)
+                _check_index(name, value)
+            check_same_length("z", self.z, name, value)
 
     def __len__(self) -> int:
         return self.z.shape[0]
-
-    def _check_length(self, name: str, value: Tensor) -> None:
-        if value.shape[0] != len(self):
-            raise InputError(
-                f"z and {name} differ in length",
-                received=f"{len(self)} and {value.shape[0]} rows",
-                expected="equal lengths, row i of each from the same image",
-                fix="extract both from the same split",
-            )
 
     @classmethod
     def from_arrays(
@@ -103,13 +94,9 @@ class Features:
             >>> Features.from_arrays([[1, 2], [3, 4]], label=[0, 1]).z.dtype
             torch.float32
         """
-        return cls(
-            z=_as_float32(z),
-            u=None if u is None else _as_float32(u),
-            code=None if code is None else _as_int64("code", code),
-            label=None if label is None else _as_int64("label", label),
-            index=None if index is None else _as_int64("index", index),
-        )
+        given = {"code": code, "label": label, "index": index}
+        whole = {name: _as_int64(name, v) for name, v in given.items() if v is not None}
+        return cls(z=_as_float32(z), u=None if u is None else _as_float32(u), **whole)
 
     def save(self, path: str | Path) -> None:
         """Write to ``.npz`` or ``.safetensors``; neither can hold code, so both are safe to load.
@@ -146,12 +133,10 @@ def load_features(path: str | Path) -> Features:
     path = Path(path)
     arrays = _read_arrays(path)
     if "z" not in arrays:
-        raise InputError(
-            f"{path.name} has no array z",
-            received=f"arrays {', '.join(sorted(arrays)) or 'none'}",
-            expected="z [N, D], and where they exist u [N, F], code [N], label [N]",
-            fix="save the representations under the name z",
+        expected = (
+            "z [N, D], the representations, and where they exist u [N, F], code [N], label [N]"
         )
+        raise _no_array("z", path, arrays, expected)
     others = sorted(set(arrays) - {*ARRAY_NAMES, PROTOTYPES})
     if others:
         logger.warning("%s: arrays left out: %s", path.name, ", ".join(others))
@@ -172,13 +157,14 @@ def load_prototypes(path: str | Path, *, required: bool = True) -> Tensor | None
     if PROTOTYPES in arrays:
         return _as_float32(arrays[PROTOTYPES])
     if required:
-        raise InputError(
-            f"{Path(path).name} has no array {PROTOTYPES}",
-            received=f"arrays {', '.join(sorted(arrays)) or 'none'}",
-            expected=f"{PROTOTYPES} [C, F], one code per row",
-            fix=f"save the weights of the head under the name {PROTOTYPES}",
-        )
+        expected = f"{PROTOTYPES} [C, F], the weights of the head, one code per row"
+        raise _no_array(PROTOTYPES, Path(path), arrays, expected)
     return None
+
+
+def _no_array(name: str, path: Path, arrays: Mapping[str, Any], expected: str) -> InputError:
+    received = f"arrays {', '.join(sorted(arrays)) or 'none'}"
+    return InputError(f"{path.name} has no array {name}", received=received, expected=expected)
 
 
 def extract(
@@ -261,12 +247,8 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 def _read_arrays(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise InputError(
-            "no such feature file",
-            received=path,
-            expected="an existing .npz or .safetensors",
-            fix="check the path",
-        )
+        expected = "an existing .npz or .safetensors"
+        raise InputError("no such feature file", received=path, expected=expected)
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -286,32 +268,22 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
 
 
 def _unknown_suffix(path: Path) -> InputError:
-    return InputError(
-        "unknown kind of feature file",
-        received=repr(path.suffix),
-        expected=".npz or .safetensors",
-        fix="change the name of the file",
-    )
+    suffix, expected = repr(path.suffix), ".npz or .safetensors"
+    return InputError("unknown kind of feature file", received=suffix, expected=expected)
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
     if value.dtype != dtype:
+        fix = "convert, or build with Features.from_arrays"
         raise InputError(
-            f"{name} has the wrong dtype",
-            received=value.dtype,
-            expected=dtype,
-            fix="convert, or build with Features.from_arrays",
+            f"{name} has the wrong dtype", received=value.dtype, expected=dtype, fix=fix
         )
 
 
 def _check_index(name: str, index: Tensor) -> None:
     if index.dim() != 1:
-        raise InputError(
-            f"{name} is not a list of indices",
-            received=f"shape {tuple(index.shape)}",
-            expected="[N]",
-            fix="pass one index per image",
-        )
+        shape = f"shape {tuple(index.shape)}"
+        raise InputError(f"{name} is not a list of indices", received=shape, expected="[N]")
     if index.numel() and int(index.min()) < 0:
         raise InputError(
             f"{name} holds negative values",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,21 +18,7 @@ HELD_OUT = 0.2  # fraction of train on which the penalty is chosen
 TOP5_FROM_CLASSES = 11  # top-5 of ten classes would say little
 
 
-@dataclass(frozen=True)
-class LinearClassifier:
-    """x -> x W + b.
-
-    Args:
-        weight_DK: W, [D, K].
-        bias_K: b, [K].
-    """
-
-    weight_DK: Tensor
-    bias_K: Tensor
-
-    def __call__(self, x_ND: Tensor) -> Tensor:
-        """Logits [N, K] of the rows of x [N, D]."""
-        return x_ND @ self.weight_DK + self.bias_K
+Classifier: TypeAlias = tuple[Tensor, Tensor]  # W [D, K] and b [K] of x -> x W + b
 
 
 def linear_probe(
@@ -72,7 +59,7 @@ def linear_probe(
     order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).to(device)
     chosen, fitted = order_N.tensor_split([max(1, round(HELD_OUT * len(train)))])
     x_fitted, y_fitted, x_chosen, y_chosen = x_ND[fitted], y_N[fitted], x_ND[chosen], y_N[chosen]
-    best_alpha, best, classifier, least_loss = ALPHAS[0], None, None, float("inf")
+    best_alpha, best, classifier, least_loss = ALPHAS[0], None, None, math.inf
     for alpha in ALPHAS:
         classifier = fit_logistic_regression(
             x_fitted,
@@ -82,7 +69,7 @@ def linear_probe(
             start=classifier,
             tolerance=ROUGH,
         )
-        loss = float(cross_entropy(classifier(x_chosen), y_chosen))
+        loss = float(cross_entropy(_logits(classifier, x_chosen), y_chosen))
         if loss >= least_loss:
             break
         best_alpha, best, least_loss = alpha, classifier, loss
@@ -90,7 +77,7 @@ def linear_probe(
         x_ND, y_N, num_classes=num_classes, alpha=best_alpha, start=best
     )
 
-    logits_NK = classifier(((test.z - mean_D) / scale_D).to(device)).cpu()
+    logits_NK = _logits(classifier, ((test.z - mean_D) / scale_D).to(device)).cpu()
     found = {"top1_linear": _top_k(logits_NK, test_label, k=1)}
     if num_classes >= TOP5_FROM_CLASSES:
         found["top5_linear"] = _top_k(logits_NK, test_label, k=5)
@@ -103,10 +90,9 @@ def fit_logistic_regression(
     *,
     num_classes: int,
     alpha: float,
-    start: LinearClassifier | None = None,
-    max_iter: int = 200,
+    start: Classifier | None = None,
     tolerance: float = 1e-4,
-) -> LinearClassifier:
+) -> Classifier:
     """Minimise mean cross-entropy + alpha/2 ||W||^2 (the bias is free) by full-batch L-BFGS.
 
     The Hessian is bounded by 1/2 x^T x / N + alpha I for each class (Boehning, 1992), so we solve
@@ -119,11 +105,10 @@ def fit_logistic_regression(
         num_classes: K.
         alpha: Strength of the penalty, > 0.
         start: Classifier to start from; zero when None.
-        max_iter: Most steps of L-BFGS.
         tolerance: Stops when no entry of the preconditioned gradient is larger.
 
     Returns:
-        The classifier at the minimum.
+        W [D, K] and b [K] at the minimum.
     """
     eigenvalue_D, eigenvector_DD = torch.linalg.eigh(x_ND.T @ x_ND / (2 * len(x_ND)))
     bound_D = eigenvalue_D.clamp(min=0) + alpha
@@ -132,13 +117,13 @@ def fit_logistic_regression(
         t_DK = x_ND.new_zeros(x_ND.shape[1], num_classes)
         bias_K = x_ND.new_zeros(num_classes)
     else:
-        t_DK = (eigenvector_DD * bound_D.sqrt()) @ (eigenvector_DD.T @ start.weight_DK)
-        bias_K = start.bias_K.clone()
+        t_DK = (eigenvector_DD * bound_D.sqrt()) @ (eigenvector_DD.T @ start[0])
+        bias_K = start[1].clone()
     t_DK.requires_grad_()
     bias_K.requires_grad_()
     solver = torch.optim.LBFGS(
         [t_DK, bias_K],
-        max_iter=max_iter,
+        max_iter=200,
         tolerance_grad=tolerance,
         tolerance_change=1e-9,
         history_size=20,
@@ -154,7 +139,12 @@ def fit_logistic_regression(
         return float(loss.detach())
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    return LinearClassifier(weight_DK=(root_DD @ t_DK).detach(), bias_K=bias_K.detach())
+    return (root_DD @ t_DK).detach(), bias_K.detach()
+
+
+def _logits(classifier: Classifier, x_ND: Tensor) -> Tensor:
+    weight_DK, bias_K = classifier
+    return x_ND @ weight_DK + bias_K
 
 
 def _top_k(logits_NK: Tensor, label_N: Tensor, *, k: int) -> float:

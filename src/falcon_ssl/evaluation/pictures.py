@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.checks import check_same_length
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.evaluation.codes import code_counts
 from falcon_ssl.evaluation.collapse import embedding_covariance, moments, spectrum
@@ -53,13 +53,7 @@ def picture_arrays(
     Raises:
         InputError: If the two features differ in length, or codes do not fit ``num_codes``.
     """
-    if len(test) != len(random_test):
-        raise InputError(
-            "trained and random features differ in length",
-            received=f"{len(test)} and {len(random_test)}",
-            expected="features of the same images",
-            fix="extract both from the same split",
-        )
+    check_same_length("trained", test.z, "random features", random_test.z)
     arrays: Arrays = {}
     for suffix, features in (("", test), ("_random", random_test)):
         arrays[f"spectrum{suffix}_z"] = _float32(spectrum(moments(features.z)))
