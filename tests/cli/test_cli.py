@@ -135,8 +135,8 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
             "views.scale is out of range: received [2.0, 0.1]",
         ),
         (
-            ["pretrain", "--out", "OUT", "--views.preset", "grayscale", "--views.small_views", "2"],
-            "the method falcon takes two views",
+            ["pretrain", "--out", "OUT", "--method", "barlow_twins", "--views.small_views", "2"],
+            "the method barlow_twins takes two views",
         ),
         (
             ["pretrain", "--out", "OUT", "--data", "digits", "--views.preset", "cifar"],
