@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from falcon_ssl.data.decode import Shape, decode, read_head
+from falcon_ssl.data.decode import decode, read_head
 from support.images import encoded, pixels
 
-RGB, GRAY = Shape(3, 12, 12), Shape(1, 12, 12)
+RGB, GRAY = (3, 12, 12), (1, 12, 12)
 
 
 def expected(array: np.ndarray) -> torch.Tensor:
@@ -92,15 +92,15 @@ def test_exif_rotation_is_done(orientation):
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
     data = encoded(stored, "JPEG", quality=95, exif=exif)
-    assert read_head(data).shape == Shape(1, 16, 24)
-    read = decode(data, Shape(1, 16, 24))[0].int()
+    assert read_head(data).shape == (1, 16, 24)
+    read = decode(data, (1, 16, 24))[0].int()
     assert (read - torch.from_numpy(upright).int()).abs().max() < 16
 
 
 def test_another_size_is_covered_and_cut_around_the_center():
     wide = np.zeros((20, 60), np.uint8)
     wide[:, 20:40] = 255  # the square in the middle
-    read = decode(encoded(Image.fromarray(wide)), Shape(1, 10, 10))
+    read = decode(encoded(Image.fromarray(wide)), (1, 10, 10))
     assert read[:, 1:-1, 1:-1].min() > 240  # the edge mixes with what lies outside
 
 
@@ -108,7 +108,7 @@ def test_large_jpegs_decode_small_without_losing_quality():
     smooth = np.add.outer(np.arange(512), np.arange(512)).astype(np.uint8)
     image = Image.fromarray(np.minimum(smooth, 255 - smooth))
     data = encoded(image, "JPEG", quality=95)
-    read = decode(data, Shape(1, 64, 64)).float()
+    read = decode(data, (1, 64, 64)).float()
     direct = image.resize((64, 64), Image.Resampling.BICUBIC)
     assert (read[0] - torch.from_numpy(np.array(direct)).float()).abs().mean() < 2
 

@@ -19,7 +19,7 @@ from falcon_ssl.data import (
     TensorSource,
     build_loader,
     load_splits,
-    loader,
+    memory,
     order,
     shards,
 )
@@ -39,15 +39,12 @@ def numbered(count: int) -> TensorSource:
     world_size=st.integers(1, 5),
     seed=st.integers(0, 5),
     epoch=st.integers(0, 5),
-    drop_last=st.booleans(),
 )
 def test_ranks_share_out_the_batches_of_one_process(
-    num_images, batch_size, world_size, seed, epoch, drop_last
+    num_images, batch_size, world_size, seed, epoch
 ):
     def plan(**ranks: int) -> BatchPlan:
-        return BatchPlan(
-            num_images=num_images, batch_size=batch_size, seed=seed, drop_last=drop_last, **ranks
-        )
+        return BatchPlan(num_images=num_images, batch_size=batch_size, seed=seed, **ranks)
 
     try:
         alone = list(plan().epoch_indices(epoch))
@@ -56,19 +53,14 @@ def test_ranks_share_out_the_batches_of_one_process(
             for rank in range(world_size)
         ]
     except InputError:
-        short = num_images % batch_size
-        assert (
-            batch_size < world_size
-            or (drop_last and num_images < batch_size)
-            or (not drop_last and 0 < short < world_size)
-        )
+        assert batch_size < world_size or num_images < batch_size
         return
     assert [torch.cat(parts).tolist() for parts in zip(*shares, strict=True)] == [
         rows.tolist() for rows in alone
     ]
     seen = torch.cat(alone)
     assert len(seen.unique()) == len(seen)
-    assert len(seen) == (num_images // batch_size * batch_size if drop_last else num_images)
+    assert len(seen) == num_images // batch_size * batch_size
     assert all(min(map(len, parts)) >= 1 for parts in zip(*shares, strict=True))
 
 
@@ -79,8 +71,9 @@ def test_ranks_share_out_the_batches_of_one_process(
 )
 def test_blocks_are_shuffled_in_windows_and_nothing_is_lost(blocks, seed):
     def drawn(epoch: int) -> list[int]:
+        # One batch: nothing is left out of an epoch.
         plan = BatchPlan(
-            num_images=sum(blocks), batch_size=64, seed=seed, drop_last=False, blocks=tuple(blocks)
+            num_images=sum(blocks), batch_size=sum(blocks), seed=seed, blocks=tuple(blocks)
         )
         return torch.cat(list(plan.epoch_indices(epoch))).tolist()
 
@@ -102,18 +95,16 @@ def plan_of(blocks: tuple[int, ...], batch_size: int, **options: int) -> BatchPl
     batch_size=st.integers(4, 70),
     world_size=st.integers(1, 4),
     epoch=st.integers(0, 3),
-    drop_last=st.booleans(),
     data=st.data(),
 )
 def test_blocks_dealt_to_ranks_are_the_batches_of_one_process(
-    blocks, batch_size, world_size, epoch, drop_last, data
+    blocks, batch_size, world_size, epoch, data
 ):
-    short = sum(blocks) % batch_size
-    assume(sum(blocks) >= batch_size if drop_last else short == 0 or short >= world_size)
+    assume(sum(blocks) >= batch_size)
     with mock.patch.object(order, "_WINDOW_ROWS", 200):
-        alone = list(plan_of(blocks, batch_size, drop_last=drop_last).epoch_indices(epoch))
+        alone = list(plan_of(blocks, batch_size).epoch_indices(epoch))
         plans = [
-            plan_of(blocks, batch_size, drop_last=drop_last, rank=rank, world_size=world_size)
+            plan_of(blocks, batch_size, rank=rank, world_size=world_size)
             for rank in range(world_size)
         ]
         shares = [list(plan.epoch_indices(epoch)) for plan in plans]
@@ -122,9 +113,8 @@ def test_blocks_dealt_to_ranks_are_the_batches_of_one_process(
     assert [torch.cat(parts).tolist() for parts in zip(*shares, strict=True)] == [
         rows.tolist() for rows in alone
     ]
-    assert [len(rows) for rows in alone[:-1]] == [batch_size] * (len(alone) - 1)
+    assert [len(rows) for rows in alone] == [batch_size] * (sum(blocks) // batch_size)
     seen = torch.cat(alone)
-    assert len(seen) == sum(blocks) - drop_last * short
     assert len(seen.unique()) == len(seen)
     assert [[rows.tolist() for rows in share[start:]] for share in shares] == [
         [rows.tolist() for rows in share] for share in resumed
@@ -187,14 +177,14 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize("make", [ResidentLoader, StreamingLoader])
 def test_every_image_comes_with_its_index_once_an_epoch(make):
-    batches = make(numbered(1000), batch_size=64, seed=3, device="cpu", drop_last=False)
+    batches = make(numbered(1000), batch_size=50, seed=3, device="cpu")
     seen = []
     for indices, images in batches.epoch_batches(0):
         assert torch.equal(images[:, 0, 0, 0].long() * 256 + images[:, 1, 0, 0], indices)
         seen += indices.tolist()
     assert len(seen) == 1000
     assert sorted(seen) == list(range(1000))
-    assert batches.batches_per_epoch == 16
+    assert batches.batches_per_epoch == 20
 
 
 @pytest.mark.parametrize("make", [ResidentLoader, StreamingLoader])
@@ -226,7 +216,7 @@ def test_streaming_leaves_unreadable_images_out(write_folder):
         source = load_splits(
             f"folder:{root}", ReadingConfig(in_memory=False, max_unreadable=0.1, holdout=holdout)
         ).train
-        batches = StreamingLoader(source, batch_size=4, seed=0, device="cpu", drop_last=False)
+        batches = StreamingLoader(source, batch_size=1, seed=0, device="cpu")
         images = torch.cat([images for _, images in batches.epoch_batches(0)])
         indices = torch.cat([indices for indices, _ in batches.epoch_batches(1)])
         assert (images.flatten(1).float().mean(1) > 0).all()
@@ -268,21 +258,17 @@ def test_the_memory_estimate_is_logged_once(write_folder, caplog, in_memory, hol
 
 
 def test_loader_streams_when_the_device_is_too_small(monkeypatch, caplog):
-    monkeypatch.setattr(loader, "available_memory", lambda device: 100)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 100)
     with caplog.at_level("INFO"):  # no CUDA needed: construction does not touch the device
         chosen = build_loader(numbered(100), batch_size=8, seed=0, device="cuda")
     assert isinstance(chosen, StreamingLoader)
     assert "numbers: 0.0 MiB of 0.0 MiB free memory on cuda, streamed to it" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "drop_last", "short"),
-    [(64, True, True), (64, False, False), (100, True, False), (300, True, False)],
-)
-def test_images_of_the_short_batch_are_logged(batch_size, drop_last, short, caplog):
-    options = {"batch_size": batch_size, "drop_last": drop_last, "seed": 0, "device": "cpu"}
+@pytest.mark.parametrize(("batch_size", "short"), [(64, True), (100, False), (300, False)])
+def test_images_of_the_short_batch_are_logged(batch_size, short, caplog):
     with caplog.at_level("INFO"):
-        batches = build_loader(numbered(300), **options)
+        batches = build_loader(numbered(300), batch_size=batch_size, seed=0, device="cpu")
     left = 300 - len(torch.cat([indices for indices, _ in batches.epoch_batches(0)]))
     assert left == (44 if short else 0)
     assert ("leave out 44 of 300 images" in caplog.text) == short
@@ -295,7 +281,6 @@ def test_images_of_the_short_batch_are_logged(batch_size, drop_last, short, capl
         ({"batch_size": 0}, "too small"),
         ({"seed": -1}, "seed"),
         ({"world_size": 5, "batch_size": 4}, "too small"),
-        ({"world_size": 3, "batch_size": 4, "drop_last": False}, "fewer rows than there are ranks"),
     ],
 )
 def test_plans_that_cannot_work_are_refused(options, message):

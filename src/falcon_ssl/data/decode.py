@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,19 +16,7 @@ _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F"
 _IJG_LUMINANCE_SUM = 3688  # of the quantization table of the JPEG standard, quality 50
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What images are brought to.
-
-    Args:
-        channels: 1 (grayscale) or 3 (RGB).
-        height: In pixels.
-        width: In pixels.
-    """
-
-    channels: int
-    height: int
-    width: int
+Shape: TypeAlias = tuple[int, int, int]  # channels (1 is grayscale, 3 RGB), height, width
 
 
 def decode(data: bytes, shape: Shape) -> Tensor:
@@ -54,21 +41,21 @@ def decode(data: bytes, shape: Shape) -> Tensor:
     from PIL import Image as pil
     from PIL import ImageOps
 
-    size, mode = (shape.width, shape.height), "L" if shape.channels == 1 else "RGB"
+    channels, height, width = shape
+    mode = "L" if channels == 1 else "RGB"
     image: Image = pil.open(io.BytesIO(data))
-    image.draft(None, (2 * shape.width, 2 * shape.height))  # JPEG: decode a smaller picture
+    image.draft(None, (2 * width, 2 * height))  # JPEG: decode a smaller picture
     ImageOps.exif_transpose(image, in_place=True)
     image = _plain(image)
     if image.mode != mode:
         image = image.convert(mode)
-    if image.size != size:
-        image = ImageOps.fit(image, size, method=pil.Resampling.BICUBIC)
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), method=pil.Resampling.BICUBIC)
     pixels = np.array(image)  # a copy that owns its memory
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """Properties of an image, from the head of its file.
 
     Attributes:
@@ -94,7 +81,7 @@ def read_head(data: bytes) -> Head:
         if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
             width, height = height, width
         channels = 1 if image.mode in _GREY_MODES else 3
-        return Head(Shape(channels, height, width), _encoding(image))
+        return Head((channels, height, width), _encoding(image))
 
 
 def _plain(image: Image) -> Image:

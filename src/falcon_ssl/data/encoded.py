@@ -17,19 +17,22 @@ _CHUNK = 256  # images that one thread decodes at a time
 
 
 class Records(Protocol):
-    """Encoded images by index."""
+    """Encoded images by index.
+
+    Attributes:
+        blocks: Rows of every block when images can only be read block by block; else None.
+    """
+
+    blocks: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         """N."""
-        ...
 
     def read(self, index: int) -> bytes:
         """Content of one image file; OSError when it cannot be had."""
-        ...
 
     def place(self, index: int) -> str:
         """Path, or table and row: for logs and lists."""
-        ...
 
 
 class EncodedSplit(NamedTuple):
@@ -48,11 +51,6 @@ class EncodedSplit(NamedTuple):
     class_names: list[str] | None = None
 
 
-def blocks_of(records: Records) -> tuple[int, ...] | None:
-    """Rows of every block of records that can only be read block by block; None for others."""
-    return getattr(records, "blocks", None)
-
-
 class EncodedSource:
     """A source that decodes on demand, for sets that do not fit in memory.
 
@@ -66,22 +64,13 @@ class EncodedSource:
     """
 
     def __init__(self, split: EncodedSplit, *, shape: Shape, skipped: Skipped) -> None:
-        self.name = f"{split.name} ({len(split.records)} images of {shape.height}x{shape.width})"
+        self.name = f"{split.name} ({len(split.records)} images of {shape[1]}x{shape[2]})"
+        self.image_shape = shape
         self.labels = split.labels
         self.class_names = split.class_names
         self.skipped = skipped
+        self.blocks = split.records.blocks
         self._records = split.records
-        self._shape = shape
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return self._shape.channels, self._shape.height, self._shape.width
-
-    @property
-    def blocks(self) -> tuple[int, ...] | None:
-        """Rows of every block when images can only be read block by block; else None."""
-        return blocks_of(self._records)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -95,7 +84,7 @@ class EncodedSource:
         images = torch.zeros(len(indices), *self.image_shape, dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
             try:
-                images[row] = decode(self._records.read(index), self._shape)
+                images[row] = decode(self._records.read(index), self.image_shape)
             except Exception as error:  # a broken file can make Pillow raise anything
                 self.skipped.add(index, place=self._records.place(index), reason=error)
         return images

@@ -13,17 +13,27 @@ from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.data.encoded import EncodedSplit
+from falcon_ssl.data.encoded import EncodedSplit, Records
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
+SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+}
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
-class FolderRecords:
+class FolderRecords(Records):
     """All image files below a folder, in the order of their paths.
 
     Args:
@@ -64,11 +74,11 @@ class FolderRecords:
         return len(self._paths)
 
     def read(self, index: int) -> bytes:
-        """Content of one image file."""
+        """Content of a file."""
         return (self.root / self._paths[index]).read_bytes()
 
     def place(self, index: int) -> str:
-        """Path of one image file."""
+        """Path of a file."""
         return str(self.root / self._paths[index])
 
     def has_class_folders(self) -> bool:
@@ -82,14 +92,13 @@ class FolderRecords:
         Raises:
             InputError: An image is in no class folder.
         """
-        for path in self._paths:
-            if len(path.parts) < 2:
-                raise InputError(
-                    "an image is in no class folder",
-                    received=self.root / path,
-                    expected="images in one folder for each class",
-                    fix="move it, or leave out folder_labels",
-                )
+        if loose := [path for path in self._paths if len(path.parts) < 2]:
+            raise InputError(
+                "an image is in no class folder",
+                received=self.root / loose[0],
+                expected="images in one folder for each class",
+                fix="move it, or leave out folder_labels",
+            )
         return [path.parts[0] for path in self._paths]
 
 
@@ -116,30 +125,17 @@ def folder_splits(root: Path, *, labeled: bool) -> tuple[list[EncodedSplit], str
             "%s: if its folders are classes, --reading.folder_labels true lets evaluation read them",
             root,
         )
-    classes = [records.classes() for records in parts] if labeled else []
-    names = sorted(set(classes[0])) if labeled else None
-    labels = [labels_of(part, names) for part in classes] if names else [None] * len(parts)
+    names = sorted(set(parts[0].classes())) if labeled else None
     splits = [
-        EncodedSplit(str(records.root), records, of_part, names)
-        for records, of_part in zip(parts, labels, strict=True)
+        EncodedSplit(str(part.root), part, _labels(part.classes(), names) if names else None, names)
+        for part in parts
     ]
     split = f"folders train and {test_root.name}" if test_root else "all images; no test part"
     return splits, f"{root.name}: {split}"
 
 
-def labels_of(classes: list[str], names: list[str]) -> Tensor:
-    """Number the classes of images.
-
-    Args:
-        classes: Name of every image's class.
-        names: All names, in the order of their numbers.
-
-    Returns:
-        int64 [N].
-
-    Raises:
-        InputError: A class that is not among the names.
-    """
+def _labels(classes: list[str], names: list[str]) -> Tensor:
+    """The place of every image's class in the list of all names, int64 [N]."""
     number = {name: index for index, name in enumerate(names)}
     unknown = sorted(set(classes) - set(names))
     if unknown:
@@ -149,10 +145,10 @@ def labels_of(classes: list[str], names: list[str]) -> Tensor:
             expected=f"classes among {', '.join(names[:5])}, ...",
             fix="name the folders alike",
         )
-    return torch.tensor([number[name] for name in classes], dtype=torch.int64)
+    return torch.tensor([number[name] for name in classes])
 
 
-def known_suffixes() -> frozenset[str]:
+def known_suffixes() -> set[str]:
     """Endings of the image files that this Pillow reads."""
     with train_extra("reading image files"):
         from PIL import features
@@ -165,8 +161,13 @@ def _part_roots(root: Path) -> tuple[Path, Path | None]:
     train = root / "train"
     if not train.is_dir():
         return root, None
-    folders = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    beside = [name for name in folders if name != "train" and _holds_images(root / name)]
+    suffixes = known_suffixes()
+    beside = [
+        folder.name
+        for folder in sorted(root.iterdir())
+        if folder.is_dir() and folder.name != "train" and not _hidden(folder.name)
+        if any(path.suffix.lower() in suffixes for path in _files(folder))
+    ]
     tests = [name for name in TEST_FOLDERS if name in beside]
     others = ", ".join(name for name in beside if name not in TEST_FOLDERS)
     if others and not tests:
@@ -175,13 +176,6 @@ def _part_roots(root: Path) -> tuple[Path, Path | None]:
     if others:
         logger.warning("%s: left out, because there is a folder train: %s", root, others)
     return train, root / tests[0] if tests else None
-
-
-def _holds_images(folder: Path) -> bool:
-    suffixes = known_suffixes()
-    return not _hidden(folder.name) and any(
-        path.suffix.lower() in suffixes for path in _files(folder)
-    )
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -103,14 +103,7 @@ def hub_splits(name: str, *, stream: bool) -> tuple[list[EncodedSplit], str]:
 
 
 def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
-    """Open files ``train*.parquet`` and ``test*.parquet`` (or ``validation*``) below a folder.
-
-    Args:
-        folder: Holds the files, at any depth.
-        stream: Whether to read them piece by piece, storing nothing.
-
-    Returns:
-        As `hub_splits`.
+    """Open files ``train*.parquet`` and ``test*.parquet`` (or ``validation*``) at any depth; else as `hub_splits`.
 
     Raises:
         InputError: No such folder, no training file, or a table without images.
@@ -211,8 +204,7 @@ def _tables(
             f"cannot open the data set {repo}",
             received=" ".join(str(error).split()) or type(error).__name__,
             expected="a readable set of images",
-            fix="check its name and the network; for a gated set, accept its terms and log in "
-            "with `hf auth login`",
+            fix="check its name and the network; for a gated set, accept its terms and log in with `hf auth login`",
         ) from error
     found = dict(loaded) if splits is None else dict(zip(splits, loaded, strict=True))
     return {split: ArrowTable(dataset) for split, dataset in found.items()}

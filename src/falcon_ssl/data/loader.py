@@ -7,25 +7,20 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from falcon_ssl.core import distributed
-from falcon_ssl.data.encoded import EncodedSource
-from falcon_ssl.data.memory import (
-    RESIDENT_FRACTION,
-    available_memory,
-    bytes_text,
-    num_workers,
-    source_bytes,
-)
+from falcon_ssl.data.memory import fits, num_workers
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.source import Source, TensorSource, read_images
 
 logger = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor]
+Batch: TypeAlias = tuple[Tensor, Tensor]
+Device: TypeAlias = torch.device | str
 
 
 class Loader:
@@ -33,29 +28,19 @@ class Loader:
 
     Args:
         source: What to read.
-        batch_size: Rows of a global batch, over all ranks together.
+        batch_size: Rows of a global batch, over all ranks together; an epoch leaves out a last one that is short.
         seed: Seed of the order; see BatchPlan.
         device: Where the batches appear.
-        drop_last: Leave out the last batch of an epoch when it is short.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        batch_size: int,
-        seed: int,
-        device: torch.device | str,
-        drop_last: bool = True,
-    ) -> None:
+    def __init__(self, source: Source, *, batch_size: int, seed: int, device: Device) -> None:
         self.plan = BatchPlan(
             num_images=len(source),
             batch_size=batch_size,
             seed=seed,
-            drop_last=drop_last,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
-            blocks=source.blocks if isinstance(source, EncodedSource) else None,
+            blocks=getattr(source, "blocks", None),
         )
         self._source = source
         self._device = torch.device(device)
@@ -117,13 +102,10 @@ class StreamingLoader(Loader):
         *,
         batch_size: int,
         seed: int,
-        device: torch.device | str,
-        drop_last: bool = True,
+        device: Device,
         workers: int | None = None,
     ) -> None:
-        super().__init__(
-            source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last
-        )
+        super().__init__(source, batch_size=batch_size, seed=seed, device=device)
         self._workers = workers or num_workers()
 
     def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -151,29 +133,14 @@ class StreamingLoader(Loader):
         return indices, images
 
     def _to_device(self, batch: Batch) -> Batch:
-        indices, images = batch
-        return (
-            indices.to(self._device, non_blocking=True),
-            images.to(self._device, non_blocking=True),
-        )
+        indices, images = (part.to(self._device, non_blocking=True) for part in batch)
+        return indices, images
 
 
 def build_loader(
-    source: Source,
-    *,
-    batch_size: int,
-    seed: int,
-    device: torch.device | str,
-    drop_last: bool = True,
+    source: Source, *, batch_size: int, seed: int, device: Device
 ) -> ResidentLoader | StreamingLoader:
-    """Choose the loader: resident when the source is decoded and fits on the device.
-
-    Args:
-        source: What to read.
-        batch_size: Rows of a global batch, over all ranks together.
-        seed: Seed of the order; see BatchPlan.
-        device: Where the batches appear.
-        drop_last: Leave out the last batch of an epoch when it is short.
+    """Choose the loader: resident when the source is decoded and fits on the device. Arguments as `Loader`.
 
     Raises:
         InputError: As BatchPlan.
@@ -181,20 +148,13 @@ def build_loader(
     device = torch.device(device)
     resident = isinstance(source, TensorSource)
     if device.type != "cpu":  # on a CPU the images are where they are
-        needed, available = source_bytes(source), available_memory(device)
-        resident = resident and needed <= RESIDENT_FRACTION * available
-        logger.info(
-            "%s: %s of %s free memory on %s, %s",
-            source.name,
-            bytes_text(needed),
-            bytes_text(available),
-            device,
-            "resident there" if resident else "streamed to it",
-        )
+        enough, words = fits(source, device)
+        resident = resident and enough
+        how = "resident there" if resident else "streamed to it"
+        logger.info("%s on %s, %s", words, device, how)
     make = ResidentLoader if resident else StreamingLoader
-    loader = make(source, batch_size=batch_size, seed=seed, device=device, drop_last=drop_last)
-    left = len(source) % batch_size
-    if drop_last and left:
+    loader = make(source, batch_size=batch_size, seed=seed, device=device)
+    if left := len(source) % batch_size:
         logger.info(
             "batches of %d leave out %d of %d images, other ones in every epoch",
             batch_size,

@@ -42,9 +42,11 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     return max(0, free) // _local_processes()
 
 
-def source_bytes(source: Source) -> int:
-    """Bytes of all images of a source, decoded."""
-    return len(source) * math.prod(source.image_shape)
+def fits(source: Source, device: torch.device | str = "cpu") -> tuple[bool, str]:
+    """Whether all images of a source, decoded, may be kept on a device; and the comparison in words."""
+    needed, available = len(source) * math.prod(source.image_shape), available_memory(device)
+    words = f"{source.name}: {bytes_text(needed)} of {bytes_text(available)} free memory"
+    return needed <= RESIDENT_FRACTION * available, words
 
 
 def _local_processes() -> int:

@@ -33,9 +33,8 @@ class BatchPlan:
 
     Args:
         num_images: N, size of the source.
-        batch_size: B, rows of a global batch, over all ranks together.
+        batch_size: B, rows of a global batch, over all ranks together; an epoch leaves out a last one that is short.
         seed: Seed of the order.
-        drop_last: Leave out the last batch of an epoch when it is short.
         rank: r, this process.
         world_size: R, number of processes.
         blocks: Rows of every block, in the order of the rows; None permutes freely.
@@ -52,7 +51,6 @@ class BatchPlan:
     num_images: int
     batch_size: int
     seed: int
-    drop_last: bool = True
     rank: int = 0
     world_size: int = 1
     blocks: tuple[int, ...] | None = None
@@ -62,27 +60,18 @@ class BatchPlan:
         check_at_least(
             "batch_size", self.batch_size, self.world_size, fix="give every rank at least one row"
         )
-        if self.drop_last and self.num_images < self.batch_size:
+        if self.num_images < self.batch_size:
             raise InputError(
                 "batch_size is larger than the data set",
                 received=f"batches of {self.batch_size} from {self.num_images} images",
                 expected="at least one full batch an epoch",
                 fix="lower batch_size",
             )
-        short = self.num_images % self.batch_size
-        if not self.drop_last and 0 < short < self.world_size:
-            raise InputError(
-                "the last batch of an epoch has fewer rows than there are ranks",
-                received=f"{short} rows over {self.world_size} ranks",
-                expected="at least one row on every rank",
-                fix="use drop_last=True or another batch_size",
-            )
 
     @property
     def batches_per_epoch(self) -> int:
         """Number of global batches in an epoch."""
-        full, short = divmod(self.num_images, self.batch_size)
-        return full + (short > 0 and not self.drop_last)
+        return self.num_images // self.batch_size
 
     def epoch_indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
         """Indices of this rank's rows, batch by batch.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.decode import Head, Shape, read_head
-from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records, blocks_of, decode_all
-from falcon_ssl.data.memory import RESIDENT_FRACTION, available_memory, bytes_text, source_bytes
+from falcon_ssl.data.decode import Head, read_head
+from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records, decode_all
+from falcon_ssl.data.memory import fits
 from falcon_ssl.data.skipped import Skipped
 from falcon_ssl.data.source import Source
 
@@ -23,8 +22,7 @@ logger = logging.getLogger(__name__)
 _NUM_HEADS = 64  # images whose heads decide size and channels of all
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """A source, what its files are ("JPEG q75"), and which of them cannot be read."""
 
     source: Source
@@ -62,30 +60,21 @@ def open_records(
     skipped = Skipped(name, len(records), max_unreadable=reading.max_unreadable, path=skipped_path)
     heads = _heads(records, skipped)
     if like is None:
-        channels = channels or max(head.shape.channels for head in heads)
-        shape = Shape(channels, *_common_size(heads, name=name, image_size=reading.image_size))
+        channels = channels or max(head.shape[0] for head in heads)
+        shape = (channels, *_common_size(heads, name=name, image_size=reading.image_size))
     else:
-        shape = Shape(*like.image_shape)
+        shape = like.image_shape
     source = EncodedSource(split, shape=shape, skipped=skipped)
-    needed, available = source_bytes(source), available_memory()
-    in_memory = reading.in_memory
-    if in_memory is None:
-        in_memory = needed <= RESIDENT_FRACTION * available and not reading.stream
-    logger.info(
-        "%s: %s of %s free memory, %s",
-        source.name,
-        bytes_text(needed),
-        bytes_text(available),
-        "decoded once and kept" if in_memory else "decoded on demand",
-    )
-    encoding = _most_common(head.encoding for head in heads)
+    enough, words = fits(source)
+    in_memory = enough and not reading.stream if reading.in_memory is None else reading.in_memory
+    logger.info("%s, %s", words, "decoded once and kept" if in_memory else "decoded on demand")
+    encoding = _most_common([head.encoding for head in heads])
     return Opened(decode_all(source) if in_memory else source, encoding, skipped)
 
 
 def _heads(records: Records, skipped: Skipped) -> list[Head]:
     """Heads of images that are spread evenly over the records, or over their first block."""
-    blocks = blocks_of(records)
-    count = len(records) if blocks is None else next(rows for rows in blocks if rows)
+    count = next(rows for rows in records.blocks or [len(records)] if rows)
     found = []
     for index in np.unique(np.linspace(0, count - 1, _NUM_HEADS).astype(int)).tolist():
         try:
@@ -106,7 +95,7 @@ def _common_size(heads: list[Head], *, name: str, image_size: int | None) -> tup
     """Height and width that all images are brought to."""
     if image_size is not None:
         return image_size, image_size
-    sizes = {(head.shape.height, head.shape.width) for head in heads}
+    sizes = {head.shape[1:] for head in heads}
     if len(sizes) > 1:
         heights, widths = zip(*sizes, strict=True)
         raise InputError(
@@ -118,11 +107,9 @@ def _common_size(heads: list[Head], *, name: str, image_size: int | None) -> tup
     return sizes.pop()
 
 
-def _most_common(encodings: Iterable[str]) -> str:
+def _most_common(encodings: list[str]) -> str:
     """The encoding of nearly all files; without the quality when that varies."""
-    counts = Counter(encodings)
-    encoding, count = counts.most_common(1)[0]
-    if count >= 0.9 * counts.total():
+    encoding, count = Counter(encodings).most_common(1)[0]
+    if count >= 0.9 * len(encodings):
         return encoding
-    formats = Counter(one.split()[0] for one in counts.elements())
-    return " and ".join(sorted(formats))
+    return " and ".join(sorted({one.split()[0] for one in encodings}))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +19,12 @@ from torch import Tensor
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
 from falcon_ssl.data.order import blocks_per_window
-from falcon_ssl.data.table import Cells, integers
+from falcon_ssl.data.table import Cells, Table, integers
 
 _OPENERS = 16  # files whose ends are read at the same time
 
 
-class _Group(NamedTuple):
-    file: str
-    number: int
-    rows: int
-
-
-class ShardTable:
+class ShardTable(Table):
     """Parquet files as one table.
 
     Args:
@@ -41,9 +35,8 @@ class ShardTable:
     """
 
     def __init__(self, files: list[str]) -> None:
-        self._files = files
         with ThreadPoolExecutor(_OPENERS) as pool:
-            opened = list(pool.map(_footer, files))
+            opened = list(pool.map(_row_groups, files))
         if not opened or any(schema.names != opened[0][0].names for schema, _ in opened):
             raise InputError(
                 "the parquet files do not form one table",
@@ -52,39 +45,32 @@ class ShardTable:
                 fix="check which files the folder or repository holds",
             )
         self.schema = opened[0][0]
-        self._groups = [
-            _Group(file, number, rows)
-            for file, (_, counts) in zip(files, opened, strict=True)
-            for number, rows in enumerate(counts)
-        ]
+        self._groups = [group for _, groups in opened for group in groups]
 
     def integers(self, column: str) -> Tensor:
         """A column of integers, int64 [N]; only this column is read."""
         with ThreadPoolExecutor(_OPENERS) as pool:
-            return torch.cat(list(pool.map(lambda file: _integers(file, column), self._files)))
+            read = pool.map(lambda group: integers(_read_group(group, column)), self._groups)
+            return torch.cat([torch.empty(0, dtype=torch.int64), *read])
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
         return _ShardRecords(self._groups, column, rows=rows, name=name)
 
 
-class _ShardRecords:
+class _ShardRecords(Records):
     """Images of some rows, read a row group at a time; the last groups are kept.
 
     Memory: the row groups of two windows, encoded.
     """
 
-    def __init__(
-        self, groups: list[_Group], column: str, *, rows: Tensor | None, name: str
-    ) -> None:
+    def __init__(self, groups: list[Any], column: str, *, rows: Tensor | None, name: str) -> None:
         self._groups = groups
         self._column = column
         self._name = name
-        self._starts = np.cumsum([0, *(group.rows for group in groups)])
+        self._starts = np.cumsum([0, *(group.row_groups[0].num_rows for group in groups)])
         self._rows = np.arange(self._starts[-1]) if rows is None else rows.numpy()
-        self.blocks: tuple[int, ...] = tuple(
-            np.diff(np.searchsorted(self._rows, self._starts)).tolist()
-        )
+        self.blocks = tuple(np.diff(np.searchsorted(self._rows, self._starts)).tolist())
         self._capacity = 2 * blocks_per_window(self.blocks)
         self._cached: OrderedDict[int, Cells] = OrderedDict()
         self._lock = Lock()
@@ -99,7 +85,7 @@ class _ShardRecords:
         with self._group_locks[group]:  # threads that want the same group wait for one reader
             cells = self._cached.get(group)
             if cells is None:
-                cells = _read_group(self._groups[group], self._column)
+                cells = Cells(_read_group(self._groups[group], self._column))
         with self._lock:
             self._cached[group] = cells
             self._cached.move_to_end(group)
@@ -111,25 +97,16 @@ class _ShardRecords:
         return f"{self._name}, row {int(self._rows[index])}"
 
 
-def _open(file: str) -> Any:
-    import fsspec  # type: ignore[import-untyped]
-
-    return fsspec.open(file, "rb").open()
-
-
-def _footer(file: str) -> tuple[Any, list[int]]:
-    """Schema and rows of every row group."""
+def _row_groups(file: str) -> tuple[Any, list[Any]]:
+    """Schema of a file, and every row group as a `pyarrow.dataset.ParquetFileFragment`."""
     import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow.dataset as pads  # type: ignore[import-untyped]
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     try:
-        with _open(file) as stream:
-            parquet = pq.ParquetFile(stream)
-            counts = [
-                parquet.metadata.row_group(index).num_rows
-                for index in range(parquet.num_row_groups)
-            ]
-            return parquet.schema_arrow, counts
+        filesystem, path = url_to_fs(file)
+        (fragment,) = pads.dataset(path, filesystem=filesystem, format="parquet").get_fragments()
+        return fragment.physical_schema, fragment.split_by_row_group()
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             "cannot open a parquet file",
@@ -139,16 +116,5 @@ def _footer(file: str) -> tuple[Any, list[int]]:
         ) from error
 
 
-def _read_group(group: _Group, column: str) -> Cells:
-    import pyarrow.parquet as pq
-
-    with _open(group.file) as stream:
-        table = pq.ParquetFile(stream).read_row_group(group.number, columns=[column])
-    return Cells(table.column(column))
-
-
-def _integers(file: str, column: str) -> Tensor:
-    import pyarrow.parquet as pq
-
-    with _open(file) as stream:
-        return integers(pq.ParquetFile(stream).read(columns=[column]).column(column))
+def _read_group(group: Any, column: str) -> Any:
+    return group.to_table(columns=[column]).column(column)

@@ -14,35 +14,25 @@ from falcon_ssl.data.skipped import Skipped
 
 
 class Source(Protocol):
-    """A fixed, finite set of equally shaped images."""
+    """A fixed, finite set of equally shaped images.
 
-    @property
-    def name(self) -> str:
-        """For logs and reports: "digits train (scikit-learn, 1437 images of 8x8)"."""
-        ...
+    Attributes:
+        name: For logs and reports: "digits train (scikit-learn, 1437 images of 8x8)".
+        image_shape: (channels, height, width).
+        labels: int64 [N], or None; only evaluation reads it.
+        class_names: Name of every label, or None.
+    """
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        ...
-
-    @property
-    def labels(self) -> Tensor | None:
-        """int64 [N], or None; only evaluation reads it."""
-        ...
-
-    @property
-    def class_names(self) -> list[str] | None:
-        """Name of every label, or None."""
-        ...
+    name: str
+    image_shape: tuple[int, int, int]
+    labels: Tensor | None
+    class_names: list[str] | None
 
     def __len__(self) -> int:
         """N."""
-        ...
 
     def images(self, indices: Tensor) -> Tensor:
         """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
-        ...
 
 
 @runtime_checkable
@@ -51,24 +41,18 @@ class Fallible(Protocol):
 
     def readable(self, indices: Tensor) -> Tensor:
         """Which images have not been found unreadable so far: int64 [B] -> bool [B]."""
-        ...
 
 
 def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Read images and leave the unreadable ones out: to be called by all that computes on images.
 
-    Args:
-        source: Where they are.
-        indices: int64 [B].
-
-    Returns:
-        The indices that are left, int64 [B'], and their images, uint8 [B', C, H, W], on the CPU.
+    int64 [B] -> the indices that are left, int64 [B'], and their images, uint8 [B', C, H, W], on the CPU.
     """
     images = source.images(indices)
     if isinstance(source, Fallible):  # asked afterwards: they are found by reading
         readable = source.readable(indices)
         if not readable.all():
-            indices, images = indices[readable], images[readable]
+            return indices[readable], images[readable]
     return indices, images
 
 
@@ -113,6 +97,9 @@ class TensorSource:
         class_names: Name of every label, or None.
         rows: Which rows of the data these images are, int64 [N]; None when they are all of it.
 
+    Attributes:
+        tensor: All images, uint8 [N, C, H, W]; not a copy.
+
     Raises:
         InputError: Wrong shape, no images, NaN or values outside [0, 1], labels of another length.
 
@@ -147,25 +134,16 @@ class TensorSource:
         self.labels = None if labels is None else labels.long()
         self.class_names = class_names
         self.rows = rows
-        self._images = as_uint8(images, name=name)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        _, channels, height, width = self._images.shape
-        return channels, height, width
-
-    @property
-    def tensor(self) -> Tensor:
-        """All images, uint8 [N, C, H, W]; not a copy."""
-        return self._images
+        self.tensor = as_uint8(images, name=name)
+        _, channels, height, width = images.shape
+        self.image_shape = (channels, height, width)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.tensor)
 
     def images(self, indices: Tensor) -> Tensor:
         """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
-        return self._images[indices]
+        return self.tensor[indices]
 
 
 def as_uint8(images: Tensor, *, name: str) -> Tensor:

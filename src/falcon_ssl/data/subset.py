@@ -28,13 +28,9 @@ class Subset:
         self.labels = None if source.labels is None else source.labels[rows]
         self.class_names = source.class_names
         self.rows = data_rows(source, rows)
+        self.image_shape = source.image_shape
         self._source = source
         self._rows = rows
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width)."""
-        return self._source.image_shape
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -71,24 +67,24 @@ def hold_out(splits: Splits, fraction: float) -> Splits:
             expected="a fraction in (0, 1) that gives both parts an image",
         )
     order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
-    test, train = order[:count].sort().values, order[count:].sort().values
     return replace(
         splits,
-        train=_part(source, train, name=f"{source.name}, {len(train)} to train on"),
-        test=_part(source, test, name=f"{source.name}, {count} held out"),
+        train=_part(source, order[count:], f"{len(source) - count} to train on"),
+        test=_part(source, order[:count], f"{count} held out"),
         note=f"{splits.note}; test part: {fraction:.0%} held out at random, always the same",
     )
 
 
-def _part(source: Source, rows: Tensor, *, name: str) -> Source:
+def _part(source: Source, chosen: Tensor, what: str) -> Source:
     """Rows of a source, in memory when the source is."""
+    rows = chosen.sort().values
+    part = Subset(source, rows, name=f"{source.name}, {what}")
     if not isinstance(source, TensorSource):
-        return Subset(source, rows, name=name)
-    labels = None if source.labels is None else source.labels[rows]
+        return part
     return TensorSource(
         source.images(rows),
-        name=name,
-        labels=labels,
-        class_names=source.class_names,
-        rows=data_rows(source, rows),
+        name=part.name,
+        labels=part.labels,
+        class_names=part.class_names,
+        rows=part.rows,
     )

@@ -17,20 +17,19 @@ _LABEL_COLUMNS = ("label", "fine_label", "labels", "cls")
 
 
 class Table(Protocol):
-    """One split of a data set as a table."""
+    """One split of a data set as a table.
 
-    @property
-    def schema(self) -> Any:
-        """The `pyarrow.Schema` of its columns."""
-        ...
+    Attributes:
+        schema: The `pyarrow.Schema` of its columns.
+    """
+
+    schema: Any
 
     def integers(self, column: str) -> Tensor:
         """A column of integers, int64 [N]."""
-        ...
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
-        ...
 
 
 class Cells:
@@ -51,21 +50,20 @@ class Cells:
 
     def read(self, row: int) -> bytes:
         """Content of one image file."""
-        data = self._bytes[row].as_py()
-        if data is None:
-            path = self.path(row)
-            if path is None:
-                raise OSError("neither bytes nor a path")
-            data = Path(path).read_bytes()
-        content: bytes = data
-        return content
+        data: bytes | None = self._bytes[row].as_py()
+        if data is not None:
+            return data
+        path = self.path(row)
+        if path is None:
+            raise OSError("neither bytes nor a path")
+        return Path(path).read_bytes()
 
     def path(self, row: int) -> str | None:
         """Path or name of one image file, where the table has it."""
         return None if self._paths is None else self._paths[row].as_py()
 
 
-class ArrowTable:
+class ArrowTable(Table):
     """A `datasets.Dataset`: on this machine, memory-mapped.
 
     Args:
@@ -74,11 +72,7 @@ class ArrowTable:
 
     def __init__(self, dataset: Any) -> None:
         self._table = dataset.data
-
-    @property
-    def schema(self) -> Any:
-        """The `pyarrow.Schema` of its columns."""
-        return self._table.schema
+        self.schema = self._table.schema
 
     def integers(self, column: str) -> Tensor:
         """A column of integers, int64 [N]."""
@@ -90,7 +84,7 @@ class ArrowTable:
         return _ArrowRecords(Cells(self._table.column(column)), kept, name)
 
 
-class _ArrowRecords:
+class _ArrowRecords(Records):
     def __init__(self, cells: Cells, rows: np.ndarray[Any, Any], name: str) -> None:
         self._cells = cells
         self._rows = rows
@@ -114,19 +108,10 @@ def integers(column: Any) -> Tensor:
 
 
 def image_records(table: Table, *, rows: Tensor | None, name: str) -> Records:
-    """Find the images of a table.
-
-    Args:
-        table: One split.
-        rows: int64 [N], ascending, which rows to keep; None keeps all.
-        name: For logs and reports.
-
-    Raises:
-        InputError: The table has no column of images.
-    """
+    """The images of a table, at some ``rows`` (int64 [N], ascending) or all; InputError where it has none."""
     import pyarrow as pa
 
-    column = _find(table.schema.names, _IMAGE_COLUMNS)
+    column = next((name for name in _IMAGE_COLUMNS if name in table.schema.names), None)
     kind = None if column is None else table.schema.field(column).type
     if column is None or not (pa.types.is_struct(kind) or pa.types.is_binary(kind)):
         raise InputError(
@@ -142,7 +127,7 @@ def table_labels(table: Table) -> tuple[Tensor | None, list[str] | None]:
     """Labels and class names of a table; None when it has none, or hides them as -1."""
     import datasets
 
-    column = _find(table.schema.names, _LABEL_COLUMNS)
+    column = next((name for name in _LABEL_COLUMNS if name in table.schema.names), None)
     if column is None:
         return None, None
     labels = table.integers(column)
@@ -150,7 +135,3 @@ def table_labels(table: Table) -> tuple[Tensor | None, list[str] | None]:
         return None, None
     features = datasets.Features.from_arrow_schema(table.schema)
     return labels, getattr(features[column], "names", None)
-
-
-def _find(columns: list[str], wanted: tuple[str, ...]) -> str | None:
-    return next((name for name in wanted if name in columns), None)
