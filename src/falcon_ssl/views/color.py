@@ -32,10 +32,9 @@ def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """x <- clamp(m + f (x - m)), m = mean luma of the image; [N, C, H, W] in [0, 1], [N]."""
-    channel_means = images.mean(dim=(2, 3))
-    mean = channel_means
+    mean = images.mean(dim=(2, 3))
     if images.shape[1] == 3:
-        mean = (channel_means * channel_means.new_tensor(_LUMA)).sum(dim=1, keepdim=True)
+        mean = (mean * mean.new_tensor(_LUMA)).sum(dim=1, keepdim=True)
     offset = (1 - factor)[:, None] * mean
     return images.mul_(_per_image(factor)).add_(offset[:, :, None, None]).clamp_(0, 1)
 
@@ -109,7 +108,7 @@ class ColorJitter:
         rows = chosen_rows(len(images), self.probability, generator=generator)
         amounts = (self.brightness, self.contrast, self.saturation, self.hue)
         functions = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
-        ranges = (*map(_around_one, amounts[:3]), (-self.hue, self.hue))
+        ranges = (*((max(0.0, 1 - a), 1 + a) for a in amounts[:3]), (-self.hue, self.hue))
         order = [k for k in permutation(len(amounts), generator=generator) if amounts[k]]
         drawn = uniform_each(len(images), [ranges[k] for k in order], generator=generator)
         factors = drawn[:, rows].to(images.device, non_blocking=True)
@@ -138,10 +137,6 @@ class RandomGrayscale:
         return change_rows(images, rows, to_grayscale)
 
 
-def _around_one(amount: float) -> tuple[float, float]:
-    return max(0.0, 1 - amount), 1 + amount
-
-
 def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
@@ -154,5 +149,4 @@ def _channels(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             expected="3",
             fix="use the preset grayscale",
         )
-    red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
-    return red, green, blue
+    return images[:, 0:1], images[:, 1:2], images[:, 2:3]

@@ -53,21 +53,13 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
         draw.text((left, _MARGIN // 2), caption, fill="black")
         for row, picture in enumerate(pictures.cpu()):
             image = pil.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-            shown = _fitted(image, cell)
+            smooth = pil.Resampling.NEAREST if max(image.size) <= cell else pil.Resampling.BILINEAR
+            sides = [max(1, round(cell * side / max(image.size))) for side in image.size]
+            shown = image.resize((sides[0], sides[1]), smooth)
             top = _CAPTION + _MARGIN + row * pitch
             middle = (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2)
             sheet.paste(shown, middle)
     return sheet
-
-
-def _fitted(image: Image, cell: int) -> Image:
-    """An image whose longer side fills a cell."""
-    from PIL import Image as pil
-
-    longest = max(image.size)
-    smooth = pil.Resampling.NEAREST if longest <= cell else pil.Resampling.BILINEAR
-    width, height = (max(1, round(cell * side / longest)) for side in image.size)
-    return image.resize((width, height), smooth)
 
 
 def _as_pixels(view: Tensor, normalization: Normalization) -> Tensor:

@@ -27,22 +27,14 @@ def draw_boxes(
     ratio: tuple[float, float],
     generator: Random,
 ) -> Tensor:
-    """Draw boxes of random area, shape and place inside an image.
+    """Draw N = ``count`` boxes of random area, shape and place inside an image.
 
-    The fraction of the area is uniform in ``scale``, the aspect ratio log-uniform in ``ratio``, the
+    The fraction of the area is uniform in ``scale``, width / height log-uniform in ``ratio``, the
     place uniform. Boxes that do not fit are drawn again, up to ten times, then cut to fit: the
     usual distribution (Szegedy et al. 2015), here with boxes that need not be aligned to pixels.
 
-    Args:
-        count: N.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        scale: Smallest and largest fraction of the image's area.
-        ratio: Smallest and largest width / height.
-        generator: CPU generator.
-
     Returns:
-        float32 [N, 4] on the CPU: top, left, height, width.
+        float32 [N, 4] on the CPU: top, left, height, width, in pixels.
     """
     area = uniform(count, *scale, generator=generator, tries=_TRIES) * (height * width)
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
@@ -87,11 +79,7 @@ def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> T
 def _mix_neighbors(images: Tensor, start: Tensor, length: Tensor, *, size: int) -> Tensor:
     """Bilinear interpolation at the centers of the pixels of every box; outside, the pixel at the edge.
 
-    Args:
-        images: [N, C, H, W].
-        start: [2, N], where the interval of rows and that of columns begin, in pixels.
-        length: [2, N], likewise; negative for a flip.
-        size: Side of the result.
+    ``start`` and ``length`` [2, N] are those of the rows and of the columns, in pixels; negative for a flip.
     """
     fraction = (torch.arange(size, device=images.device) + 0.5) / size
     down, right = torch.addcmul(start[:, :, None], length[:, :, None], fraction)

@@ -52,10 +52,8 @@ def uniform_each(count: int, ranges: Sequence[tuple[float, float]], *, generator
 
 def permutation(count: int, *, generator: Random) -> list[int]:
     """Draw an order of ``count`` things, the same for all rows and ranks."""
-    order: list[int] = torch.randperm(
-        count, generator=_batch_slice(generator, 1).generator
-    ).tolist()
-    return order
+    source = _batch_slice(generator, 1).generator
+    return list(torch.randperm(count, generator=source).tolist())
 
 
 def normal_like(images: Tensor, *, generator: Random) -> Tensor:

@@ -19,7 +19,6 @@ class Operation(Protocol):
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H', W']; may write to its argument."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,13 @@ class Views:
                 expected="cpu (parameters are drawn there for every device)",
                 fix="pass torch.Generator().manual_seed(seed)",
             )
-        return [self._one_view(images, view, generator) for view in self.operations]
+        views = []
+        for operations in self.operations:
+            pixels = _unit_range(images)
+            for operation in operations:
+                pixels = operation(pixels, generator=generator)
+            views.append(self.normalization(pixels))
+        return views
 
     def evaluate(self, images: Tensor) -> Tensor:
         """Resize and normalize, without any randomness.
@@ -144,14 +149,6 @@ class Views:
         pixels, size = _unit_range(images), self.evaluate_size
         if size is not None and images.shape[2:] != (size, size):
             pixels = resize(pixels, size=size)
-        return self.normalization(pixels)
-
-    def _one_view(
-        self, images: Tensor, operations: Sequence[Operation], generator: Random
-    ) -> Tensor:
-        pixels = _unit_range(images)
-        for operation in operations:
-            pixels = operation(pixels, generator=generator)
         return self.normalization(pixels)
 
 

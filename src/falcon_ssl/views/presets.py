@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from falcon_ssl.config.run import ViewsConfig
 from falcon_ssl.core.checks import check_choice
@@ -81,21 +80,15 @@ def build_views(config: ViewsConfig | str) -> Views:
             earlier=earlier,
         )
 
-    return views_of(size, [views_of(side, []) for side in _growing(config.start_size, size)])
-
-
-def _growing(start_size: int | None, size: int) -> list[int]:
-    """Sides of the views before they have their full size."""
-    if start_size is None:
-        return []
-    if not 1 <= start_size < size:
+    start_size = size if config.start_size is None else config.start_size
+    if config.start_size is not None and start_size >= size:
         raise InputError(
             "views.start_size does not fit",
             received=f"start_size={start_size}, size={size}",
             expected="1 <= start_size < size",
             fix="leave it out, or lower it",
         )
-    return list(range(start_size, size, 4))
+    return views_of(size, [views_of(side, []) for side in range(start_size, size, 4)])
 
 
 def digits_views(count: int = 2) -> Views:
@@ -119,15 +112,10 @@ def cifar_view(size: int, scale: tuple[float, float], role: Role) -> View:
 
 
 def imagenet_view(size: int, scale: tuple[float, float], role: Role) -> View:
-    """Crop, flip, color jitter, grayscale, blur; the second view is solarized at times (BYOL)."""
+    """The same with blur (BYOL)."""
     blur = {"first": 1.0, "second": 0.1, "symmetric": 0.5, "small": 0.5}[role]
-    return [
-        RandomResizedCrop(size, scale=scale),
-        ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8),
-        RandomGrayscale(0.2),
-        RandomBlur(blur),
-        RandomSolarize(0.2 if role == "second" else 0.0),
-    ]
+    *before, solarize = cifar_view(size, scale, role)
+    return [*before, RandomBlur(blur), solarize]
 
 
 def grayscale_view(size: int, scale: tuple[float, float], role: Role) -> View:
@@ -142,8 +130,7 @@ def grayscale_view(size: int, scale: tuple[float, float], role: Role) -> View:
     ]
 
 
-@dataclass(frozen=True)
-class _Cropping:
+class _Cropping(NamedTuple):
     view: Callable[[int, tuple[float, float], Role], View]
     normalization: Normalization
     size: int

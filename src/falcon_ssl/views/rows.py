@@ -11,29 +11,14 @@ from falcon_ssl.views.draw import Random, uniform
 
 
 def chosen_rows(count: int, probability: float, *, generator: Random) -> Tensor:
-    """Choose every row with the same probability, independently.
-
-    Args:
-        count: N, number of rows.
-        probability: In [0, 1].
-        generator: CPU generator.
-
-    Returns:
-        int64 [K] on the CPU, ascending.
-    """
+    """Choose every row with the same probability, independently: int64 [K] on the CPU, ascending."""
     return torch.nonzero(uniform(count, 0, 1, generator=generator) < probability).flatten()
 
 
 def change_rows(images: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Replace some images by ``change`` of them, in place.
+    """Replace the images [N, ...] at ``rows`` (int64 [K] on the CPU) by ``change`` of them, in place.
 
-    Args:
-        images: [N, ...], may be written to.
-        rows: int64 [K] on the CPU, which images to change.
-        change: [K, ...] -> [K, ...], may write to its argument.
-
-    Returns:
-        [N, ...].
+    ``change`` maps [K, ...] to [K, ...] and may write to its argument.
     """
     if len(rows) == 0:
         return images
