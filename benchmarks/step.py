@@ -29,7 +29,7 @@ from torch.optim.optimizer import (
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from falcon_ssl import engine
-from falcon_ssl.commands.loading import Prepared, build
+from falcon_ssl.commands.loading import RunParts, build
 from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config.run import RunConfig, from_mapping
 from falcon_ssl.core.devices import hardware
@@ -179,7 +179,7 @@ def run(config: RunConfig, num_steps: int, stepped: Any = lambda: None) -> list[
             accelerator=accelerator,
             monitors=[
                 MarkedMonitor(monitor, timeline)
-                for monitor in default_monitors(Prepared(config, splits, views, method))
+                for monitor in default_monitors(RunParts(config, splits, views, method))
             ],
         )
     for hook in hooks:

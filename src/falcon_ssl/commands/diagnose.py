@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from falcon_ssl.commands.features import diagnose_run, extract_run_features
-from falcon_ssl.commands.loading import Prepared, prepare, seen_shape
+from falcon_ssl.commands.loading import RunParts, prepare, seen_shape
 from falcon_ssl.config.run import EncoderConfig, ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
@@ -108,7 +108,7 @@ def _diagnose_encoder(
     return diagnose_features(_features(encoder, run), dictionary=codes, reference=reference)
 
 
-def _pretrained(name: str, run: Prepared) -> nn.Module:
+def _pretrained(name: str, run: RunParts) -> nn.Module:
     """The encoder with timm's own weights."""
     if not name.startswith(TIMM):
         raise InputError(
@@ -123,7 +123,7 @@ def _pretrained(name: str, run: Prepared) -> nn.Module:
     )
 
 
-def _features(encoder: nn.Module, run: Prepared) -> Features:
+def _features(encoder: nn.Module, run: RunParts) -> Features:
     """Features of the test images, or of the training images where there are no others."""
     device = best_device()
     return extract(
@@ -135,7 +135,7 @@ def _features(encoder: nn.Module, run: Prepared) -> Features:
     )
 
 
-def _own_views(encoder: nn.Module, run: Prepared) -> Views:
+def _own_views(encoder: nn.Module, run: RunParts) -> Views:
     """The normalization that timm's weights were trained with; that of the data for other encoders."""
     about = getattr(encoder, "pretrained_cfg", None) or {}
     if len(about.get("mean", ())) != run.splits.train.image_shape[0]:

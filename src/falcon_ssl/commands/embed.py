@@ -43,7 +43,7 @@ def embed(
     """
     out = new_file(out, suffixes=(".npz", ".safetensors"), overwrite=overwrite)
     device = best_device()
-    config, method, splits, views = load_run(run, device=device, data=data, reading=reading)
+    config, splits, views, method = load_run(run, device=device, data=data, reading=reading)
     source = splits.train if split == "train" or splits.test is None else splits.test
     if split == "test" and splits.test is None:
         raise InputError(

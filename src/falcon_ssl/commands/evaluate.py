@@ -15,12 +15,7 @@ from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.evaluation import (
-    Features,
-    certify,
-    evaluate_features,
-    picture_arrays,
-)
+from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.records.folder import ARRAYS, DIAGNOSIS, EVALUATION
@@ -46,12 +41,17 @@ def evaluate(
     started = time.perf_counter()
     device = best_device()
     features = extract_run_features(run, device=device, data=data, reading=reading)
-    config, method, splits, _ = features.run
-    folder = RunFolder.open(run)
-    test_source, trained, untrained = features.test_source, features.trained, features.untrained
+    (config, splits, _, method), trained, untrained = features
+    folder, test_source = RunFolder.open(run), splits.test
     rows_N, labels = trained.test.index, splits.train.labels
     assert rows_N is not None
-    num_classes = None if labels is None or test_source.labels is None else int(labels.max()) + 1
+    assert test_source is not None
+    num_classes, chance = None, {}
+    if labels is not None and test_source.labels is not None:
+        assert trained.test.label is not None
+        num_classes = int(labels.max()) + 1
+        # Accuracy of always answering the most frequent class.
+        chance["top1"] = float(trained.test.label.bincount().max()) / len(trained.test)
     num_codes = None if trained.dictionary is None else trained.dictionary.num_codes
 
     def numbers(network: NetworkFeatures) -> dict[str, float]:
@@ -80,7 +80,7 @@ def evaluate(
     evaluation: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
-        "chance": {} if num_classes is None else {"top1": _chance(trained.test)},
+        "chance": chance,
         "certificate": _certificate(config, method, folder),
         "about": {
             "data": config.data,
@@ -124,9 +124,3 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
             complete=config.falcon.dictionary == "complete",
         )
     )
-
-
-def _chance(features: Features) -> float:
-    """Accuracy of always answering the most frequent class."""
-    assert features.label is not None
-    return float(features.label.bincount().max()) / len(features)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from falcon_ssl.commands.loading import LoadedRun, build, load_run
+from falcon_ssl.commands.loading import RunParts, build, load_run
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
@@ -23,28 +23,23 @@ from falcon_ssl.records.folder import DATA
 HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
 
 
-def untrained(
-    config: RunConfig, source: Source, *, device: torch.device, num_batches: int = 8
-) -> Method:
+def untrained(config: RunConfig, source: Source, *, device: torch.device) -> Method:
     """The network that a run started from, with the batch statistics of its data.
 
     Running statistics of an untrained network say nothing; measured ones make it a fair reference.
     """
     views, method = build(config, source.image_shape)
     method.to(device)
-    norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over batches
+    for norm in method.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average over batches
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
     with torch.no_grad():
-        for indices in torch.split(rows, 256)[:num_batches]:
+        for indices in torch.split(rows, 256)[:8]:
             _, images = read_images(source, indices)
             if len(images) > 1:
                 method.embed(views.evaluate(images.to(device)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     return method.eval()
 
 
@@ -59,8 +54,7 @@ class NetworkFeatures(NamedTuple):
 class RunFeatures(NamedTuple):
     """Features of a run, and of the network that it started from."""
 
-    run: LoadedRun
-    test_source: Source
+    run: RunParts
     trained: NetworkFeatures
     untrained: NetworkFeatures
 
@@ -79,15 +73,13 @@ def extract_run_features(
     Raises:
         InputError: As `load_run`.
     """
-    loaded = load_run(run, device=device, data=data, reading=reading)
-    config, method, splits, views = loaded
+    config, splits, views, method = load_run(run, device=device, data=data, reading=reading)
     if splits.test is None:
         splits = hold_out(splits, HELD_OUT)
         if config.data == RunFolder.open(run).read_json(DATA)["data"]:
             splits = replace(splits, note=f"{splits.note}; pretraining saw it too, without labels")
-        loaded = loaded._replace(splits=splits)
-    test_source = splits.test
-    assert test_source is not None
+    assert splits.test is not None
+    parts = (splits.train, splits.test)
 
     def features(network: Method) -> NetworkFeatures:
         dictionary = listed_dictionary(network)
@@ -100,13 +92,12 @@ def extract_run_features(
                 device=device,
                 dictionary=dictionary,
             )
-            for source in (splits.train, test_source)
+            for source in parts
         )
         return NetworkFeatures(train, test, dictionary)
 
     return RunFeatures(
-        run=loaded,
-        test_source=test_source,
+        run=RunParts(config, splits, views, method),
         trained=features(method),
         untrained=features(untrained(config, splits.train, device=device)),
     )

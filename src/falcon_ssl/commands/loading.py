@@ -13,12 +13,7 @@ from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data import (
-    Splits,
-    count_skipped,
-    load_splits,
-    skipped_sentence,
-)
+from falcon_ssl.data import Splits, count_skipped, load_splits, skipped_sentence
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
@@ -27,14 +22,14 @@ from falcon_ssl.views import Views, build_views
 logger = logging.getLogger(__name__)
 
 
-class Prepared(NamedTuple):
-    """Everything that a configuration says, made: the parts of a run that has not begun.
+class RunParts(NamedTuple):
+    """Everything that a configuration says, made: the parts of a run that has not begun, or of one that is read back.
 
     Args:
         config: With every auto replaced by a choice.
         splits: Its images.
         views: Its augmentations.
-        method: Freshly initialized.
+        method: Freshly initialized; or trained, in evaluation mode.
     """
 
     config: RunConfig
@@ -43,7 +38,7 @@ class Prepared(NamedTuple):
     method: Method
 
 
-def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> Prepared:
+def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> RunParts:
     """Open the images of a configuration, resolve it, and build what it names.
 
     Raises:
@@ -52,8 +47,10 @@ def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> Prepared:
     splits = open_data(config, skipped_path=skipped_path)
     config = resolve(config, splits.train)
     views, method = build(config, splits.train.image_shape)
-    _check_views(views, splits.train.image_shape)
-    return Prepared(config, splits, views, method)
+    blank = torch.zeros(1, *splits.train.image_shape, dtype=torch.uint8)
+    views(blank, generator=torch.Generator())  # raise now for images that do not fit
+    views.evaluate(blank)
+    return RunParts(config, splits, views, method)
 
 
 def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, Method]:
@@ -72,22 +69,13 @@ def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, 
     return views, method
 
 
-class LoadedRun(NamedTuple):
-    """A run read back: trained method in evaluation mode, and what it was trained on."""
-
-    config: RunConfig
-    method: Method
-    splits: Splits
-    views: Views
-
-
 def load_run(
     run: str | Path,
     *,
     device: torch.device | str = "cpu",
     data: str | None = None,
     reading: ReadingConfig | None = None,
-) -> LoadedRun:
+) -> RunParts:
     """Rebuild the method of a run, load its last checkpoint and open images.
 
     Args:
@@ -104,13 +92,13 @@ def load_run(
     if data is None:
         config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
         splits = open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
-        return LoadedRun(config, method, splits, views)
+        return RunParts(config, splits, views, method)
     reading = reading or ReadingConfig()
     side = config.reading.image_size or (height if height == width else None)
     config = replace(
         config, data=data, reading=replace(reading, image_size=reading.image_size or side)
     )
-    return LoadedRun(config, method, open_data(config, channels=channels), views)
+    return RunParts(config, open_data(config, channels=channels), views, method)
 
 
 def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
@@ -164,8 +152,7 @@ def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> N
 
 def log_skipped(splits: Splits) -> None:
     """Log how many images could not be read, when all have been."""
-    sentence = skipped_sentence(splits.skipped)
-    if sentence:
+    if sentence := skipped_sentence(splits.skipped):
         logger.warning("%s", sentence)
 
 
@@ -174,13 +161,6 @@ def open_data(
 ) -> Splits:
     """The images of a configuration."""
     return load_splits(config.data, config.reading, channels=channels, skipped_path=skipped_path)
-
-
-def _check_views(views: Views, image_shape: tuple[int, int, int]) -> None:
-    """Let views raise for images that do not fit, before anything is written."""
-    blank = torch.zeros(1, *image_shape, dtype=torch.uint8)
-    views(blank, generator=torch.Generator())
-    views.evaluate(blank)
 
 
 def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, int, int]:

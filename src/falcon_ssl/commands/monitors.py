@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from falcon_ssl.commands.loading import Prepared
+from falcon_ssl.commands.loading import RunParts
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.evaluation import AlarmMonitor, QualityMonitor
 from falcon_ssl.methods import Falcon
 
 
-def default_monitors(run: Prepared) -> list[Monitor]:
+def default_monitors(run: RunParts) -> list[Monitor]:
     """The library's own monitors: alarms at every logged step, held-out images every few epochs."""
     config, splits, views, method = run
     monitors: list[Monitor] = [

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
@@ -189,21 +189,6 @@ def worker_environments(processes: int | None, device: str | None) -> list[dict[
     return workers
 
 
-@dataclass
-class Worker:
-    """A place for one process at a time.
-
-    Args:
-        environment: Variables of the process: its threads and its device.
-        process: The process, where one is running.
-        run: The folder of its run.
-    """
-
-    environment: Mapping[str, str]
-    process: subprocess.Popen[str] | None = None
-    run: Path | None = None
-
-
 def run_processes(
     jobs: Sequence[Job],
     out: Path,
@@ -224,29 +209,26 @@ def run_processes(
 
     When the iteration is left early, by an exception or by closing it, all processes are terminated and waited for.
     """
-    workers = [Worker(environment) for environment in environments]
-    waiting = list(jobs)
+    waiting, free = list(jobs), list(environments)
+    running: dict[subprocess.Popen[str], tuple[Path, Mapping[str, str]]] = {}
     try:
-        while waiting or any(worker.process for worker in workers):
-            for worker in workers:
-                if worker.process and worker.process.poll() is not None:
-                    assert worker.run is not None
-                    _close_stdin(worker.process)
-                    _record_crash(worker.run, worker.process.returncode)
-                    worker.process = None
-                    yield worker.run
-                if waiting and worker.process is None:
-                    job = waiting.pop(0)
-                    worker.run = out / job.name
-                    worker.process = _start(job, worker.run, worker.environment, logs)
+        while waiting or running:
+            while waiting and free:
+                job, environment = waiting.pop(0), free.pop(0)
+                process = _start(job, out / job.name, environment, logs)
+                running[process] = out / job.name, environment
             sleep(_POLL)
+            for process in [process for process in running if process.poll() is not None]:
+                run, environment = running.pop(process)
+                free.append(environment)
+                process.communicate()  # closes its input
+                _record_crash(run, process.returncode)
+                yield run
     finally:
-        left = [worker.process for worker in workers if worker.process]
-        for process in left:
+        for process in running:
             process.terminate()
-        for process in left:
-            process.wait()
-            _close_stdin(process)
+        for process in running:
+            process.communicate()
 
 
 @contextmanager
@@ -259,11 +241,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -274,7 +252,11 @@ def _start(
     job: Job, run: Path, environment: Mapping[str, str], logs: Path | None
 ) -> subprocess.Popen[str]:
     logger.info("%s", run)
-    with _log(logs, job.name) as file:
+    log: AbstractContextManager[IO[str] | None] = nullcontext()
+    if logs is not None:
+        logs.mkdir(parents=True, exist_ok=True)
+        log = (logs / f"{job.name.replace('/', '-')}.txt").open("a", encoding="utf-8")
+    with log as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "falcon_ssl.commands.studies.runner"],
             env={**os.environ, **environment},
@@ -288,23 +270,6 @@ def _start(
         process.stdin.write(json.dumps({"run": str(run), "config": to_mapping(job.config)}) + "\n")
         process.stdin.flush()
     return process  # its input stays open: see _end_with_parent
-
-
-def _close_stdin(process: subprocess.Popen[str]) -> None:
-    """Close the input of a process that has ended."""
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):  # what it did not read is still waiting to be written
-        process.stdin.close()
-
-
-@contextmanager
-def _log(logs: Path | None, name: str) -> Iterator[IO[str] | None]:
-    if logs is None:
-        yield None
-        return
-    logs.mkdir(parents=True, exist_ok=True)
-    with (logs / f"{name.replace('/', '-')}.txt").open("a", encoding="utf-8") as file:
-        yield file
 
 
 def _record_crash(run: Path, code: int) -> None:
