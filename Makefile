@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step clean
+.PHONY: demo test lint bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step bench-collapse clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ bench-cuda: $(VENV)/.installed  ## the loss on a GPU, and its kernels against fl
 
 bench-methods: $(VENV)/.installed  ## what a step of every method costs, side by side
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/methods.py
+
+bench-collapse: $(VENV)/.installed  ## how hard every loss pulls a collapsed network apart
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/collapse_gradients.py
 
 bench-step: $(VENV)/.installed  ## where the time of a whole training step goes
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/step.py

@@ -13,6 +13,7 @@ from falcon_ssl.core.version import __version__
 if TYPE_CHECKING:
     from falcon_ssl.core.errors import InputError
     from falcon_ssl.core.theory import (
+        codes_needed,
         effective_temperature,
         logit_scale,
         logit_scale_from_temperature,
@@ -37,6 +38,7 @@ _HOMES = {
     "RademacherDictionary": "dictionary",
     "assign": "dictionary",
     "certify": "evaluation",
+    "codes_needed": "core.theory",
     "diagnose": "evaluation",
     "effective_temperature": "core.theory",
     "falcon_loss": "losses",
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "assign",
     "certify",
+    "codes_needed",
     "diagnose",
     "effective_temperature",
     "falcon_loss",

@@ -139,9 +139,9 @@ def test_a_contact_sheet_decodes_what_it_shows(
     )
     monkeypatch.setattr(reading, "_NUM_HEADS", 1)
     config = configuration(photos, in_memory=True)
-    commands.views(config, out=tmp_path / "few.png", num_images=3)
+    commands.views_sheet(config, out=tmp_path / "few.png", num_images=3)
     assert len(read) < 10
-    commands.views(config, out=tmp_path / "all.png", num_images=28)
+    commands.views_sheet(config, out=tmp_path / "all.png", num_images=28)
     heights = []
     for name in ("few.png", "all.png"):
         with Image.open(tmp_path / name) as sheet:

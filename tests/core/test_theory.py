@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falcon_ssl import InputError, effective_temperature, logit_scale, logit_scale_from_temperature
+from falcon_ssl import (
+    InputError,
+    RademacherDictionary,
+    codes_needed,
+    effective_temperature,
+    logit_scale,
+    logit_scale_from_temperature,
+)
 from falcon_ssl.core.theory import collapse_threshold, least_entropy
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
 
@@ -142,3 +149,30 @@ def test_forward_at_small_beta_is_least_at_the_uniform_assignment():
 def test_forward_at_beta_1_is_far_below_the_uniform_assignment():
     # One code with most of the mass pays less than a uniform assignment: certifying by (1 + beta) log C would be wrong.
     assert collapse_threshold(4096, 1.0, "forward") < 0.75 * 2 * math.log(4096)
+
+
+@pytest.mark.parametrize(("num_codes", "temperature"), [(64, 0.38), (2048, 0.38), (512, 1.0)])
+def test_codes_needed_is_what_drawn_dictionaries_deviate(num_codes, temperature):
+    """Relative standard deviation of Z = sum_j exp(L cos(u, w_j)) over 400 dictionaries."""
+    width = 128
+    generator = torch.Generator().manual_seed(0)
+    u_F = torch.nn.functional.normalize(torch.randn(width, generator=generator), dim=0)
+    scale = logit_scale_from_temperature(width, temperature) / math.sqrt(width)
+    z = torch.stack(
+        [
+            (scale * RademacherDictionary(num_codes, width, seed).block(0, num_codes) @ u_F)
+            .exp()
+            .sum()
+            for seed in range(400)
+        ]
+    )
+    drawn = float(z.std() / z.mean())
+    assert codes_needed(temperature, drawn) == pytest.approx(num_codes, rel=0.35)
+    assert codes_needed(temperature, drawn / 2) > 2 * num_codes
+
+
+def test_codes_needed_refuses_nothing_positive():
+    with pytest.raises(InputError, match="temperature is not positive"):
+        codes_needed(0, 0.1)
+    with pytest.raises(InputError, match="accuracy is not positive"):
+        codes_needed(0.38, -1)

@@ -14,7 +14,7 @@ from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import CollapseError
-from falcon_ssl.records.folder import DIAGNOSIS, EVALUATION
+from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, EVALUATION
 
 DEMO_RECIPE = "digits"
 OWN_IMAGES = ReadingConfig()
@@ -65,6 +65,42 @@ def evaluate(run: str, *, data: str | None = None, reading: ReadingConfig = OWN_
     printing.print_evaluation(commands.evaluate(run, **_images(data, reading)))
     print(f"all numbers: {Path(run) / EVALUATION}")
     print(f"next: falcon-ssl report {run}")
+
+
+def baseline(
+    data: str,
+    *,
+    out: str,
+    num_centers: int = 400,
+    patch_size: int = 6,
+    stride: int = 1,
+    grid: int = 2,
+    reading: ReadingConfig = OWN_IMAGES,
+) -> None:
+    """Evaluate features without a gradient on labelled images: whitened patches and k-means (Coates, Ng, 2011).
+
+    Args:
+        data: Images: digits, folder:PATH, parquet:DIR or hf:NAME.
+        out: Folder of baseline.json.
+        num_centers: K; the representation has grid^2 K numbers.
+        patch_size: Side of a patch in pixels.
+        stride: Pixels between two patches.
+        grid: Cells a side that features are averaged over.
+        reading: How images are read.
+    """
+    from falcon_ssl import commands
+
+    record = commands.baseline(
+        data,
+        out=out,
+        num_centers=num_centers,
+        patch_size=patch_size,
+        stride=stride,
+        grid=grid,
+        reading=reading,
+    )
+    printing.print_baseline(record)
+    print(f"all numbers: {Path(out) / BASELINE}")
 
 
 def diagnose(
@@ -165,7 +201,7 @@ def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool =
     """
     from falcon_ssl import commands
 
-    sheet = commands.views(config, out=out, num_images=num_images, overwrite=overwrite)
+    sheet = commands.views_sheet(config, out=out, num_images=num_images, overwrite=overwrite)
     print(f"views: {sheet}")
 
 
@@ -272,7 +308,7 @@ def _images(data: str | None, reading: ReadingConfig) -> dict[str, Any]:
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        *(demo, pretrain, evaluate, diagnose, report, embed, export, views),
+        *(demo, pretrain, evaluate, baseline, diagnose, report, embed, export, views),
         *(sweep, tune, reproduce),
     )
 }

@@ -55,6 +55,20 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
         print(evaluation["certificate"]["sentence"])
 
 
+def print_baseline(record: dict[str, Any]) -> None:
+    """Accuracies, width of the representation and seconds."""
+    from falcon_ssl.report.formatting import format_duration
+
+    print(f"{record['about']['note']}; patch k-means, {record['width']} numbers an image")
+    for name in ("top1_linear", "top5_linear", "top1_knn"):
+        if name in record:
+            print(f"{describe(name).label}: {record[name]:.3f}")
+    parts = ", ".join(f"{k} {format_duration(v)}" for k, v in record["seconds"].items())
+    print(
+        f"{format_duration(sum(record['seconds'].values()))} on {record['about']['device']}: {parts}"
+    )
+
+
 def print_tuning(tuning: Any) -> None:
     """All settings, the chosen one marked, and what to do with it."""
     from rich.console import Console

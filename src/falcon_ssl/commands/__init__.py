@@ -7,12 +7,22 @@ from falcon_ssl.core.extras import train_extra
 
 # Imported eagerly: each function has the name of its module, and must win over it.
 with train_extra("falcon_ssl.commands"):
+    from falcon_ssl.commands.baseline import baseline
     from falcon_ssl.commands.diagnose import diagnose
     from falcon_ssl.commands.embed import embed
     from falcon_ssl.commands.evaluate import evaluate
     from falcon_ssl.commands.export import export
     from falcon_ssl.commands.loading import load_run
     from falcon_ssl.commands.pretrain import pretrain
-    from falcon_ssl.commands.views import views
+    from falcon_ssl.commands.views import views_sheet
 
-__all__ = ["diagnose", "embed", "evaluate", "export", "load_run", "pretrain", "views"]
+__all__ = [
+    "baseline",
+    "diagnose",
+    "embed",
+    "evaluate",
+    "export",
+    "load_run",
+    "pretrain",
+    "views_sheet",
+]

@@ -19,6 +19,7 @@ from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import linear_probe
 from falcon_ssl.networks.patch_kmeans import PatchKMeans
 from falcon_ssl.records.files import write_text
+from falcon_ssl.records.folder import BASELINE
 from falcon_ssl.records.provenance import environment
 
 MOST_IMAGES = 10_000  # that patches are drawn from
@@ -120,7 +121,7 @@ def baseline(
     }
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "baseline.json", json.dumps(record, indent=2) + "\n")
+    write_text(folder / BASELINE, json.dumps(record, indent=2) + "\n")
     return record
 
 

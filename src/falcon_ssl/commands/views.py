@@ -16,7 +16,7 @@ from falcon_ssl.data import read_images
 from falcon_ssl.views import build_views, contact_sheet
 
 
-def views(
+def views_sheet(
     config: RunConfig, *, out: str | Path, num_images: int = 8, overwrite: bool = False
 ) -> Path:
     """Draw what the network sees: images beside their augmented views.

@@ -102,6 +102,32 @@ def effective_temperature(width: float, logit_scale: float) -> float:
     return width / logit_scale**2
 
 
+def codes_needed(temperature: float, accuracy: float) -> int:
+    """C from which random codes give the softmax of the complete dictionary to a relative accuracy.
+
+        C = (exp(1/T) - 1) / accuracy^2
+
+    A softmax over random codes is a random energy model (Lucibello and Mezard, 2023, arXiv 2304.14964): energies
+    L cos(u, w_j) have variance L^2 / F = 1/T, and Z = sum_j exp has the relative deviation sqrt((exp(1/T) - 1) / C),
+    while 1/T < 2 log C. Below T = 1 / (2 log C) a finite dictionary differs in kind: its largest codes decide.
+    The second moment of embeddings needs F (F + 1) / 2 codes whatever the temperature, see docs/theory.md.
+
+    Args:
+        temperature: T = F / L^2, > 0.
+        accuracy: Relative standard deviation of Z that is allowed, > 0.
+
+    Raises:
+        InputError: A number that is not positive.
+
+    Example:
+        >>> codes_needed(0.38, 0.028)
+        16449
+    """
+    check_positive("temperature", temperature, fix="0.38 is the paper's at F = 128")
+    check_positive("accuracy", accuracy, fix="0.03 is 3 percent")
+    return max(2, math.ceil(math.expm1(1 / temperature) / accuracy**2))
+
+
 def choose_logit_scale(
     num_codes: int,
     width: float,

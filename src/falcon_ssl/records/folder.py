@@ -30,8 +30,10 @@ ARRAYS = "arrays.npz"
 EVALUATION = "evaluation.json"  # the last of its command
 # by report;
 REPORT = "report.html"
-# and by reproduce, of a run that failed.
+# by reproduce, of a run that failed;
 FAILURE = "failure.txt"
+# and by baseline, in a folder of its own.
+BASELINE = "baseline.json"
 
 _BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}
 
