@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from statistics import median
 from typing import Any, Literal
 
@@ -58,6 +58,7 @@ class _State:
     most_difference: float = 0.0  # the highest so far
 
 
+@dataclass(eq=False)
 class AlarmMonitor:
     """Watches a run for collapse; also reports ``effective_rank_u``, ``codes_used``, ``mutual_information_bits``.
 
@@ -106,37 +107,30 @@ class AlarmMonitor:
         O(256 F) for a probe; never an N x C matrix.
     """
 
-    def __init__(
-        self,
-        dictionary: Dictionary | None = None,
-        *,
-        logit_scale: float | None = None,
-        beta: float = 1.0,
-        prior_matching: PriorMatching = "reverse",
-        uniform_prior: bool = True,
-        batch_size: int = 2,
-        stuck_values: Sequence[StuckValue] = (),
-        few_codes_hint: str = "is beta too large?",
-        on_collapse: Literal["warn", "stop"] = "warn",
-        patience: int = PATIENCE,
-        every: int = EVERY,
-    ) -> None:
-        check_choice("on_collapse", on_collapse, ("warn", "stop"))
-        check_at_least("patience", patience, 0, fix="200 steps are usual")
-        check_at_least("every", every, 1, fix="10 steps are usual")
-        check_at_least("batch_size", batch_size, 2, fix="pass the global batch size")
-        self._dictionary = dictionary
+    dictionary: Dictionary | None = None
+    _: KW_ONLY
+    logit_scale: float | None = None
+    beta: float = 1.0
+    prior_matching: PriorMatching = "reverse"
+    uniform_prior: bool = True
+    batch_size: int = 2
+    stuck_values: Sequence[StuckValue] = ()
+    few_codes_hint: str = "is beta too large?"
+    on_collapse: Literal["warn", "stop"] = "warn"
+    patience: int = PATIENCE
+    every: int = EVERY
+    _state: _State = field(default_factory=_State, init=False)
+
+    def __post_init__(self) -> None:
+        check_choice("on_collapse", self.on_collapse, ("warn", "stop"))
+        check_at_least("patience", self.patience, 0, fix="200 steps are usual")
+        check_at_least("every", self.every, 1, fix="10 steps are usual")
+        check_at_least("batch_size", self.batch_size, 2, fix="pass the global batch size")
         self._optimum: Optimum | None = None
-        if dictionary is not None and logit_scale is not None:
-            self._optimum = Optimum(dictionary.num_codes, logit_scale, beta, prior_matching)
-        self._uniform_prior = uniform_prior
-        self._batch_size = batch_size
-        self._stuck_values = stuck_values
-        self._few_codes_hint = few_codes_hint
-        self._stops = on_collapse == "stop"
-        self._patience = patience
-        self._every = every
-        self._state = _State()
+        if self.dictionary is not None and self.logit_scale is not None:
+            self._optimum = Optimum(
+                self.dictionary.num_codes, self.logit_scale, self.beta, self.prior_matching
+            )
 
     def __call__(self, moment: Moment) -> Observation:
         """Metrics of this step, and the alarms that begin with it."""
@@ -144,16 +138,18 @@ class AlarmMonitor:
         symptoms: Symptoms = {}
         if self._optimum is not None:
             metrics, symptoms = self._read(moment.terms, self._optimum)
-        if self._stuck_values:
+        if self.stuck_values:
             symptoms["stuck_loss"] = self._stuck(moment.terms)
         symptoms["diverging"] = self._grown(moment.terms)
-        if self._state.probed is None or moment.step - self._state.probed >= self._every:
+        if self._state.probed is None or moment.step - self._state.probed >= self.every:
             self._state.probed = moment.step
-            found, more = _probe(moment.u_NF, self._dictionary, self._few_codes_hint)
+            found, more = _probe(moment.u_NF, self.dictionary, self.few_codes_hint)
             metrics |= found
             symptoms |= more | self._compare_weights(moment.method.get_submodule("encoder"))
         alarms = self._raise(moment.step, symptoms)
-        return Observation(metrics=metrics, alarms=alarms, stop=self._stops and bool(alarms))
+        return Observation(
+            metrics=metrics, alarms=alarms, stop=self.on_collapse == "stop" and bool(alarms)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and names: a resumed run raises the alarms that it would have raised."""
@@ -168,8 +164,8 @@ class AlarmMonitor:
     ) -> tuple[dict[str, float], Symptoms]:
         """What the loss terms show; in nats unless the name says bits."""
         log_codes = optimum.log_num_codes
-        max_bits = math.log2(min(self._batch_size, optimum.num_codes))
-        nats = optimum.mutual_information(terms) if self._uniform_prior else None
+        max_bits = math.log2(min(self.batch_size, optimum.num_codes))
+        nats = optimum.mutual_information(terms) if self.uniform_prior else None
         bits = None if nats is None else max(0.0, nats) / LN2
         as_different = bits is not None and self._is_as_different_as_ever(terms, bits * LN2)
         loss, collapsed_loss = terms["total"], (1 + optimum.beta) * log_codes
@@ -206,7 +202,7 @@ class AlarmMonitor:
 
     def _stuck(self, terms: Mapping[str, float]) -> str | None:
         """Which term is where it stays when nothing is learned."""
-        for term, value, words in self._stuck_values:
+        for term, value, words in self.stuck_values:
             if abs(terms[term] - value) <= NEAR * value:
                 return f"{term} {terms[term]:.3g} within 1 % of {value:.3g}: {words}"
         return None
@@ -263,7 +259,7 @@ class AlarmMonitor:
                 self._state.raised = [other for other in self._state.raised if other != name]
                 continue
             steps = step - self._state.since.setdefault(name, step)
-            if steps >= self._patience and name not in self._state.raised:
+            if steps >= self.patience and name not in self._state.raised:
                 self._state.raised.append(name)
                 alarms[name] = f"for {steps} steps: {words}"
         return alarms

@@ -135,6 +135,10 @@ def certify(
     nats = optimum.mutual_information(terms)
     bits = None if nats is None else max(0.0, nats) / LN2
     shared_bits = None if nats is None else (nats - terms["consistency"]) / LN2
+    about, at_least = "", "at least " if prior_matching == "renyi2" else ""
+    if bits is not None:
+        carried = f"{at_least}{bits:.1f} of at most {max_bits:.1f} bits"
+        about = f"; the code of an image carries {carried} about which image of the batch it is"
     return Certificate(
         loss=loss,
         bound=optimum.bound,
@@ -146,9 +150,7 @@ def certify(
         mutual_information_bits=bits,
         shared_bits=shared_bits,
         max_bits=max_bits,
-        sentence=_sentence(
-            loss, threshold, certified, bits, max_bits, at_least=prior_matching == "renyi2"
-        ),
+        sentence=_sentence(loss, threshold, certified, about),
     )
 
 
@@ -163,15 +165,7 @@ def _check_terms(terms: Mapping[str, float]) -> None:
     )
 
 
-def _sentence(
-    loss: float,
-    threshold: float | None,
-    certified: bool,
-    bits: float | None,
-    max_bits: float,
-    *,
-    at_least: bool,
-) -> str:
+def _sentence(loss: float, threshold: float | None, certified: bool, about: str) -> str:
     if threshold is None:
         proof = "This objective has no known collapse threshold, so the loss alone proves nothing"
     elif certified:
@@ -184,7 +178,4 @@ def _sentence(
             f"Not proven: the loss of {loss:.2f} nats is no lower than the {threshold:.2f} that a network could have "
             f"that treats every image alike"
         )
-    if bits is None:
-        return f"{proof}."
-    about = f"{'at least ' if at_least else ''}{bits:.1f} of at most {max_bits:.1f} bits"
-    return f"{proof}; the code of an image carries {about} about which image of the batch it is."
+    return f"{proof}{about}."

@@ -133,18 +133,14 @@ def diagnose(
         'collapsed'
     """
     codes = PrototypeDictionary(dictionary) if isinstance(dictionary, Tensor) else dictionary
-    if codes is not None:
-        num_codes = codes.num_codes
-    features = _assign(features, codes)
-    found = _measure(features, num_codes=num_codes, num_clusters=num_clusters, seed=seed)
-    random: dict[str, float] = {}
-    if reference is not None:
-        random = _measure(
-            _assign(reference, codes),
-            num_codes=num_codes,
-            num_clusters=num_clusters,
-            seed=seed,
-        )
+    num_codes = num_codes if codes is None else codes.num_codes
+
+    def measure(rows: Features) -> dict[str, float]:
+        if codes is not None:
+            rows = replace(rows, code=nearest_codes(rows.z if rows.u is None else rows.u, codes))
+        return _measure(rows, num_codes=num_codes, num_clusters=num_clusters, seed=seed)
+
+    found, random = measure(features), {} if reference is None else measure(reference)
     ideals = _ideals(features, num_codes)
 
     def read(rule: Rule) -> Measure:
@@ -165,14 +161,6 @@ def diagnose(
     return Diagnosis(
         worst(one.verdict for one in collapses), _sentence(collapses), tuple(collapses)
     )
-
-
-def _assign(features: Features, dictionary: Dictionary | None) -> Features:
-    """Features with the codes of the dictionary, when there is one."""
-    if dictionary is None:
-        return features
-    rows = features.z if features.u is None else features.u
-    return replace(features, code=nearest_codes(rows, dictionary))
 
 
 def _measure(

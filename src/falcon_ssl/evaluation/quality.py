@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from falcon_ssl.evaluation.linear_probe import linear_probe
 TRAIN_IMAGES = 10_000  # drawn at random for the classifiers; the final evaluation uses all
 
 
+@dataclass(eq=False)
 class QualityMonitor:
     """Every few epochs: kNN and linear probe on held-out images, and RankMe.
 
@@ -42,55 +44,47 @@ class QualityMonitor:
         Every rank does the whole of it and reports the same.
     """
 
-    def __init__(
-        self,
-        held_out: Source,
-        views: EvaluationView,
-        *,
-        train: Source | None = None,
-        every_epochs: int = 5,
-        linear: bool = False,
-        batch_size: int = 512,
-        seed: int = 0,
-    ) -> None:
-        check_at_least("every_epochs", every_epochs, 1, fix="evaluate at most once an epoch")
-        check_at_least("batch_size", batch_size, 1)
-        if train is not None and (train.labels is None or held_out.labels is None):
+    held_out: Source
+    views: EvaluationView
+    _: KW_ONLY
+    train: Source | None = None
+    every_epochs: int = 5
+    linear: bool = False
+    batch_size: int = 512
+    seed: int = 0
+    _best: dict[str, float] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        check_at_least("every_epochs", self.every_epochs, 1, fix="evaluate at most once an epoch")
+        check_at_least("batch_size", self.batch_size, 1)
+        if self.train is not None and (self.train.labels is None or self.held_out.labels is None):
             raise InputError(
                 "the classifiers of the monitor need labels",
                 received="images without labels",
                 expected="labels in train and held_out, or train=None",
                 fix="leave train out to watch RankMe alone",
             )
-        self._held_out = held_out
-        self._views = views
-        self._train = train
-        self._every_epochs = every_epochs
-        self._linear = linear
-        self._batch_size = batch_size
-        self._seed = seed
-        self._best: dict[str, float] | None = None
 
     def __call__(self, moment: Moment) -> Observation:
         """Numbers at the end of every few epochs, nothing in between."""
         epoch = round(moment.epoch)
-        if not moment.is_epoch_end or epoch % self._every_epochs:
+        if not moment.is_epoch_end or epoch % self.every_epochs:
             return Observation()
-        test = self._extract(moment, self._held_out)
+        test = self._extract(moment, self.held_out)
         rank = effective_rank(spectrum(moments(test.z)))
         if self._best is None or rank > self._best["rank"]:
             self._best = {"rank": rank, "epoch": float(epoch)}
         found = {"effective_rank_z": rank, "rankme_best_epoch": self._best["epoch"]}
-        if self._train is not None:
-            generator = torch.Generator().manual_seed(self._seed)
-            some = torch.randperm(len(self._train), generator=generator)[:TRAIN_IMAGES]
-            train = self._extract(moment, self._train, some)
+        if self.train is not None:
+            generator = torch.Generator().manual_seed(self.seed)
+            some = torch.randperm(len(self.train), generator=generator)[:TRAIN_IMAGES]
+            train = self._extract(moment, self.train, some)
             assert train.label is not None
             assert test.label is not None
             num_classes = int(max(train.label.max(), test.label.max())) + 1
             found |= knn(train, test, num_classes=num_classes)
-            if self._linear:
-                found |= linear_probe(train, test, num_classes=num_classes, seed=self._seed)
+            if self.linear:
+                found |= linear_probe(train, test, num_classes=num_classes, seed=self.seed)
         return Observation(evaluation=found)
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,8 +99,8 @@ class QualityMonitor:
         return extract(
             moment.method,
             source,
-            self._views,
-            batch_size=self._batch_size,
+            self.views,
+            batch_size=self.batch_size,
             device=moment.u_NF.device,
             indices=indices,
         )

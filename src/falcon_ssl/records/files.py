@@ -74,12 +74,8 @@ def unreadable(path: Path, received: object, expected: str, fix: str) -> InputEr
 
 
 def _broken_line(path: Path, number: int, received: object) -> InputError:
-    return unreadable(
-        path,
-        f"line {number}: {received}",
-        'one JSON object with a "step" per line',
-        "repair that line",
-    )
+    expected = 'one JSON object with a "step" per line'
+    return unreadable(path, f"line {number}: {received}", expected, "repair that line")
 
 
 def _read_text(path: Path) -> str:

@@ -45,18 +45,14 @@ def find_commit(package: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"commit": None, "uncommitted_changes": None}
     root = package.parents[1]
-    if not (
-        root / ".git"
-    ).exists():  # as of an installed package, though somebody's repository may be further up
+    # Not that of an installed package: somebody's repository may be further up.
+    if not (root / ".git").exists():
         return found
     command = [
         "git",
         "-C",
         str(root),
-        "status",
-        "--porcelain=v2",
-        "--branch",
-        "--untracked-files=all",
+        *["status", "--porcelain=v2", "--branch", "--untracked-files=all"],
     ]
     try:
         said = subprocess.run(
@@ -70,9 +66,10 @@ def find_commit(package: Path) -> dict[str, Any]:
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return found
-    words = [line.split() for line in said]
-    commits = [word[2] for word in words if word[:2] == ["#", "branch.oid"]]
-    if commits and commits[0] != "(initial)":
-        found["commit"] = commits[0]
-        found["uncommitted_changes"] = any(not line.startswith("#") for line in said)
-    return found
+    commits = [
+        line.removeprefix("# branch.oid ") for line in said if line.startswith("# branch.oid")
+    ]
+    if not commits or commits[0] == "(initial)":
+        return found
+    changes = any(not line.startswith("#") for line in said)
+    return {"commit": commits[0], "uncommitted_changes": changes}

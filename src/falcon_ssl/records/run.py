@@ -25,23 +25,8 @@ from falcon_ssl.records.folder import ARRAYS, CONFIG, DIAGNOSIS, ENVIRONMENT, EV
 
 Array: TypeAlias = "NDArray[Any]"
 
-# Number of dimensions of every array that a report draws; a map has one thumbnail per point.
-ARRAY_DIMENSIONS: Mapping[str, tuple[int, ...]] = {
-    "covariance_FF": (2,),
-    "covariance_random_FF": (2,),
-    "adjacency_MM": (2,),
-    "adjacency_code_M": (1,),
-    "adjacency_label_M": (1,),
-    "spectrum_z": (1,),
-    "spectrum_u": (1,),
-    "spectrum_random_z": (1,),
-    "spectrum_random_u": (1,),
-    "code_counts_C": (1,),
-    "projection": (0,),
-    "map_xy_M2": (2,),
-    "map_label_M": (1,),
-    "map_thumbnails": (3, 4),
-}
+# The last word of an array's name has a letter for each of its dimensions, except that of these.
+OTHER_DIMENSIONS = {"projection": (0,), "map_thumbnails": (3, 4)}
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class Run:
         monitors: Online evaluation -> its curve.
         alarms: Warnings given while training, in order.
         evaluation: The metrics of ``evaluation.json``.
-        arrays: The pictures' data, by the names of ``ARRAY_DIMENSIONS``.
+        arrays: The pictures' data, as `falcon_ssl.evaluation.picture_arrays` names them.
         environment: Command, versions, hardware, time.
         diagnosis: The verdicts of ``diagnosis.json``.
         cut_off: Whether the last line of ``metrics.jsonl`` was cut off, and left out.
@@ -156,12 +141,8 @@ def read_run(run_dir: Path) -> Run:
     """
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
-        raise InputError(
-            "no run folder",
-            received=run_dir,
-            expected="a folder written by `falcon-ssl pretrain`",
-            fix="check the path",
-        )
+        expected = "a folder written by `falcon-ssl pretrain`"
+        raise InputError("no run folder", received=run_dir, expected=expected)
     lines, cut_off = read_json_lines(run_dir / METRICS)
     curves, monitors, alarms = _split_lines(lines)
 
@@ -231,9 +212,10 @@ def _read_arrays(path: Path) -> dict[str, Array]:
             arrays = {name: np.asarray(stored[name]) for name in stored.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise unreadable(path, error, "an .npz archive of plain arrays", WRITE_AGAIN) from error
-    for name, dimensions in ARRAY_DIMENSIONS.items():
-        if name in arrays and arrays[name].ndim not in dimensions:
-            shape = f"{name} of shape {arrays[name].shape}"
+    for name, array in arrays.items():
+        dimensions = OTHER_DIMENSIONS.get(name, (len(name.rsplit("_", 1)[-1]),))
+        if array.ndim not in dimensions:
+            shape = f"{name} of shape {array.shape}"
             raise unreadable(path, shape, f"{dimensions} dimensions", WRITE_AGAIN)
     for prefix in ("adjacency_", "map_"):
         lengths = {name: len(a) for name, a in arrays.items() if name.startswith(prefix)}

@@ -32,6 +32,10 @@ class Axis:
             low, high, v = math.log(low), math.log(high), math.log(value)
         return self.start + (self.end - self.start) * (v - low) / (high - low)
 
+    def can_show(self, value: float) -> bool:
+        """Whether the value has a place on the axis."""
+        return math.isfinite(value) and (value > 0 or self.scale == "linear")
+
     def ticks(self) -> list[float]:
         """Round values inside the axis, about one in 50 units of the drawing."""
         powers = _log_ticks(self.low, self.high) if self.scale == "log" else []

@@ -30,7 +30,7 @@ class Panel:
     keys: Sequence[str]
     unit: str
     caption: str
-    from_zero: bool = False
+    from_zero: bool = True
     random: bool = False
 
     def name(self, key: str) -> str:
@@ -44,6 +44,7 @@ LOSS_PANELS = (
         ("total",),
         "nats",
         "What the optimizer minimizes, per batch: beta · invariance + prior matching for FALCON.",
+        from_zero=False,
     ),
     Panel(
         "Invariance and what it is made of",
@@ -51,7 +52,6 @@ LOSS_PANELS = (
         "nats",
         "Invariance = entropy + consistency: the mean entropy of one sample's assignment, plus the"
         " mean KL divergence between the assignments of its two views. Not yet weighted by beta.",
-        from_zero=True,
     ),
     Panel(
         "Prior matching",
@@ -59,7 +59,6 @@ LOSS_PANELS = (
         "nats",
         "Divergence between the mean assignment of the batch and the prior: the lower, the more"
         " evenly the codes are used.",
-        from_zero=True,
     ),
 )
 HEALTH_PANELS = (
@@ -69,7 +68,6 @@ HEALTH_PANELS = (
         "bits",
         "(Entropy of the mean assignment − mean entropy of one assignment) / log 2: how many bits"
         " of code the batch carries, at most log₂ min(N, C) for a batch of N.",
-        from_zero=True,
     ),
     Panel(
         "Effective rank",
@@ -77,7 +75,6 @@ HEALTH_PANELS = (
         "directions",
         "exp(entropy of the normalized singular values) on the training batch: how many"
         " directions are in use.",
-        from_zero=True,
     ),
     Panel(
         "Codes used",
@@ -85,25 +82,14 @@ HEALTH_PANELS = (
         "codes",
         "Codes that are the most probable one (argmax) of at least one sample of the training"
         " batch; never more than its number of samples.",
-        from_zero=True,
     ),
 )
 ENGINE_PANELS = (
-    Panel("Learning rate", ("lr",), "per step", "As scheduled.", from_zero=True),
+    Panel("Learning rate", ("lr",), "per step", "As scheduled."),
     Panel(
-        "Gradient norm",
-        ("grad_norm",),
-        "Euclidean norm",
-        "Over all parameters, before clipping.",
-        from_zero=True,
+        "Gradient norm", ("grad_norm",), "Euclidean norm", "Over all parameters, before clipping."
     ),
-    Panel(
-        "Speed",
-        ("images_per_s",),
-        "images / s",
-        "Images (not views) that a second of training consumed.",
-        from_zero=True,
-    ),
+    Panel("Speed", ("images_per_s",), "images / s", "Images (not views) consumed in a second."),
 )
 PANELS = LOSS_PANELS + HEALTH_PANELS + ENGINE_PANELS
 NOT_DRAWN = frozenset({"seconds", "beta"})
@@ -152,7 +138,9 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
     monitors = dict.fromkeys(name for run in runs for name in run.monitors)
     known = {name for panel in PANELS for name in panel.keys} | NOT_DRAWN
     others = [
-        Panel(describe(name).label, (name,), "", f"Logged by the method as {name}.")
+        Panel(
+            describe(name).label, (name,), "", f"Logged by the method as {name}.", from_zero=False
+        )
         for name in curves
         if name not in known
     ]
@@ -163,9 +151,10 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
             accuracies,
             "fraction of held-out images",
             "Accuracy on held-out images while training went on; labels are read here only.",
+            from_zero=False,
         ),
         *(
-            Panel(describe(name).label, (name,), "", f"Online evaluation {name}.")
+            Panel(describe(name).label, (name,), "", f"Online evaluation {name}.", from_zero=False)
             for name in monitors
             if name not in accuracies
         ),

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from falcon_ssl.core.version import __version__
@@ -168,16 +168,23 @@ def write_page(page: Page, path: Path) -> Path:
     Returns:
         ``path``.
     """
-    files = resources.files("falcon_ssl.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    html = environment.from_string((files / "page.html").read_text("utf-8")).render(
-        page=page,
-        sections=[section for section in page.sections if section.blocks],
-        style=Markup((files / "page.css").read_text("utf-8")),
-        script=Markup((files / "page.js").read_text("utf-8")),
-        version=__version__,
-    )
+    sections = [section for section in page.sections if section.blocks]
+    html = render("page.html", page=page, sections=sections, version=__version__)
     path.write_text(html, encoding="utf-8")
     return path
+
+
+def render(name: str, **values: object) -> Markup:
+    """One of the templates beside this file, filled in; what is no markup is escaped."""
+    return Markup(_environment().get_template(name).render(**values))
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("falcon_ssl", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

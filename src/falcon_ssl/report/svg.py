@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from falcon_ssl.records.run import Array
 from falcon_ssl.report.axes import Axis, Scale, make_axis, thin
+from falcon_ssl.report.document import render
 from falcon_ssl.report.formatting import format_number
 
-WIDTH, HEIGHT = 440.0, 236.0
-LEFT, RIGHT, TOP, BOTTOM = 50.0, 430.0, 2.0, 198.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 430.0, 12.0, 198.0  # where the curves are
 NUM_COLORS = 8
 
 
@@ -68,72 +69,32 @@ def _path(points: Sequence[tuple[float, float] | None]) -> str:
     return "".join(parts)
 
 
-def _draw_series(series: Series, x_axis: Axis, y_axis: Axis) -> Markup:
-    points: list[tuple[float, float] | None] = []
-    for x, y in zip(series.x.tolist(), series.y.tolist(), strict=True):
-        drawable = math.isfinite(y) and (y > 0 or y_axis.scale == "linear")
-        points.append((x_axis(x), y_axis(y)) if drawable else None)
-    body = Markup('<path class="line" d="{}"/>').format(_path(points))
-    solid = [p for p in points if p is not None]
-    if series.dots or len(solid) == 1:
-        for px, py in solid:
-            body += Markup('<circle cx="{:.1f}" cy="{:.1f}" r="3.2"/>').format(px, py)
-    if series.spread is not None:
-        for x, y, s in zip(
-            series.x.tolist(), series.y.tolist(), series.spread.tolist(), strict=True
-        ):
-            if math.isfinite(y) and math.isfinite(s) and s > 0:
-                low = max(y - s, y_axis.low)
-                d = f"M{x_axis(x):.1f} {y_axis(low):.1f}V{y_axis(min(y + s, y_axis.high)):.1f}"
-                body += Markup('<path class="whisker" d="{}"/>').format(d)
-    return Markup('<g class="series {}">{}</g>').format(series.css, body)
-
-
-def _draw_axes(
-    x_axis: Axis, y_axis: Axis, x_label: str, x_names: Sequence[tuple[float, str]]
-) -> Markup:
-    body = Markup("")
-    for v in y_axis.ticks():
-        body += Markup(
-            '<path class="grid" d="M{l} {y:.1f}H{r}"/>'
-            '<text class="tick" x="{t}" y="{b:.1f}" text-anchor="end">{v}</text>'
-        ).format(l=LEFT, r=RIGHT, y=y_axis(v), t=LEFT - 7, b=y_axis(v) + 4, v=_tick_text(v))
-    for v, name in x_names:
-        body += Markup(
-            '<path class="axis" d="M{x:.1f} {b}v4"/>'
-            '<text class="tick" x="{x:.1f}" y="{t}" text-anchor="middle">{v}</text>'
-        ).format(x=x_axis(v), b=BOTTOM, t=BOTTOM + 17, v=name)
-    return body + Markup(
-        '<path class="axis" d="M{l} {b}H{r}"/>'
-        '<text class="label" x="{r}" y="{xb}" text-anchor="end">{x}</text>'
-    ).format(l=LEFT, r=RIGHT, b=BOTTOM, xb=BOTTOM + 33, x=x_label)
+def _curve(series: Series, x_axis: Axis, y_axis: Axis) -> dict[str, Any]:
+    """What the template draws of a curve: the line, its dots, and its error bars (x, low, high)."""
+    data = list(zip(series.x.tolist(), series.y.tolist(), strict=True))
+    points = [(x_axis(x), y_axis(y)) if y_axis.can_show(y) else None for x, y in data]
+    solid = [point for point in points if point is not None]
+    whiskers = []
+    for (x, y), s in zip(
+        data, [] if series.spread is None else series.spread.tolist(), strict=False
+    ):
+        if math.isfinite(y) and math.isfinite(s) and s > 0:
+            whiskers.append((x, max(y - s, y_axis.low), min(y + s, y_axis.high)))
+    dots = solid if series.dots or len(solid) == 1 else []
+    return {"css": series.css, "path": _path(points), "dots": dots, "whiskers": whiskers}
 
 
 def _roomier_side(levels: Sequence[Level], series: Sequence[Series], y_axis: Axis) -> str:
     """The end of a single level where the curves leave more room for its text."""
-    room = {"start": HEIGHT, "end": HEIGHT}
+    room = {"start": math.inf, "end": math.inf}
     for level in levels:
         for curve in series:
-            drawable = np.isfinite(curve.y) & ((curve.y > 0) | (y_axis.scale == "linear"))
-            gaps = [abs(y_axis(v) - y_axis(level.value)) for v in curve.y[drawable].tolist()]
+            shown = [y_axis(v) for v in curve.y.tolist() if y_axis.can_show(v)]
+            gaps = [abs(place - y_axis(level.value)) for place in shown]
             reach = max(1, round(0.4 * len(gaps)))
             room["start"] = min([room["start"], *gaps[:reach]])
             room["end"] = min([room["end"], *gaps[-reach:]])
     return "start" if room["start"] > room["end"] else "end"
-
-
-def _draw_levels(levels: Sequence[Level], series: Sequence[Series], y_axis: Axis) -> Markup:
-    """Dashed lines, then their texts over them: at the roomier end, or at alternate ones."""
-    sides = ("start", "end") if len(levels) > 1 else (_roomier_side(levels, series, y_axis),)
-    lines, texts = Markup(""), Markup("")
-    for k, level in enumerate(levels):
-        side, y = sides[k % len(sides)], y_axis(level.value)
-        x = LEFT + 4 if side == "start" else RIGHT
-        lines += Markup('<path class="level" d="M{} {:.1f}H{}"/>').format(LEFT, y, RIGHT)
-        texts += Markup('<text class="level" x="{}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-            x, y - 4, side, level.text
-        )
-    return lines + texts
 
 
 def _tick_text(value: float) -> str:
@@ -182,31 +143,33 @@ def line_chart(
     y_values += [np.zeros(1)] if from_zero and y_scale == "linear" else []
     x_values = [np.array(x_range)] if x_range else [s.x for s in drawn]
     x_axis = make_axis(np.concatenate(x_values), LEFT, RIGHT, x_scale, 0.0)
-    y_axis = make_axis(np.concatenate(y_values), BOTTOM, TOP + 10, y_scale, 0.04)
-    names = x_names or [(v, _tick_text(v)) for v in x_axis.ticks()]
-    body = _draw_axes(x_axis, y_axis, x_label, names)
-    for x, text in events:
-        body += Markup(
-            '<path class="event" d="M{x:.1f} {t}V{b}"><title>{text}</title></path>'
-        ).format(x=x_axis(x), t=TOP, b=BOTTOM, text=text)
-    body += Markup("").join(_draw_series(s, x_axis, y_axis) for s in drawn)
-    body += _draw_levels(levels, drawn, y_axis)
-    axis_data = json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale])
-    return _legend(y_label, [(s.name, s.css) for s in drawn]) + Markup(
-        '<svg class="chart" viewBox="0 0 {w:.0f} {h:.0f}" role="img" aria-label="{d}"'
-        ' data-axis="{axis}" data-series="{data}">{body}'
-        '<path class="cursor" d="M0 {t}V{b}"/></svg>'
-    ).format(
-        w=WIDTH, h=HEIGHT, d=description, t=TOP, b=BOTTOM, body=body, axis=axis_data,
+    y_axis = make_axis(np.concatenate(y_values), BOTTOM, TOP, y_scale, 0.04)
+    keys = list(dict.fromkeys((s.name, s.css) for s in drawn))
+    # Texts of levels: at the roomier end of a single one, at alternate ends of several.
+    sides = ["start", "end"] if len(levels) > 1 else [_roomier_side(levels, drawn, y_axis)]
+    return render(
+        "chart.html",
+        x=x_axis,
+        y=y_axis,
+        x_label=x_label,
+        y_label=y_label,
+        description=description,
+        keys=keys if len(keys) > 1 else [],  # a single curve is named by the title already
+        x_names=x_names or [(v, _tick_text(v)) for v in x_axis.ticks()],
+        y_names=[(v, _tick_text(v)) for v in y_axis.ticks()],
+        events=events,
+        curves=[_curve(s, x_axis, y_axis) for s in drawn],
+        levels=[(level, sides[k % len(sides)]) for k, level in enumerate(levels)],
+        axis=json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale]),
         data=_series_data(drawn),
-    )  # fmt: skip
+    )
 
 
 def _thinned(series: Series) -> Series:
     if series.spread is not None:
         return series
     x, y = thin(series.x, series.y)
-    return Series(series.name, x, y, series.color, None, series.dots)
+    return replace(series, x=x, y=y)
 
 
 def _series_data(series: Sequence[Series]) -> str:
@@ -217,13 +180,3 @@ def _series_data(series: Sequence[Series]) -> str:
 
     data = [[s.name, s.css, short(s.x), short(s.y)] for s in series]
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-
-
-def _legend(unit: str, entries: Sequence[tuple[str, str]]) -> Markup:
-    """The unit of the y axis and the color keys; a single curve is named by the title already."""
-    keys = Markup("").join(
-        Markup('<li class="{}">{}</li>').format(css, name) for name, css in dict.fromkeys(entries)
-    )
-    return Markup('<ul class="legend"><li class="unit">{}</li>{}</ul>').format(
-        unit, keys if len(set(entries)) > 1 else ""
-    )

@@ -61,6 +61,7 @@ QUALITY = (
         "top-1, in [0, 1]",
         "Fraction of test images classified correctly. Dashed: the same for the random encoder.",
         random=True,
+        from_zero=False,
     ),
     Panel(
         "Codes as clusters",
@@ -68,6 +69,7 @@ QUALITY = (
         "agreement with the classes",
         "NMI (arithmetic mean) grows with the number of codes even when labels are permuted:"
         " that chance level is drawn beside it. AMI is adjusted for it. Test split.",
+        from_zero=False,
     ),
     Panel(
         "k-means clusters",
@@ -76,6 +78,7 @@ QUALITY = (
         "k-means with as many clusters as classes; AMI is adjusted for chance. Test split."
         " Dashed: the same for the random encoder.",
         random=True,
+        from_zero=False,
     ),
 )
 GEOMETRY = (
@@ -84,14 +87,12 @@ GEOMETRY = (
         ("effective_rank_u",),
         "directions",
         "exp(entropy of the normalized singular values), centered, test split.",
-        from_zero=True,
     ),
     Panel(
         "Codes used",
         ("codes_used",),
         "codes",
         "Codes that are the most probable one of at least one test image.",
-        from_zero=True,
     ),
 )
 
