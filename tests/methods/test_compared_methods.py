@@ -351,7 +351,7 @@ def test_evaluation_diagnosis_and_report_work_for_any_method(
     assert name.upper() in build_report(run).read_text(encoding="utf-8")
 
 
-def test_export_writes_the_encoder_that_is_judged(tmp_path: Path) -> None:
+def test_export_writes_the_encoder_that_is_evaluated(tmp_path: Path) -> None:
     config = replace(config_of("dino"), epochs=1, batch_size=256)
     run = commands.pretrain(config, out=tmp_path / "run", monitors=[])
     exported = load_file(commands.export(run, out=tmp_path / "encoder.safetensors"))

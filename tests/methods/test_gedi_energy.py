@@ -8,24 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from falcon_ssl import commands
 from falcon_ssl.config import GEDIConfig
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.methods import GEDI, Parts
+from falcon_ssl.methods import GEDI
 from support.learning import learned_classes
-
-
-def parts() -> Parts:
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16))
-    return Parts(encoder, 16, (1, 8, 8))
-
-
-def views(seed: int = 0, rows: int = 8) -> list[Tensor]:
-    return list(torch.randn(2, rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed)))
+from support.small_methods import parts, views
 
 
 def gedi(**options: float) -> GEDI:

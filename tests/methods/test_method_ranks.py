@@ -1,4 +1,4 @@
-"""Two ranks with unequal shares train a method to the state of one process: teachers, queues and samples too."""
+"""Two ranks with unequal slices of the batch train a method to the state of one process: teachers, queues, samples."""
 
 from __future__ import annotations
 

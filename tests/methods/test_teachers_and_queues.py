@@ -16,16 +16,7 @@ from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.methods import DINO, GEDI, LeJEPA, Method, Parts, SwAV
 from falcon_ssl.networks import build_encoder
-
-
-def parts() -> Parts:
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16))
-    return Parts(encoder, 16, (1, 8, 8))
-
-
-def views(seed: int = 0, rows: int = 8) -> list[Tensor]:
-    return list(torch.randn(2, rows, 1, 8, 8, generator=torch.Generator().manual_seed(seed)))
+from support.small_methods import parts, views
 
 
 def dino(**options: float) -> DINO:
@@ -64,7 +55,7 @@ def test_the_teacher_starts_as_the_student_and_is_not_trained() -> None:
     assert method.evaluated_encoder is method.teacher["encoder"]
 
 
-def test_the_teacher_leaves_nothing_to_chance() -> None:
+def test_the_teacher_has_no_dropout() -> None:
     """The student drops paths and units at random; its teacher, as the authors', is built without."""
     encoder = build_encoder(
         "timm:vit_tiny_patch16_224", in_channels=1, image_size=16, patch_size=8, drop_path=0.5
@@ -81,7 +72,7 @@ def test_the_teacher_leaves_nothing_to_chance() -> None:
     assert not torch.equal(student(images), student(images))
 
 
-def test_the_teacher_is_judged_not_the_student() -> None:
+def test_the_teacher_is_evaluated_not_the_student() -> None:
     method = dino().eval()
     before = method.embed(views()[0])[0]
     with torch.no_grad():
@@ -136,7 +127,7 @@ def test_the_codes_of_images_are_centered_as_the_teacher_is(dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("name", ["dino", "swav"])
-def test_prototypes_rest_at_the_start(name: str) -> None:
+def test_prototypes_are_frozen_at_the_start(name: str) -> None:
     method = (
         dino(prototypes_frozen=0.2)
         if name == "dino"
@@ -184,7 +175,7 @@ class Watch:
         pass
 
 
-def test_a_run_leaves_resting_prototypes_where_they_are(tmp_path: Path) -> None:
+def test_a_run_leaves_frozen_prototypes_where_they_are(tmp_path: Path) -> None:
     """No step and no decay: the loop takes their gradient away."""
     watch = Watch()
     config = from_mapping(
@@ -226,7 +217,7 @@ def test_the_queue_holds_the_newest_embeddings_and_is_used_once_full() -> None:
     assert not torch.equal(method(views(3)).terms["total"], plain(views(3)).terms["total"])
 
 
-def test_the_queue_may_wait_for_a_share_of_the_run() -> None:
+def test_the_queue_may_wait_for_a_fraction_of_the_run() -> None:
     """Until then nothing is kept, as in the authors' code; from then on it fills."""
     method = SwAV(parts(), SwAVConfig(32, 16, 20, queue_length=8, queue_starts=0.2))
     plain = SwAV(parts(), SwAVConfig(32, 16, 20))
