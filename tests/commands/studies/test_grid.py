@@ -200,7 +200,6 @@ def test_the_setting_of_a_table_names_what_differs() -> None:
     runs = make_runs(read_grid("table2"), Selection(rows=["dino-100", "falcon-100"]))
     found = setting([run.config for run in runs], [])
     assert found["weight decay"] == ["0.04 rising to 0.4", "0.04"]
-    assert found["small views"] == [8, 0]
     assert found["rate at the end"] == ["1e-06", "0"]
     alike = setting([run.config for run in runs[1:]], [])
     assert alike.keys() == {"encoder", "epochs", "batch size", "precision"}
