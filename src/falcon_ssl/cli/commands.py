@@ -5,11 +5,11 @@ They import what they need when they run: a report is written without torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from falcon_ssl.cli import printing
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
@@ -20,6 +20,11 @@ DEMO_RECIPE = "digits"
 OWN_IMAGES = ReadingConfig()
 
 
+def is_main_process() -> bool:
+    """Whether this is the one of the processes of torchrun that prints: the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def demo(*, out: str = "runs/demo", overwrite: bool = False) -> None:
     """Pretrain on 1797 real digits, evaluate, diagnose, report: about half a minute.
 
@@ -28,6 +33,7 @@ def demo(*, out: str = "runs/demo", overwrite: bool = False) -> None:
         overwrite: Replace the run folder, if there is one.
     """
     from falcon_ssl import commands
+    from falcon_ssl.cli import printing
     from falcon_ssl.report import build_report
 
     config = from_mapping(read_yaml(recipe_path(DEMO_RECIPE)))
@@ -48,7 +54,7 @@ def pretrain(config: RunConfig, *, out: str, overwrite: bool = False, resume: bo
     from falcon_ssl import commands
 
     run = commands.pretrain(config, out=out, overwrite=overwrite, resume=resume)
-    if printing.is_main_process():
+    if is_main_process():
         print(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
 
 
@@ -61,6 +67,7 @@ def evaluate(run: str, *, data: str | None = None, reading: ReadingConfig = OWN_
         reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
+    from falcon_ssl.cli import printing
 
     printing.print_evaluation(commands.evaluate(run, **_images(data, reading)))
     print(f"all numbers: {Path(run) / EVALUATION}")
@@ -123,6 +130,7 @@ def diagnose(
         reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
+    from falcon_ssl.cli import printing
 
     diagnosis = commands.diagnose(
         target, weights=weights, prototypes=prototypes, **_images(data, reading)
@@ -251,6 +259,7 @@ def tune(
         seeds: Seeds of every pair.
         processes: Runs at a time; null is one per GPU, or one.
     """
+    from falcon_ssl.cli import printing
     from falcon_ssl.commands import studies
 
     tuning = studies.tune(
@@ -287,6 +296,7 @@ def reproduce(
         processes: Runs at a time; null is one per GPU, or one.
         dry_run: Only list the runs, and how long they would train by a few timed steps.
     """
+    from falcon_ssl.cli import printing
     from falcon_ssl.commands import studies
 
     selection = studies.Selection(

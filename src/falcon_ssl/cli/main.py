@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import yaml
 from safetensors import SafetensorError
 
-from falcon_ssl.cli.commands import COMMANDS
+from falcon_ssl.cli.commands import COMMANDS, is_main_process
 from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
-from falcon_ssl.cli.printing import is_main_process
 from falcon_ssl.config.run import to_mapping
 from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
 from falcon_ssl.core.version import __version__
@@ -49,13 +48,11 @@ def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         print(f"falcon-ssl {__version__}")
         return 0
-    if not words or words[0] not in COMMANDS:
-        what = (
-            f"unknown command {words[0]}{did_you_mean(words[0], COMMANDS)}"
-            if words
-            else "missing command"
-        )
-        raise UsageError(f"{what} (falcon-ssl --help)")
+    if not words:
+        raise UsageError("missing command (falcon-ssl --help)")
+    if words[0] not in COMMANDS:
+        hint = did_you_mean(words[0], COMMANDS)
+        raise UsageError(f"unknown command {words[0]}{hint} (falcon-ssl --help)")
     name, *options = words
     try:
         arguments = parse(name, COMMANDS[name], options)

@@ -1,12 +1,16 @@
-"""Tables on the terminal; their packages are imported when they are needed: help is fast."""
+"""Tables on the terminal; imported when there is one to print, as rich takes its time: help is fast."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from falcon_ssl.records.metrics import describe
+from falcon_ssl.report.formatting import format_duration, format_number
 
 SUMMARY = (
     "top1_linear",
@@ -21,18 +25,8 @@ SUMMARY = (
 )
 
 
-def is_main_process() -> bool:
-    """Whether this is the one of the processes of torchrun that prints: the first."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def print_evaluation(evaluation: dict[str, Any]) -> None:
     """The numbers that matter, beside an untrained encoder and chance."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from falcon_ssl.report.formatting import format_number
-
     about, random = evaluation["about"], evaluation["random_encoder"]
     chance: dict[str, float | None] = dict.fromkeys(
         ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
@@ -71,9 +65,6 @@ def print_baseline(record: dict[str, Any]) -> None:
 
 def print_tuning(tuning: Any) -> None:
     """All settings, the chosen one marked, and what to do with it."""
-    from rich.console import Console
-    from rich.table import Table
-
     labelled = list(tuning.by_labels)
     table = Table(title="chosen: the largest RankMe without collapse or alarm")
     for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labelled):
@@ -101,12 +92,6 @@ def print_tuning(tuning: Any) -> None:
 
 def print_plan(runs: Sequence[Any], estimate: Any) -> None:
     """Every run, its status and how long it would train; then the sum."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    from falcon_ssl.report.formatting import format_duration
-
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("run", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -124,10 +109,6 @@ def print_plan(runs: Sequence[Any], estimate: Any) -> None:
 
 def print_diagnosis(diagnosis: Any) -> None:
     """Verdicts and the measures behind them."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     color = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
     table = Table(title=diagnosis.sentence, box=SIMPLE_HEAD, pad_edge=False)
     for column in ("collapse", "measure"):

@@ -57,7 +57,6 @@ def diagnose(
             "weights are for an encoder by name",
             received=f"{target}, data={data}",
             expected="an encoder such as timm:resnet50 with --data",
-            fix="leave --weights out",
         )
     if is_run:
         features = extract_run_features(target, device=best_device(), data=data, reading=reading)
@@ -70,14 +69,12 @@ def diagnose(
             "nothing to diagnose",
             received=target,
             expected="a run folder, a file of features, or an encoder such as timm:resnet50 with --data",
-            fix="check the path, or add --data",
         )
     if data is not None or reading is not None:
         raise InputError(
             "features in a file need no images",
             received=f"{target}, data={data}",
             expected="an encoder by name, or a run",
-            fix="leave --data and --reading out",
         )
     if codes is None:
         codes = load_prototypes(target, required=False)
@@ -114,8 +111,7 @@ def _pretrained(name: str, run: RunParts) -> nn.Module:
         raise InputError(
             "only timm knows pretrained weights",
             received=name,
-            expected="an encoder timm:NAME",
-            fix="pass a .safetensors file",
+            expected="an encoder timm:NAME, or a .safetensors file",
         )
     channels, side, _ = seen_shape(run.splits.train.image_shape, run.views)
     return timm_encoder(
@@ -144,16 +140,12 @@ def _own_views(encoder: nn.Module, run: RunParts) -> Views:
     return Views((), normalization=normalization, size=run.views.evaluate_size)
 
 
-class _Bare(nn.Module):
+class _Bare(nn.Sequential):
     """An encoder alone, as `extract` asks for it."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
 
     def embed(self, images: Tensor) -> tuple[Tensor, None]:
         """Representations, and no embedding."""
-        return self.encoder(images), None
+        return self(images), None
 
 
 def _load_weights(encoder: nn.Module, weights: str | Path) -> None:
@@ -174,7 +166,6 @@ def _load_weights(encoder: nn.Module, weights: str | Path) -> None:
             "the weights are of another encoder",
             received=f"no {found.missing_keys[0]}, {len(found.missing_keys)} missing in all",
             expected=f"the names of {type(encoder).__name__}",
-            fix="name the encoder that they were saved from",
         )
     if found.unexpected_keys:
         logger.info("weights left out: %s", ", ".join(found.unexpected_keys))

@@ -20,7 +20,6 @@ def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> P
             "unknown kind of file",
             received=path.name,
             expected=f"a name that ends in {' or '.join(suffixes)}",
-            fix="rename it",
         )
     if path.exists() and not overwrite:
         raise InputError(

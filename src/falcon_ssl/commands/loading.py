@@ -109,7 +109,6 @@ def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
             "what the run held out is fixed: it has trained on the rest",
             received=f"--reading.holdout {wanted.holdout:g}",
             expected=f"{own.holdout:g}",
-            fix="leave it out",
         )
     changes = {name: value for name, value in vars(wanted).items() if value != vars(usual)[name]}
     return replace(own, **changes)

@@ -96,7 +96,6 @@ def _free_folder(out: str | Path, *, overwrite: bool, resume: bool) -> RunFolder
             "--overwrite and --resume contradict each other",
             received="both",
             expected="one of them",
-            fix="leave one out",
         )
     if resume:
         return RunFolder.open(out)

@@ -62,7 +62,9 @@ class Options:
         for of in fields(self):
             name, value = prefix + of.name, getattr(self, of.name)
             if (bounds := of.metadata.get("bounds")) and not (value is None is of.default):
-                for entry in value if isinstance(value, tuple) else (value,):
+                entries = value if isinstance(value, tuple) else (value,)
+                check_bounds(f"number of entries of {name}", len(entries), {"at_least": 1})
+                for entry in entries:
                     check_bounds(name, entry, bounds)
             needs = of.metadata.get("needs")
             if needs and value != of.default and not self._has(needs):
@@ -70,7 +72,6 @@ class Options:
                     f"{name} does nothing without {prefix}{needs}",
                     received=value,
                     expected=prefix + needs,
-                    fix="set it, or leave the option out",
                 )
 
     def _has(self, needs: str) -> bool:

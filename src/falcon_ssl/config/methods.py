@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from falcon_ssl.config.bounds import Options, check_bounds, option
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.config.bounds import Options, option
 
 
 @dataclass(frozen=True)
@@ -148,13 +147,6 @@ class SelfClassifierConfig(MethodConfig, group="self_classifier"):
     row_temperature: float = option(0.1, "Of the softmax over classes.", above=0)
     column_temperature: float = option(0.05, "Of the softmax over samples.", above=0)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        classifiers = len(self.num_prototypes)
-        check_bounds(
-            "number of entries of self_classifier.num_prototypes", classifiers, {"at_least": 1}
-        )
-
 
 @dataclass(frozen=True)
 class GEDIConfig(MethodConfig, group="gedi"):
@@ -213,7 +205,10 @@ class DINOConfig(MethodConfig, group="dino"):
     student_temperature: float = option(0.1, "T_s.", above=0)
     teacher_temperature: float = option(0.04, "T_t.", above=0)
     teacher_temperature_start: float | None = option(
-        None, "T_t at the start of the run, warmed up linearly to T_t; null: no warm-up.", above=0
+        None,
+        "T_t at the start of the run, warmed up linearly to T_t; null: no warm-up.",
+        above=0,
+        needs="teacher_temperature_warmup",
     )
     teacher_temperature_warmup: float = option(
         0.0,
@@ -240,16 +235,6 @@ class DINOConfig(MethodConfig, group="dino"):
         at_least=0,
         at_most=1,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.teacher_temperature_start is not None and not self.teacher_temperature_warmup:
-            raise InputError(
-                "dino.teacher_temperature_start does nothing without dino.teacher_temperature_warmup",
-                received=self.teacher_temperature_start,
-                expected="dino.teacher_temperature_warmup > 0",
-                fix="set it, or leave the option out",
-            )
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,6 @@ class EngineConfig(Options, group="engine"):
                 "engine.cuda_graphs needs a GPU",
                 received="engine.device=cpu",
                 expected="cuda or auto",
-                fix="leave it out",
             )
 
 
@@ -252,7 +251,6 @@ class RunConfig(Options, group=""):
                 "the warm-up is longer than the run",
                 received=f"optim.warmup_epochs={self.optim.warmup_epochs}",
                 expected=f"at most epochs={self.epochs}",
-                fix="shorten the warm-up",
             )
         self._check_method()
 
@@ -281,14 +279,12 @@ class RunConfig(Options, group=""):
                     f"the method {self.method} takes two {'' if name == 'small_views' else 'large '}views",
                     received=f"views.{name}={getattr(self.views, name)}",
                     expected=f"more of them with {', '.join(takers)} alone",
-                    fix="leave it out",
                 )
         if self.gedi.generative and self.gedi.buffer_size < self.batch_size:
             raise InputError(
                 "gedi.buffer_size is smaller than the batch",
                 received=self.gedi.buffer_size,
                 expected=f"at least batch_size={self.batch_size}",
-                fix="raise it",
             )
 
 

@@ -52,7 +52,6 @@ class FolderRecords(Records):
                 "there is no such image folder",
                 received=root,
                 expected="a folder with images in it",
-                fix="check the path after folder:",
             )
         self.root = root
         paths, suffixes = sorted(_files(root)), known_suffixes()
@@ -65,7 +64,6 @@ class FolderRecords(Records):
                 f"{root} has no images",
                 received=f"{others} files of other kinds: {named}" if others else "no files",
                 expected=f"files {', '.join(sorted(suffixes))} at any depth",
-                fix="check the path after folder:",
             )
         if others:
             logger.info("%s: files that are not images: %d", root, others)
@@ -143,7 +141,6 @@ def _labels(classes: list[str], names: list[str]) -> Tensor:
             "test images have classes that training images lack",
             received=", ".join(unknown[:5]),
             expected=f"classes among {', '.join(names[:5])}, ...",
-            fix="name the folders alike",
         )
     return torch.tensor([number[name] for name in classes])
 

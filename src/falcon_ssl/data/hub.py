@@ -120,7 +120,6 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
             "there is no such folder of parquet files",
             received=folder,
             expected="a folder with train*.parquet in it",
-            fix="check the path after parquet:",
         )
     files = {
         split: sorted(str(path) for path in folder.rglob(f"{split}*.parquet"))
@@ -132,7 +131,6 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
             "there are no parquet files to train on",
             received=folder,
             expected="files train.parquet or train-*.parquet in that folder",
-            fix="check the path after parquet:",
         )
     return _guessed_splits(folder.name, _tables("parquet", data_files=found, stream=stream))
 
@@ -162,7 +160,6 @@ def _split(
                 "a class list needs labels",
                 received=f"split {split} without labels",
                 expected="labels in every split",
-                fix="use another revision of the set",
             )
         number = torch.full((max(int(labels.max()), *classes) + 1,), -1)
         number[list(classes)] = torch.arange(len(classes))

@@ -65,7 +65,6 @@ class BatchPlan:
                 "batch_size is larger than the data set",
                 received=f"batches of {self.batch_size} from {self.num_images} images",
                 expected="at least one full batch an epoch",
-                fix="lower batch_size",
             )
 
     @property

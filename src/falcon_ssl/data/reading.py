@@ -86,7 +86,6 @@ def _heads(records: Records, skipped: Skipped) -> list[Head]:
             "none of the images that were tried can be read",
             received=f"{len(skipped.indices)} broken files",
             expected="image files",
-            fix="check what the files hold",
         )
     return found
 

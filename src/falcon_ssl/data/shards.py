@@ -42,7 +42,6 @@ class ShardTable(Table):
                 "the parquet files do not form one table",
                 received=f"{len(files)} files",
                 expected="at least one, all with the same columns",
-                fix="check which files the folder or repository holds",
             )
         self.schema = opened[0][0]
         self._groups = [group for _, groups in opened for group in groups]

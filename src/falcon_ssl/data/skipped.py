@@ -53,27 +53,24 @@ class Skipped:
             if self.path is not None:
                 _append_once(self.path, place, text)
         if len(self.indices) > self._limit * self.num_images:
-            raise self._too_many(place)
-
-    def _too_many(self, place: str) -> InputError:
-        found, allowed = len(self.indices), int(self._limit * self.num_images)
-        fraction = f"{100 * self._limit:g} % of {self.num_images} images"
-        enough = max(0.1, math.ceil(100 * found / self.num_images) / 100)
-        return InputError(
-            f"too many unreadable images in {self._name}",
-            received=f"{found} of {self.num_images}, the last one {place}",
-            expected=f"at most {allowed}"
-            if allowed
-            else f"none, because {fraction} is less than one",
-            fix=f"repair or delete them, or allow more with --reading.max_unreadable {enough:g}",
-        )
+            found, allowed = len(self.indices), int(self._limit * self.num_images)
+            none = f"none, because {100 * self._limit:g} % of {self.num_images} images is less than one"
+            enough = max(0.1, math.ceil(100 * found / self.num_images) / 100)
+            raise InputError(
+                f"too many unreadable images in {self._name}",
+                received=f"{found} of {self.num_images}, the last one {place}",
+                expected=f"at most {allowed}" if allowed else none,
+                fix=f"repair or delete them, or allow more with --reading.max_unreadable {enough:g}",
+            )
 
 
 def count_skipped(parts: Sequence[Skipped]) -> int:
     """Unreadable images of all parts, and those that their list has of earlier sessions and other ranks."""
     places = {place for part in parts for place in part.places}
     for path in {part.path for part in parts if part.path is not None}:
-        places |= _listed(path)
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            places |= {line.split("\t")[0] for line in lines}
     return len(places)
 
 
@@ -92,13 +89,6 @@ def skipped_sentence(parts: Sequence[Skipped]) -> str:
     lists = sorted({str(part.path) for part in parts if part.path is not None})
     see = f", see {' and '.join(lists)}" if lists else ""
     return f"skipped {count} of {total} images ({100 * count / total:.1f} %){see}"
-
-
-def _listed(path: Path) -> set[str]:
-    """Places of the images in a list."""
-    if not path.is_file():
-        return set()
-    return {line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines()}
 
 
 def _append_once(path: Path, place: str, reason: str) -> None:

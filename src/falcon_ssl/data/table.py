@@ -118,7 +118,6 @@ def image_records(table: Table, *, rows: Tensor | None, name: str) -> Records:
             f"{name} has no column of images",
             received=f"columns {', '.join(table.schema.names)}",
             expected=f"encoded images in a column named {' or '.join(_IMAGE_COLUMNS[:2])}",
-            fix="rename the column",
         )
     return table.records(column, rows=rows, name=name)
 

@@ -86,7 +86,6 @@ def build_views(config: ViewsConfig | str) -> Views:
             "views.start_size does not fit",
             received=f"start_size={start_size}, size={size}",
             expected="1 <= start_size < size",
-            fix="leave it out, or lower it",
         )
     return views_of(size, [views_of(side, []) for side in range(start_size, size, 4)])
 

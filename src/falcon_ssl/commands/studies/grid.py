@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from falcon_ssl.commands.studies.runner import Job
-from falcon_ssl.config import METHODS, RunConfig, from_mapping
+from falcon_ssl.config import METHODS, from_mapping
 from falcon_ssl.config.mapping import Values, build, merged, read_yaml
 from falcon_ssl.config.recipes import grid_path
 from falcon_ssl.core.errors import InputError
@@ -137,7 +137,6 @@ def _check(grid: Grid) -> None:
                 f"row {name} stands beside a row that the paper does not have",
                 received=row.paper,
                 expected=f"one of {_names(papers)}",
-                fix="correct paper, or leave it out",
             )
     trained = sorted({_method(row) for row in grid.rows.values()})
     options = {name: data.options for name, data in grid.datasets.items()}
@@ -147,7 +146,6 @@ def _check(grid: Grid) -> None:
                 f"{where} has options of a method that no row trains",
                 received=group,
                 expected=_names(trained),
-                fix="leave them out",
             )
 
 
@@ -221,9 +219,14 @@ def _make_run(grid: Grid, dataset: str, row: str, seed: int, selection: Selectio
         given["data"] = selection.data[dataset]
     try:
         config = from_mapping(merged(merged(options, own.options), given))
-        if selection.epochs is not None:
-            config = _with_epochs(config, selection.epochs)
-        _check_explicit(config)
+        if selection.epochs is not None:  # the warm-up keeps its fraction of the run
+            warmup = config.optim.warmup_epochs * selection.epochs / config.epochs
+            optim = replace(config.optim, warmup_epochs=warmup)
+            config = replace(config, epochs=selection.epochs, optim=optim)
+        # A table states what its runs are; images must not decide it.
+        chosen = {"encoder.name": config.encoder.name, "views.preset": config.views.preset}
+        for name in (name for name, value in chosen.items() if value == "auto"):
+            raise InputError(f"{name} is left open", received="auto", expected="a choice")
     except InputError as error:
         raise InputError(
             f"{row} on {dataset} is not a run",
@@ -235,22 +238,6 @@ def _make_run(grid: Grid, dataset: str, row: str, seed: int, selection: Selectio
 
 def _method(row: GridRow) -> str:
     return str(row.options.get("method", "falcon"))
-
-
-def _with_epochs(config: RunConfig, epochs: int) -> RunConfig:
-    """A run of another length whose warm-up keeps its fraction of it."""
-    warmup = config.optim.warmup_epochs * epochs / config.epochs
-    return replace(config, epochs=epochs, optim=replace(config.optim, warmup_epochs=warmup))
-
-
-def _check_explicit(config: RunConfig) -> None:
-    """A table states what its runs are; images must not decide it."""
-    for name, value in (
-        ("encoder.name", config.encoder.name),
-        ("views.preset", config.views.preset),
-    ):
-        if value == "auto":
-            raise InputError(f"{name} is left open", received="auto", expected="a choice")
 
 
 def _check_numbers(what: str, names: Iterable[str]) -> None:

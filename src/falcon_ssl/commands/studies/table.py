@@ -20,6 +20,8 @@ from falcon_ssl.report.families import spread
 
 logger = logging.getLogger(__name__)
 
+COST = ("seconds", "images_per_s")  # of the training
+
 
 def table_record(grid: Grid, runs: Sequence[GridRun], out: Path) -> dict[str, Any]:
     """All that the table shows, from the records of the runs; unfinished ones have no numbers."""
@@ -76,14 +78,8 @@ def _run_record(run: GridRun, path: Path) -> dict[str, Any]:
     about = evaluation["about"]
     return {
         **record,
-        "note": about["note"],
-        "num_train": about["num_train"],
-        "num_test": about["num_test"],
-        "device": trained["device"],
-        "precision": trained["precision"],
-        "torch": trained["torch"],
-        "seconds": trained["seconds"],
-        "images_per_s": trained["images_per_s"],
+        **{key: about[key] for key in ("note", "num_train", "num_test")},
+        **{key: trained[key] for key in ("device", "precision", "torch", *COST)},
         "seconds_to_judge": about["seconds"],
         "verdict": folder.read_json(DIAGNOSIS)["verdict"],
         "alarms": folder.alarms(),
@@ -141,9 +137,7 @@ def _encoder(config: RunConfig) -> str:
 def _spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     """Mean and sample standard deviation over the seeds, of the columns and the cost."""
     values = {key: [one["metrics"].get(key) for one in done] for key in columns}
-    values |= {key: [one[key] for one in done] for key in ("seconds", "images_per_s")}
-    spreads = {key: spread(found) for key, found in values.items()}
-    return {key: asdict(found) for key, found in spreads.items() if found is not None}
+    return _known(values | {key: [one[key] for one in done] for key in COST})
 
 
 def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
@@ -152,7 +146,9 @@ def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -
     Codes belong to the rows and not to the encoder.
     """
     firsts = {one["seed"]: one["random_encoder"] for one in reversed(done)}.values()
-    spreads = {
-        key: spread([first.get(key) for first in firsts]) for key in columns if "codes" not in key
-    }
+    return _known({key: [one.get(key) for one in firsts] for key in columns if "codes" not in key})
+
+
+def _known(values: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    spreads = {key: spread(found) for key, found in values.items()}
     return {key: asdict(found) for key, found in spreads.items() if found is not None}

@@ -73,7 +73,6 @@ def tune(
             "tune chooses the temperature, which epsilon states too",
             received=f"falcon.epsilon={config.falcon.epsilon}",
             expected="no epsilon",
-            fix="leave it out",
         )
     grid = {
         f"beta{beta:g}-temperature{temperature:g}": replace(
