@@ -112,9 +112,7 @@ def listed_dictionary(method: Method) -> Dictionary | None:
 def diagnose_run(features: RunFeatures, *, prototypes: Tensor | None = None) -> Diagnosis:
     """Diagnose a run beside the network that it started from.
 
-    Args:
-        features: Of the run.
-        prototypes: Codes [C, F] to assign embeddings to instead of the run's own dictionary.
+    Embeddings are assigned to ``prototypes`` [C, F], if given, instead of the run's own dictionary.
 
     Raises:
         InputError: Prototypes of another width, or too few images.

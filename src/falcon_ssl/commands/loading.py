@@ -54,11 +54,7 @@ def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> RunParts:
 
 
 def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, Method]:
-    """Views and method of a resolved configuration; the parameters are functions of its seed.
-
-    Args:
-        config: Nothing in it is auto any more.
-        image_shape: (channels, height, width) of the images.
+    """Views and method of a resolved configuration and the shape of its images; parameters are functions of its seed.
 
     Raises:
         InputError: Options that do not fit the images or each other.

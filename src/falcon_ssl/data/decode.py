@@ -20,19 +20,12 @@ Shape: TypeAlias = tuple[int, int, int]  # channels (1 is grayscale, 3 RGB), hei
 
 
 def decode(data: bytes, shape: Shape) -> Tensor:
-    """Decode one image.
+    """Decode the content of an image file of any format that Pillow reads, to uint8 [C, H, W].
 
     The EXIF orientation is applied; transparency is composited over white; palettes, CMYK and
     other color spaces become RGB; 16-bit grayscale keeps its upper 8 bits; floating point
     grayscale must be in [0, 1]. An image of another size is resized, antialiased, until it covers the shape, and
     cut to it around its center.
-
-    Args:
-        data: Content of an image file of any format that Pillow reads.
-        shape: Of the result.
-
-    Returns:
-        uint8 [C, H, W].
 
     Raises:
         Exception: Whatever Pillow makes of a file that is broken; ValueError for floating point
@@ -68,11 +61,7 @@ class Head(NamedTuple):
 
 
 def read_head(data: bytes) -> Head:
-    """Read the head of an image file.
-
-    Raises:
-        Exception: Whatever Pillow makes of a file that is broken.
-    """
+    """Read the head of an image file; raises whatever Pillow makes of a broken one."""
     from PIL import ExifTags
     from PIL import Image as pil
 

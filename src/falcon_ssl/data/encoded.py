@@ -54,13 +54,8 @@ class EncodedSplit(NamedTuple):
 class EncodedSource:
     """A source that decodes on demand, for sets that do not fit in memory.
 
-    An unreadable image is found when it is decoded. It is then recorded in ``skipped`` and
-    returned black; loaders leave such rows out.
-
-    Args:
-        split: The encoded images, and what is known of them.
-        shape: What images are brought to.
-        skipped: Counts the unreadable ones.
+    Images are brought to ``shape``. An unreadable one is found when it is decoded. It is then recorded in ``skipped``
+    and returned black; loaders leave such rows out.
     """
 
     def __init__(self, split: EncodedSplit, *, shape: Shape, skipped: Skipped) -> None:

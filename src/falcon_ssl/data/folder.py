@@ -36,11 +36,7 @@ TEST_FOLDERS = ("test", "val", "valid", "validation")
 class FolderRecords(Records):
     """All image files below a folder, in the order of their paths.
 
-    Args:
-        root: The folder; links are followed, but no folder is read twice. Names that begin with a dot are left out.
-
-    Attributes:
-        root: The folder.
+    Links are followed, but no folder is read twice. Names that begin with a dot are left out.
 
     Raises:
         InputError: There is no such folder, or no image in it.
@@ -101,17 +97,11 @@ class FolderRecords(Records):
 
 
 def folder_splits(root: Path, *, labeled: bool) -> tuple[list[EncodedSplit], str]:
-    """Find the images of a folder.
+    """The training part of a folder of images and, if there is one, its test part; and a note for reports.
 
-    Args:
-        root: Holds images at any depth. With a folder ``train`` in it, that one is the training
-            part, and a folder ``test`` (or ``val``, ``valid``, ``validation``) the test part;
-            ``train`` is a class like others, though, when it is beside other folders of images
-            and no test part.
-        labeled: Whether the folders directly below a part name classes.
-
-    Returns:
-        The training part and, if there is one, the test part; and a note for reports.
+    A folder ``train`` in it is the training part, and ``test`` (or ``val``, ``valid``, ``validation``) the test part;
+    ``train`` is a class like others, though, when it is beside other folders of images and no test part. ``labeled``:
+    the folders directly below a part name classes.
 
     Raises:
         InputError: No such folder, no images in it, or images without class folder.

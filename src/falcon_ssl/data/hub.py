@@ -75,14 +75,9 @@ HUB_SETS = {
 
 
 def hub_splits(name: str, *, stream: bool) -> tuple[list[EncodedSplit], str]:
-    """Open a set of the Hugging Face hub.
+    """The training part of a set and, if there is one, its test part; and a note for reports.
 
-    Args:
-        name: A key of `HUB_SETS`, or OWNER/REPOSITORY.
-        stream: Whether to read it piece by piece, storing nothing.
-
-    Returns:
-        The training part and, if there is one, the test part; and a note for reports.
+    ``name`` is a key of `HUB_SETS`, or OWNER/REPOSITORY; ``stream`` reads piece by piece and stores nothing.
 
     Raises:
         InputError: An unknown name, or a set that cannot be opened.

@@ -73,15 +73,7 @@ class BatchPlan:
         return self.num_images // self.batch_size
 
     def epoch_indices(self, epoch: int, start: int = 0) -> Iterator[Tensor]:
-        """Indices of this rank's rows, batch by batch.
-
-        Args:
-            epoch: e, from 0.
-            start: First batch to yield: a run resumes at position (epoch, batch).
-
-        Yields:
-            int64 [B_r].
-        """
+        """Indices int64 [B_r] of this rank's rows, batch by batch from ``start`` on; epochs begin with 0."""
         order = self._order(epoch)
         for batch in range(start, self.batches_per_epoch):
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]

@@ -57,14 +57,10 @@ def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def data_rows(source: Source, indices: Tensor) -> Tensor:
-    """Rows of images in the stored data, of which a source may leave some out.
+    """Rows of images in the stored data, of which a source may leave some out: int64 [B] -> int64 [B].
 
-    Args:
-        source: Where the images are; its ``rows`` [N], if it has them, are the part of the data that it holds.
-        indices: int64 [B], rows of the source.
-
-    Returns:
-        int64 [B]: the place among all files of a folder in the order of their paths, or the row of a table's split.
+    The place among all files of a folder in the order of their paths, or the row of a table's split. ``rows`` [N] of
+    the source, if it has them, are the part of the data that it holds.
     """
     rows: Tensor | None = getattr(source, "rows", None)
     return indices if rows is None else rows[indices]

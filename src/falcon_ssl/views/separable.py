@@ -15,13 +15,7 @@ from torch import Tensor
 def apply_separable(x_NCHW: Tensor, R_NhH: Tensor, K_NwW: Tensor) -> Tensor:
     """Apply R to the rows and K to the columns of every image: y = R x K^T.
 
-    Args:
-        x_NCHW: Images, floating point.
-        R_NhH: Weights of the input rows in every output row.
-        K_NwW: Weights of the input columns in every output column.
-
-    Returns:
-        y_NChw.
+    R_NhH and K_NwW are the weights of the input rows and columns in every output row and column.
     """
     N, C, H, W = x_NCHW.shape
     columns = torch.bmm(x_NCHW.reshape(N, C * H, W), K_NwW.transpose(1, 2))
@@ -57,12 +51,7 @@ def resize_matrix(start: Tensor, length: Tensor, *, inputs: int, outputs: int) -
 def gaussian_matrix(sigma: Tensor, *, size: int) -> Tensor:
     """Weights that blur an axis: w_ij ~ exp(-(i - j)^2 / 2 sigma^2), rows scaled to sum to 1.
 
-    Args:
-        sigma: [N], in pixels, > 0.
-        size: Pixels of the axis.
-
-    Returns:
-        [N, size, size].
+    sigma [N] > 0, in pixels -> [N, size, size].
     """
     pixel = torch.arange(size, device=sigma.device)
     squared = (pixel[:, None] - pixel).square()

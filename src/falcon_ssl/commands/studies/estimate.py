@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -74,16 +75,20 @@ def seconds_per_step(
 
     Without a GPU a step of large images is timed with fewer of them and scaled, a little too long by what does not grow
     with the batch (the optimizer): a plan must not need the memory of the run. A GPU is timed as it would run, for its
-    steps do not take time in proportion.
-
-    Args:
-        config: A run that leaves nothing open to the data.
-        image_shape: (channels, height, width) of the images.
-        steps: Steps to time, after one that is not.
+    steps do not take time in proportion. The configuration leaves nothing open to the data; one more step comes before
+    those that are timed.
     """
     device = named_device(config.engine.device)
     views, method = build(config, image_shape)
-    size = _timed_batch(config, seen_shape(image_shape, views), device)
+    size = config.batch_size
+    if device.type == "cpu":
+        size = min(size, max(2, LARGEST // math.prod(seen_shape(image_shape, views)[1:])))
+    if size < config.batch_size:
+        logger.info(
+            "large images: timed with %d images a step instead of %d and scaled",
+            size,
+            config.batch_size,
+        )
     engine = replace(config.engine, precision=chosen_precision(config), trackers=())
     train_step = TrainingStep(
         method,
@@ -102,20 +107,6 @@ def seconds_per_step(
         train_step(images, 2 * number + 1)  # views that grow: all sizes alike
     _wait(device)
     return (time.perf_counter() - started) / steps * (config.batch_size / size)
-
-
-def _timed_batch(config: RunConfig, shape: tuple[int, int, int], device: torch.device) -> int:
-    """Images of a step that is timed."""
-    if device.type != "cpu":
-        return config.batch_size
-    size = min(config.batch_size, max(2, LARGEST // (shape[1] * shape[2])))
-    if size < config.batch_size:
-        logger.info(
-            "large images: timed with %d images a step instead of %d and scaled",
-            size,
-            config.batch_size,
-        )
-    return size
 
 
 def _wait(device: torch.device) -> None:

@@ -196,16 +196,10 @@ def run_processes(
     *,
     logs: Path | None,
 ) -> Generator[Path, None, None]:
-    """Run jobs in processes of their own, as many at a time as there are environments.
+    """Run jobs in processes of their own, as many at a time as there are environments (variables of a process).
 
-    Args:
-        jobs: The runs.
-        out: Folder of their folders.
-        environments: Variables of each process at a time.
-        logs: Folder for the output of the processes, one file a run; None is the terminal.
-
-    Yields:
-        The folder of every run when its process has ended, well or not (see `read_status`).
+    Yields the folder of every run when its process has ended, well or not (see `read_status`). The output of the
+    processes goes to the folder ``logs``, one file a run, or to the terminal.
 
     When the iteration is left early, by an exception or by closing it, all processes are terminated and waited for.
     """
