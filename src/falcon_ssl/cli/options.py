@@ -14,23 +14,14 @@ from falcon_ssl.config.run import RunConfig
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a command.
+    """One option of a command."""
 
-    Args:
-        name: With its group: "falcon.beta".
-        kind: Its type.
-        default: Its default; MISSING where it must be given.
-        meaning: For the help.
-        title: Heading of its group in the help; empty for the command's own.
-        is_positional: Whether it is given by its place alone.
-    """
-
-    name: str
-    kind: Any
-    default: Any
-    meaning: str
-    title: str = ""
-    is_positional: bool = False
+    name: str  # with its group: "falcon.beta"
+    kind: Any  # its type
+    default: Any  # its default; MISSING where it must be given
+    meaning: str  # for the help
+    title: str = ""  # heading of its group in the help; empty for the command's own
+    is_positional: bool = False  # whether it is given by its place alone
 
     @property
     def is_flag(self) -> bool:
@@ -74,19 +65,7 @@ def _as_typed(value: Any) -> str:
 
 
 def options_of(function: Callable[..., None]) -> list[Option]:
-    """The options of a command, groups of options last; those of a `RunConfig` have no name before them.
-
-    Example:
-        >>> def render(run: str, *, pages: int = 1) -> None:
-        ...     '''Render.
-        ...
-        ...     Args:
-        ...         run: Run folder.
-        ...         pages: How many.
-        ...     '''
-        >>> [(option.name, option.help) for option in options_of(render)]
-        [('run', 'Run folder.'), ('pages', 'How many. (default: 1)')]
-    """
+    """The options of a command, groups of options last; those of a `RunConfig` have no name before them."""
     hints, meanings = get_type_hints(function), _meanings(function)
     own: list[Option] = []
     groups: list[Option] = []

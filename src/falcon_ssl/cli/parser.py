@@ -48,15 +48,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
-    """The arguments of a command.
+    """The keyword arguments of a command, from the words that were typed after its name.
 
-    Args:
-        name: Of the command.
-        command: Its function, see `falcon_ssl.cli.commands`.
-        words: What was typed after its name. Later --config win over earlier ones, and options over all.
-
-    Returns:
-        Keyword arguments; ``print_config`` among them if the configuration shall be printed instead.
+    Later --config win over earlier ones, and options over all. ``print_config`` is among the arguments if the
+    configuration shall be printed instead.
 
     Raises:
         UsageError: Unknown, missing or incomplete options.

@@ -72,12 +72,15 @@ def baseline(
             fix="use --reading.holdout 0.2, or --reading.folder_labels true for folders of classes",
         )
     device = best_device()
+    options = {
+        "num_centers": num_centers,
+        "patch_size": patch_size,
+        "stride": stride,
+        "grid": grid,
+    }
     network = PatchKMeans(
         train.image_shape[0],
-        num_centers=num_centers,
-        patch_size=patch_size,
-        stride=stride,
-        grid=grid,
+        **options,
         dtype=torch.bfloat16 if multiplies_bf16(device) else torch.float32,
     )
     clock = _Clock()
@@ -110,13 +113,7 @@ def baseline(
         **found,
         "width": network.width,
         "seconds": clock.seconds,
-        "options": {
-            "num_centers": num_centers,
-            "patch_size": patch_size,
-            "stride": stride,
-            "grid": grid,
-            "seed": evaluation.seed,
-        },
+        "options": {**options, "seed": evaluation.seed},
         "about": {"data": data, "note": splits.note, **environment(hardware(device))},
     }
     folder = Path(out)

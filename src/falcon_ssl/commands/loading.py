@@ -23,19 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 class RunParts(NamedTuple):
-    """Everything that a configuration says, made: the parts of a run that has not begun, or of one that is read back.
+    """Everything that a configuration says, made: of a run that has not begun, or of one that is read back."""
 
-    Args:
-        config: With every auto replaced by a choice.
-        splits: Its images.
-        views: Its augmentations.
-        method: Freshly initialized; or trained, in evaluation mode.
-    """
-
-    config: RunConfig
-    splits: Splits
-    views: Views
-    method: Method
+    config: RunConfig  # with every auto replaced by a choice
+    splits: Splits  # its images
+    views: Views  # its augmentations
+    method: Method  # freshly initialized; or trained, in evaluation mode
 
 
 def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> RunParts:

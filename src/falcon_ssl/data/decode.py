@@ -49,15 +49,10 @@ def decode(data: bytes, shape: Shape) -> Tensor:
 
 
 class Head(NamedTuple):
-    """Properties of an image, from the head of its file.
+    """Properties of an image, from the head of its file."""
 
-    Attributes:
-        shape: Size after the EXIF orientation, and 1 channel for grayscale.
-        encoding: "PNG", "JPEG q75", ...
-    """
-
-    shape: Shape
-    encoding: str
+    shape: Shape  # size after the EXIF orientation, and 1 channel for grayscale
+    encoding: str  # "PNG", "JPEG q75" and the like
 
 
 def read_head(data: bytes) -> Head:

@@ -32,23 +32,14 @@ SCAN_CLASSES: tuple[int, ...] = (
 
 @dataclass(frozen=True)
 class HubSet:
-    """Where a known set is on the hub.
+    """Where a known set is on the hub."""
 
-    Args:
-        repo: Repository of the hub.
-        config: Configuration of the repository, where it has several.
-        train: Name of the training split.
-        test: Name of the split to report on.
-        classes: Labels to keep, in their new order; None keeps all.
-        note: What every report says about the data.
-    """
-
-    repo: str
-    config: str | None = None
-    train: str = "train"
-    test: str = "test"
-    classes: tuple[int, ...] | None = None
-    note: str = "official split"
+    repo: str  # repository of the hub
+    config: str | None = None  # configuration of the repository, where it has several
+    train: str = "train"  # name of the training split
+    test: str = "test"  # name of the split to report on
+    classes: tuple[int, ...] | None = None  # labels to keep, in their new order; None keeps all
+    note: str = "official split"  # what every report says about the data
 
 
 HUB_SETS = {
@@ -175,6 +166,7 @@ def _tables(
     """Tables by split, of a repository or of local files; all splits when none are named."""
     with train_extra("reading parquet files and hub sets"):
         import datasets
+        from datasets.exceptions import DatasetsError
 
     try:
         if stream:
@@ -183,13 +175,7 @@ def _tables(
             return {split: ShardTable(list(files[split])) for split in splits or files}
         with _bars_only_in_a_terminal():
             loaded = datasets.load_dataset(repo, config, split=splits, data_files=data_files)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        datasets.exceptions.DatasetsError,
-    ) as error:
+    except (OSError, ValueError, KeyError, AttributeError, DatasetsError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

@@ -40,15 +40,8 @@ def open_records(
 ) -> Opened:
     """Make a source of encoded images: decoded once when memory allows, else on demand.
 
-    Args:
-        split: The encoded images.
-        reading: How to read them.
-        channels: 1 reads grayscale, 3 color; None decides by the files.
-        skipped_path: File that lists the unreadable images; None writes none.
-        like: Another part of the same data, whose image shape this one has to share.
-
-    Returns:
-        The source, what its files are, and which of them cannot be read.
+    ``like`` is another part of the same data, whose image shape this one has to share; the other options are those of
+    `load_splits`.
 
     Raises:
         InputError: No images, images of several sizes without ``image_size``, or too many

@@ -25,10 +25,7 @@ _OPENERS = 16  # files whose ends are read at the same time
 
 
 class ShardTable(Table):
-    """Parquet files as one table.
-
-    Args:
-        files: Paths, or addresses that fsspec knows: "hf://datasets/...".
+    """Parquet files as one table: paths, or addresses that fsspec knows, "hf://datasets/...".
 
     Raises:
         InputError: No files, a file that is not parquet, or files with different columns.

@@ -17,13 +17,9 @@ _STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow names an open 
 
 
 class Skipped:
-    """Counts, lists and limits the images that cannot be decoded.
+    """Counts, lists and limits the images that cannot be decoded: at most ``max_unreadable`` of all.
 
-    Args:
-        name: Of the data, for logs.
-        num_images: N.
-        max_unreadable: Largest fraction of unreadable images that is tolerated.
-        path: File that lists them, one line each; None writes none. What it holds already is kept.
+    A file ``path`` lists them, one line each; what it holds already is kept.
     """
 
     def __init__(

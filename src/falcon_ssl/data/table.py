@@ -33,11 +33,7 @@ class Table(Protocol):
 
 
 class Cells:
-    """A piece of an image column: the content of files, or paths to them.
-
-    Args:
-        column: A `pyarrow.ChunkedArray` of binary, or of structs with fields bytes and path.
-    """
+    """A piece of an image column: a `pyarrow.ChunkedArray` of binary, or of structs with fields bytes and path."""
 
     def __init__(self, column: Any) -> None:
         import pyarrow as pa  # type: ignore[import-untyped]
@@ -64,11 +60,7 @@ class Cells:
 
 
 class ArrowTable(Table):
-    """A `datasets.Dataset`: on this machine, memory-mapped.
-
-    Args:
-        dataset: As it was loaded, without selected or shuffled rows.
-    """
+    """A `datasets.Dataset` as it was loaded, without selected or shuffled rows: on this machine, memory-mapped."""
 
     def __init__(self, dataset: Any) -> None:
         self._table = dataset.data

@@ -58,9 +58,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
         R = M - c clamp(|h| - 1, 0, 1),  G = m + c clamp(|h + 1| - 1, 0, 1),
                                          B = m + c clamp(|h - 1| - 1, 0, 1)
 
-    Args:
-        images: [N, 3, H, W] in [0, 1].
-        turn: [N], in turns: 0.5 exchanges colors for their complements.
+    For images [N, 3, H, W] in [0, 1] and turns [N]: 0.5 exchanges colors for their complements.
     """
     red, green, blue = _channels(images)
     least, most = torch.minimum(red, green), torch.maximum(red, green)

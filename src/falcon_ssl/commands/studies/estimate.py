@@ -30,19 +30,12 @@ LARGEST = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time of training alone; reading the images and evaluating the encoder come on top.
+    """Time of training alone; reading the images and evaluating the encoder come on top."""
 
-    Args:
-        seconds: Of every run, what is left of it.
-        total: Their sum.
-        elapsed: Until the last one ends, so many processes at a time.
-        processes: Number of processes.
-    """
-
-    seconds: tuple[float, ...]
-    total: float
-    elapsed: float
-    processes: int
+    seconds: tuple[float, ...]  # of every run, what is left of it
+    total: float  # their sum
+    elapsed: float  # until the last one ends, so many processes at a time
+    processes: int  # number of processes
 
 
 def estimate(grid: Grid, runs: Sequence[tuple[GridRun, Status]], processes: int) -> Estimate:
@@ -68,9 +61,7 @@ def estimate(grid: Grid, runs: Sequence[tuple[GridRun, Status]], processes: int)
     return Estimate(tuple(left), sum(left), max(ends), processes)
 
 
-def seconds_per_step(
-    config: RunConfig, image_shape: tuple[int, int, int], *, steps: int = STEPS
-) -> float:
+def seconds_per_step(config: RunConfig, image_shape: tuple[int, int, int]) -> float:
     """Seconds of one training step: views, encoder, loss, backward and optimizer, on random images.
 
     Without a GPU a step of large images is timed with fewer of them and scaled, a little too long by what does not grow
@@ -94,7 +85,7 @@ def seconds_per_step(
         method,
         views,
         config=replace(config, batch_size=size, engine=engine),
-        num_steps=2 * steps,
+        num_steps=2 * STEPS,
         accelerator=build_accelerator(engine),
     )
     generator = torch.Generator().manual_seed(config.seed)
@@ -103,10 +94,10 @@ def seconds_per_step(
     train_step(images, 0)
     _wait(device)
     started = time.perf_counter()
-    for number in range(steps):
+    for number in range(STEPS):
         train_step(images, 2 * number + 1)  # views that grow: all sizes alike
     _wait(device)
-    return (time.perf_counter() - started) / steps * (config.batch_size / size)
+    return (time.perf_counter() - started) / STEPS * (config.batch_size / size)
 
 
 def _wait(device: torch.device) -> None:

@@ -18,85 +18,57 @@ from falcon_ssl.records.metrics import ACCURACY, CODES, METRICS, PLACES
 
 @dataclass(frozen=True)
 class GridRow:
-    """One line of the table.
+    """One line of the table."""
 
-    Args:
-        label: For people.
-        paper: The row of the paper that it stands beside, or None.
-        options: Options of its runs, which win over those of the data set.
-    """
-
-    label: str
-    paper: str | None = None
+    label: str  # for people
+    paper: str | None = None  # the row of the paper that it stands beside, or None
+    # options of its runs, which win over those of the data set
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class GridData:
-    """One data set of the table.
+    """One data set of the table."""
 
-    Args:
-        num_train: Training images, for estimates.
-        image_shape: (channels, height, width), for estimates.
-        options: Options of its runs, which win over the shared ones.
-    """
-
-    num_train: int
-    image_shape: tuple[int, int, int]
+    num_train: int  # training images, for estimates
+    image_shape: tuple[int, int, int]  # (channels, height, width), for estimates
+    # options of its runs, which win over the shared ones
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """What the paper reports.
+    """What the paper reports."""
 
-    Args:
-        source: Where it stands.
-        setting: How it was measured.
-        rows: Numbers by row, data set and name in evaluation.json.
-    """
-
-    source: str
-    setting: str
+    source: str  # where it stands
+    setting: str  # how it was measured
+    # numbers by row, data set and name in evaluation.json
     rows: Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A whole table, as its file has it.
+    """A whole table, as its file has it."""
 
-    Args:
-        name: Of the file.
-        title: Heading of the table.
-        columns: Numbers of evaluation.json, in order.
-        seeds: Of every row.
-        datasets: The data sets, by their names in folders and on the command line.
-        rows: The rows, by their names in folders and on the command line.
-        shared: Options of all runs, as in a recipe; a method's group applies to the rows of that method.
-        paper: Numbers to compare with; in a file also the name of the grid that holds them.
-    """
-
-    name: str
-    title: str
-    columns: tuple[str, ...]
-    seeds: tuple[int, ...]
+    name: str  # of the file
+    title: str  # heading of the table
+    columns: tuple[str, ...]  # numbers of evaluation.json, in order
+    seeds: tuple[int, ...]  # of every row
+    # data sets and rows, by their names in folders and on the command line
     datasets: Mapping[str, GridData]
     rows: Mapping[str, GridRow]
+    # options of all runs, as in a recipe; a method's group applies to the rows of that method
     shared: Mapping[str, Any] = field(default_factory=dict)
+    # numbers to compare with; in a file also the name of the grid that holds them
     paper: Paper | None = None
 
 
 @dataclass(frozen=True)
 class GridRun(Job):
-    """One run of a grid: its row on its data set with its seed.
+    """One run of a grid: its row on its data set with its seed."""
 
-    Args:
-        dataset: Name of its data set.
-        row: Name of its row.
-    """
-
-    dataset: str
-    row: str
+    dataset: str  # name of its data set
+    row: str  # name of its row
 
 
 def read_grid(name: str | Path) -> Grid:

@@ -38,32 +38,21 @@ _POLL = 0.2  # seconds between two checks of the processes
 
 @dataclass(frozen=True)
 class Job:
-    """One of many runs.
+    """One of many runs."""
 
-    Args:
-        name: Its folder, inside the folder of all.
-        config: The whole configuration; nothing in it is auto.
-        image_shape: (channels, height, width) of its images.
-    """
-
-    name: str
-    config: RunConfig
-    image_shape: tuple[int, int, int]
+    name: str  # its folder, inside the folder of all
+    config: RunConfig  # the whole configuration; nothing in it is auto
+    image_shape: tuple[int, int, int]  # (channels, height, width) of its images
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run has come.
+    """How far a run has come."""
 
-    Args:
-        state: done (evaluated), failed (tried again at the next call), stopped (to be resumed) or to do.
-        step: Steps taken, of a run that was stopped.
-        failure: The last line of its failure.
-    """
-
+    # done (evaluated), failed (tried again at the next call), stopped (to be resumed) or to do
     state: Literal["done", "failed", "stopped", "to do"]
-    step: int = 0
-    failure: str = ""
+    step: int = 0  # steps taken, of a run that was stopped
+    failure: str = ""  # the last line of its failure
 
 
 def read_status(run: Path) -> Status:

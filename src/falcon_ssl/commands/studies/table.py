@@ -101,22 +101,20 @@ def setting(
 
     The precision is the one that the finished runs chose: the grid may leave it to their machine.
     """
-    names: dict[str, list[Any]] = {
+    optims = [config.optim for config in configs]
+    values: dict[str, list[Any]] = {
         "encoder": [_encoder(config) for config in configs],
         "epochs": [config.epochs for config in configs],
         "batch size": [config.batch_size for config in configs],
         "precision": [one["precision"] for one in done]
         or [config.engine.precision for config in configs],
-    }
-    same = {name: list(dict.fromkeys(values)) for name, values in names.items()}
-    optims = [config.optim for config in configs]
-    may_differ: dict[str, list[Any]] = {
         "small views": [config.views.small_views for config in configs],
         "rate at the end": [f"{optim.lr * optim.final_lr:g}" for optim in optims],
         "weight decay": [_decay(optim) for optim in optims],
     }
-    differing = {name: list(dict.fromkeys(values)) for name, values in may_differ.items()}
-    return same | {name: values for name, values in differing.items() if len(values) > 1}
+    different = {name: list(dict.fromkeys(found)) for name, found in values.items()}
+    always = list(values)[:4]
+    return {name: v for name, v in different.items() if name in always or len(v) > 1}
 
 
 def _decay(optim: OptimConfig) -> str:
