@@ -96,6 +96,7 @@ def baseline(
         reading: How images are read.
     """
     from falcon_ssl import commands
+    from falcon_ssl.cli import printing
 
     record = commands.baseline(
         data,

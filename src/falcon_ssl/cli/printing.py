@@ -51,8 +51,6 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
 
 def print_baseline(record: dict[str, Any]) -> None:
     """Accuracies, width of the representation and seconds."""
-    from falcon_ssl.report.formatting import format_duration
-
     print(f"{record['about']['note']}; patch k-means, {record['width']} numbers an image")
     for name in ("top1_linear", "top5_linear", "top1_knn"):
         if name in record:
