@@ -207,7 +207,7 @@ Z = torch.eye(3)
         ({"z": Z, "u": torch.eye(2)}, "z and u differ in length: received 3 and 2"),
         ({"z": Z, "label": torch.tensor([0, 1])}, "z and label differ in length"),
         ({"z": Z, "label": torch.tensor([0.0, 1.0, 1.0])}, "label has the wrong dtype"),
-        ({"z": Z, "label": torch.tensor([0, 1, -1])}, "label holds negative values: received -1"),
+        ({"z": Z, "label": torch.tensor([0, 1, -1])}, "smallest label is too small: received -1"),
         ({"z": Z, "index": torch.tensor([0, 1])}, "z and index differ in length"),
         ({"z": Z, "code": torch.tensor([[0], [1], [2]])}, "code is not a list of indices"),
     ],

@@ -118,12 +118,12 @@ def test_large_matrices_are_subsampled_evenly() -> None:
 def test_thumbnails_lie_row_by_row(shape: tuple[int, ...]) -> None:
     thumbnails = np.zeros(shape, dtype=np.uint8)
     thumbnails += (40 * np.arange(shape[0], dtype=np.uint8)).reshape(-1, *[1] * (len(shape) - 1))
-    sheet = thumbnail_sheet(thumbnails)
-    image = np.asarray(decode(sheet.uri)).astype(int)
-    height, width = image.shape[0] // sheet.rows, image.shape[1] // sheet.columns
+    uri, columns, rows = thumbnail_sheet(thumbnails)
+    image = np.asarray(decode(uri)).astype(int)
+    height, width = image.shape[0] // rows, image.shape[1] // columns
     assert max(height, width) <= 32
     for m in range(shape[0]):
-        row, column = divmod(m, sheet.columns)
+        row, column = divmod(m, columns)
         middle = image[row * height + height // 2, column * width + width // 2]
         assert np.abs(middle - 40 * m).max() <= 6  # JPEG rounds colors
 

@@ -229,12 +229,16 @@ class AlarmMonitor:
                 )
         return words
 
+    @torch.no_grad()
     def _compare_weights(self, encoder: nn.Module) -> Symptoms:
         """Whether the encoder has moved; nothing about an encoder without weights."""
-        found = _sum_and_norm_of_weights(encoder)
-        if found is None:
+        weights = list(encoder.parameters())
+        if not weights:
             return {}
-        now, norm = found
+        # A fingerprint: weights that an optimizer moves do not keep their sum.
+        sums = torch.stack([weight.sum(dtype=torch.float64) for weight in weights])
+        norms = torch.stack([weight.norm().double() for weight in weights])
+        now, norm = torch.stack([sums.sum(), norms.norm()]).tolist()
         before, self._state.weights = self._state.weights, now
         if self._state.first_weights is None:
             self._state.first_weights = now
@@ -292,18 +296,6 @@ def _probe(
             else None
         )
     return metrics, symptoms
-
-
-@torch.no_grad()
-def _sum_and_norm_of_weights(encoder: nn.Module) -> tuple[float, float] | None:
-    """A fingerprint: weights that an optimizer moves do not keep their sum. None without weights."""
-    weights = list(encoder.parameters())
-    if not weights:
-        return None
-    sums = torch.stack([weight.sum(dtype=torch.float64) for weight in weights])
-    norms = torch.stack([weight.norm().double() for weight in weights])
-    total, norm = torch.stack([sums.sum(), norms.norm()]).tolist()
-    return total, norm
 
 
 def _is_few(used: int, most: int) -> bool:

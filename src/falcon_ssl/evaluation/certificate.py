@@ -124,7 +124,13 @@ def certify(
     check_at_least("num_codes", num_codes, 2)
     check_at_least("batch_size", batch_size, 1, fix="pass the global batch size")
     check_at_least("beta", beta, 0)
-    _check_terms(terms)
+    if not all(math.isfinite(terms.get(name, math.nan)) for name in TERMS):
+        raise InputError(
+            "loss terms are missing or not finite",
+            received={name: terms.get(name) for name in TERMS},
+            expected="a number for each",
+            fix="pass LossTerms.as_floats()",
+        )
     if prior is not None and len(prior) != num_codes:
         expected = f"one probability for each of {num_codes} codes"
         raise InputError("prior has the wrong length", received=len(prior), expected=expected)
@@ -151,17 +157,6 @@ def certify(
         shared_bits=shared_bits,
         max_bits=max_bits,
         sentence=_sentence(loss, threshold, certified, about),
-    )
-
-
-def _check_terms(terms: Mapping[str, float]) -> None:
-    if all(math.isfinite(terms.get(name, math.nan)) for name in TERMS):
-        return
-    raise InputError(
-        "loss terms are missing or not finite",
-        received={name: terms.get(name) for name in TERMS},
-        expected="a number for each",
-        fix="pass LossTerms.as_floats()",
     )
 
 

@@ -102,12 +102,9 @@ def kmeans_clusters(
     """
     check_at_least("num_clusters", num_clusters, 2)
     if num_clusters > len(x_ND):
-        raise InputError(
-            "more clusters than samples",
-            received=f"{num_clusters} clusters for {len(x_ND)} samples",
-            expected="at least one sample per cluster",
-            fix="pass more samples or fewer clusters",
-        )
+        received = f"{num_clusters} clusters for {len(x_ND)} samples"
+        expected = "at least one sample per cluster"
+        raise InputError("more clusters than samples", received=received, expected=expected)
     with train_extra("clustering"):
         from sklearn.cluster import KMeans
 

@@ -60,14 +60,8 @@ def evaluate_features(
         return found
     label_N = check_labeled("test", test, num_classes=num_classes)
     found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
-    found |= knn(
-        train,
-        test,
-        num_classes=num_classes,
-        k=knn_neighbors,
-        temperature=knn_temperature,
-        device=device,
-    )
+    k, t = knn_neighbors, knn_temperature
+    found |= knn(train, test, num_classes=num_classes, k=k, temperature=t, device=device)
     if test.code is not None:
         found |= code_agreement(test.code, label_N, seed=seed)
     for name, x in (("z", test.z), ("u", test.u)):

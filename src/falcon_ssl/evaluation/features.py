@@ -75,8 +75,15 @@ class Features:
                 check_finite(name, value, fix="find the image or layer that produces them")
             else:
                 _check_dtype(name, value, torch.int64)
-                _check_index(name, value)
+                if value.dim() != 1:
+                    shape = f"shape {tuple(value.shape)}"
+                    raise InputError(
+                        f"{name} is not a list of indices", received=shape, expected="[N]"
+                    )
             check_same_length("z", self.z, name, value)
+            if value.dtype == torch.int64:
+                fix = f"count from 0, and leave out images without {name}"
+                check_at_least(f"smallest {name}", int(value.min()), 0, fix=fix)
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -280,19 +287,6 @@ def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
         )
 
 
-def _check_index(name: str, index: Tensor) -> None:
-    if index.dim() != 1:
-        shape = f"shape {tuple(index.shape)}"
-        raise InputError(f"{name} is not a list of indices", received=shape, expected="[N]")
-    if index.numel() and int(index.min()) < 0:
-        raise InputError(
-            f"{name} holds negative values",
-            received=int(index.min()),
-            expected=">= 0",
-            fix=f"count from 0, and leave out images without {name}",
-        )
-
-
 def _as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
@@ -305,10 +299,6 @@ def _as_int64(name: str, value: Any) -> Tensor:
     index = _as_tensor(value).detach().cpu()
     whole = index.to(torch.int64)
     if not torch.equal(whole.to(index.dtype), index):
-        raise InputError(
-            f"{name} holds values that are not whole numbers",
-            received=index.dtype,
-            expected="indices 0, 1, 2, ...",
-            fix="encode the classes as integers",
-        )
+        what, expected = f"{name} holds values that are not whole numbers", "indices 0, 1, 2, ..."
+        raise InputError(what, received=index.dtype, expected=expected)
     return whole

@@ -15,7 +15,7 @@ def check_labeled(name: str, features: Features, *, num_classes: int) -> Tensor:
     Raises:
         InputError: If there are no labels, or one is not below ``num_classes``.
     """
-    check_at_least("num_classes", num_classes, 2, fix="pass the number of classes")
+    check_at_least("num_classes", num_classes, 2)
     if features.label is None:
         raise InputError(
             f"{name} features have no labels",
@@ -25,12 +25,8 @@ def check_labeled(name: str, features: Features, *, num_classes: int) -> Tensor:
         )
     largest = int(features.label.max())
     if largest >= num_classes:
-        raise InputError(
-            f"a {name} label is too large",
-            received=largest,
-            expected=f"0 to {num_classes - 1}",
-            fix="pass the right num_classes",
-        )
+        expected = f"0 to num_classes - 1 = {num_classes - 1}"
+        raise InputError(f"a {name} label is too large", received=largest, expected=expected)
     return features.label
 
 
@@ -45,12 +41,8 @@ def check_labeled_pair(
     """
     check_at_least("number of train features", len(train), least, fix="pass more labeled images")
     if train.z.shape[1] != test.z.shape[1]:
-        raise InputError(
-            "train and test differ in width",
-            received=f"{train.z.shape[1]} and {test.z.shape[1]}",
-            expected="the same D",
-            fix="extract both with the same encoder",
-        )
+        widths = f"{train.z.shape[1]} and {test.z.shape[1]}"
+        raise InputError("train and test differ in width", received=widths, expected="the same D")
     return (
         check_labeled("train", train, num_classes=num_classes),
         check_labeled("test", test, num_classes=num_classes),

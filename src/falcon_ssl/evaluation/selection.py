@@ -34,14 +34,9 @@ class Candidate:
     alarms: tuple[str, ...] = ()
     by_labels: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def is_broken(self) -> bool:
-        """Whether the diagnosis says collapsed, or training raised an alarm."""
-        return self.verdict == "collapsed" or bool(self.alarms)
-
 
 def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The setting of largest RankMe among those that are not broken, the first on ties; None if all are.
+    """The setting of largest RankMe (the first on ties) that neither collapsed nor raised an alarm; None without any.
 
     Example:
         >>> narrow = Candidate({"beta": 0.5}, rankme=40.0, shared_bits=1.7, verdict="healthy")
@@ -50,8 +45,8 @@ def choose(candidates: Sequence[Candidate]) -> Candidate | None:
         >>> choose([narrow, wide, noise]).options
         {'beta': 1.0}
     """
-    alive = [candidate for candidate in candidates if not candidate.is_broken]
-    return max(alive, key=lambda candidate: candidate.rankme, default=None)
+    alive = [one for one in candidates if one.verdict != "collapsed" and not one.alarms]
+    return max(alive, key=lambda one: one.rankme, default=None)
 
 
 def judge_choice(candidates: Sequence[Candidate], chosen: Candidate) -> dict[str, dict[str, float]]:
@@ -64,11 +59,8 @@ def judge_choice(candidates: Sequence[Candidate], chosen: Candidate) -> dict[str
     found = {}
     for name in chosen.by_labels:
         accuracy = [candidate.by_labels[name] for candidate in candidates]
-        found[name] = {
-            "chosen": chosen.by_labels[name],
-            "best": max(accuracy),
-            "worst": min(accuracy),
-        }
+        own = chosen.by_labels[name]
+        found[name] = {"chosen": own, "best": max(accuracy), "worst": min(accuracy)}
         for measure in ("rankme", "shared_bits"):
             values: list[float | None] = [getattr(candidate, measure) for candidate in candidates]
             known = [value for value in values if value is not None]

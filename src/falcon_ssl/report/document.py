@@ -7,14 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from falcon_ssl.core.version import __version__
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("falcon_ssl", "report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 Status: TypeAlias = Literal["healthy", "warning", "collapsed", "unknown"]
 MarkKind: TypeAlias = Literal["run", "random", "chance"]
@@ -39,8 +46,17 @@ class Card:
     notes: Sequence[tuple[MarkKind, str]] = ()
 
 
+class Block:
+    """A part of a section; the template has a macro of the same name."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the macro."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Figure:
+class Figure(Block):
     """A picture with its title and a caption that says exactly what is drawn.
 
     Attributes:
@@ -50,7 +66,6 @@ class Figure:
         span: "wide" takes both columns of the page, "tall" two rows of one.
     """
 
-    kind: ClassVar[str] = "figure"
     title: str
     body: Markup
     caption: str
@@ -76,7 +91,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """Rows of cells, the first of each row being its header.
 
     Attributes:
@@ -88,7 +103,6 @@ class Table:
         wide: Whether it takes both columns of the page.
     """
 
-    kind: ClassVar[str] = "table"
     head: Sequence[str]
     groups: Sequence[Rows]
     numeric: int
@@ -98,33 +112,27 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facts(Block):
     """Name and value pairs."""
 
-    kind: ClassVar[str] = "facts"
     pairs: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Listing:
+class Listing(Block):
     """Text in a typewriter face, folded away when long."""
 
-    kind: ClassVar[str] = "listing"
     title: str
     text: str
     folded: bool = False
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(Block):
     """A sentence to the reader, colored by its status."""
 
-    kind: ClassVar[str] = "note"
     text: str
     status: Status = "unknown"
-
-
-Block: TypeAlias = Figure | Table | Facts | Listing | Note
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class Section:
     slug: str
     title: str
     intro: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block | None]  # without those that are None; a section without any is left out
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ class Page:
         status: Color of the verdict; None for a page without a verdict.
         verdict: The one sentence to read.
         cards: Headline numbers.
-        sections: Everything else; those without blocks are left out.
+        sections: Everything else.
     """
 
     title: str
@@ -168,23 +176,11 @@ def write_page(page: Page, path: Path) -> Path:
     Returns:
         ``path``.
     """
-    sections = [section for section in page.sections if section.blocks]
-    html = render("page.html", page=page, sections=sections, version=__version__)
+    html = render("page.html", page=page, version=__version__)
     path.write_text(html, encoding="utf-8")
     return path
 
 
 def render(name: str, **values: object) -> Markup:
     """One of the templates beside this file, filled in; what is no markup is escaped."""
-    return Markup(_environment().get_template(name).render(**values))
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("falcon_ssl", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return Markup(_TEMPLATES.get_template(name).render(**values))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -43,26 +42,14 @@ def pick_square(matrix: Array) -> Array:
     return matrix[::stride, ::stride]
 
 
-@dataclass(frozen=True)
-class ThumbnailSheet:
-    """Thumbnails in one image, row by row.
-
-    Attributes:
-        uri: The image as a data URI.
-        columns: Thumbnails per row.
-        rows: Number of rows.
-    """
-
-    uri: str
-    columns: int
-    rows: int
-
-
-def thumbnail_sheet(thumbnails: Array) -> ThumbnailSheet:
+def thumbnail_sheet(thumbnails: Array) -> tuple[str, int, int]:
     """Lay thumbnails out on one sheet: PNG for gray ones, JPEG for color photographs.
 
     Args:
         thumbnails: uint8 [M, H, W] or [M, H, W, 3].
+
+    Returns:
+        A data URI, the number of thumbnails in a row, and the number of rows.
     """
     count, height, width = thumbnails.shape[:3]
     columns = math.ceil(math.sqrt(count))
@@ -73,7 +60,7 @@ def thumbnail_sheet(thumbnails: Array) -> ThumbnailSheet:
         sheet[top : top + height, left : left + width] = thumbnails[m]
     buffer, kind = io.BytesIO(), "png" if thumbnails.ndim == 3 else "jpeg"
     Image.fromarray(sheet).save(buffer, kind, quality=82, optimize=True)
-    return ThumbnailSheet(_data_uri(kind, buffer), columns, rows)
+    return _data_uri(kind, buffer), columns, rows
 
 
 def _data_uri(kind: str, buffer: io.BytesIO) -> str:

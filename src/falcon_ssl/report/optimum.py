@@ -19,6 +19,16 @@ def theory_section(run: Run) -> Section:
     if certificate:  # that of a run without codes is empty
         blocks.append(Note(certificate["sentence"]))
     gaps, promises = gap_curves(run), _promises(run)
+    remark = (
+        "Nothing here is centered. The optimum of HᵀH for a finite Rademacher dictionary is"
+        " (1/C)·W Wᵀ, whose entries off the diagonal have standard deviation 1/√C."
+    )
+    used = run.metric("codes_used")
+    if used:
+        remark += (
+            f" Evenly used, the {format_number(used, 'count')} codes in use on the"
+            f" {split_name(run)} would give about {1 / math.sqrt(used):.3f}."
+        )
     if gaps:
         series = [Series(name, c.x, c.y, k) for k, (name, c) in enumerate(gaps.items())]
         blocks.append(
@@ -47,7 +57,7 @@ def theory_section(run: Run) -> Section:
                 groups=[Rows("", [[Cell(text) for text in row] for row in promises])],
                 numeric=2,
                 title="What the corollaries promise",
-                note=_remark(run),
+                note=remark,
                 wide=not gaps,
             )
         )
@@ -57,21 +67,6 @@ def theory_section(run: Run) -> Section:
         "The loss has a known least value, reached only when every sample takes exactly one code, both"
         " views agree and all codes are used evenly. This is the distance to it.",
         blocks,
-    )
-
-
-def _remark(run: Run) -> str:
-    """What the optimum of H^T H means for a finite dictionary, and for the codes in use."""
-    text = (
-        "Nothing here is centered. The optimum of HᵀH for a finite Rademacher dictionary is"
-        " (1/C)·W Wᵀ, whose entries off the diagonal have standard deviation 1/√C."
-    )
-    used = run.metric("codes_used")
-    if used is None or used < 1:
-        return text
-    return (
-        f"{text} Evenly used, the {format_number(used, 'count')} codes in use on the"
-        f" {split_name(run)} would give about {1 / math.sqrt(used):.3f}."
     )
 
 

@@ -275,14 +275,14 @@ def map_figure(run: Run) -> Figure | None:
     labels = run.arrays.get("map_label_M", np.full(count, -1)).tolist()
     thumbnails, style = [Markup("")] * count, Markup("")
     if "map_thumbnails" in run.arrays:
-        sheet = thumbnail_sheet(run.arrays["map_thumbnails"])
+        uri, columns, rows = thumbnail_sheet(run.arrays["map_thumbnails"])
         style = Markup(
             "<style>.sheet{{background-image:url({});background-size:{}% {}%}}</style>"
-        ).format(Markup(sheet.uri), 100 * sheet.columns, 100 * sheet.rows)
+        ).format(Markup(uri), 100 * columns, 100 * rows)
         tile = Markup('<b class="sheet" style="background-position:{:.2f}% {:.2f}%"></b>')
-        last_column, last_row = max(sheet.columns - 1, 1), max(sheet.rows - 1, 1)
-        places = [divmod(m, sheet.columns) for m in range(count)]
-        thumbnails = [tile.format(100 * c / last_column, 100 * r / last_row) for r, c in places]
+        steps = 100 / max(rows - 1, 1), 100 / max(columns - 1, 1)
+        places = [divmod(m, columns) for m in range(count)]
+        thumbnails = [tile.format(c * steps[1], r * steps[0]) for r, c in places]
     point = Markup(
         '<i style="left:{:.2f}%;bottom:{:.2f}%;--c:{}" data-label="{}" data-name="{}">{}</i>'
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from falcon_ssl.records.folder import ARRAYS, EVALUATION, METRICS, REPORT
 from falcon_ssl.records.run import Run, read_run
 from falcon_ssl.report.curves import training_figures
 from falcon_ssl.report.diagnosis import diagnosis_section
-from falcon_ssl.report.document import Block, Figure, Note, Page, Section, write_page
+from falcon_ssl.report.document import Block, Note, Page, Section, write_page
 from falcon_ssl.report.optimum import theory_section
 from falcon_ssl.report.plots import (
     adjacency_figure,
@@ -57,23 +58,21 @@ def run_page(run: Run) -> Page:
                 "map",
                 "Map",
                 "Images that the encoder represents alike lie together. It was trained without the classes.",
-                _present([map_figure(run)]),
+                [map_figure(run)],
             ),
             Section(
                 "geometry",
                 "Geometry",
                 "Whether the network uses the space it has: features that do not repeat each other,"
                 " clusters of equal size, many directions, many codes.",
-                _present(
-                    [
-                        covariance_figure(run),
-                        adjacency_figure(run),
-                        contrast_figure(run),
-                        code_usage_figure(run),
-                        spectrum_figure(run, "z"),
-                        spectrum_figure(run, "u"),
-                    ]
-                ),
+                [
+                    covariance_figure(run),
+                    adjacency_figure(run),
+                    contrast_figure(run),
+                    code_usage_figure(run),
+                    spectrum_figure(run, "z"),
+                    spectrum_figure(run, "u"),
+                ],
             ),
             diagnosis_section(run),
             theory_section(run),
@@ -97,10 +96,6 @@ def run_page(run: Run) -> Page:
     )
 
 
-def _present(figures: list[Figure | None]) -> list[Block]:
-    return [figure for figure in figures if figure is not None]
-
-
 def _training(run: Run) -> list[Block]:
     notes: list[Block] = [
         Note(f"Alarm at epoch {alarm.epoch:.4g}, step {alarm.step}: {alarm.text}", "warning")
@@ -108,14 +103,12 @@ def _training(run: Run) -> list[Block]:
     ]
     if run.cut_off:
         notes.append(Note(f"The last line of {METRICS} was cut off; it is left out here."))
-    figures = training_figures(run)
-    if not figures:
-        notes.append(Note("No training step was logged."))
-    return [*notes, *figures]
+    figures: Sequence[Block] = training_figures(run)
+    return [*notes, *(figures or [Note("No training step was logged.")])]
 
 
-def _numbers(run: Run) -> list[Block]:
-    blocks: list[Block] = []
+def _numbers(run: Run) -> list[Block | None]:
+    blocks: list[Block | None] = []
     if not run.evaluation:
         blocks.append(Note(f"There is no {EVALUATION}: run `falcon-ssl evaluate` on this folder."))
     elif not any(key.startswith("top1") for key in run.evaluation):
@@ -124,5 +117,4 @@ def _numbers(run: Run) -> list[Block]:
         blocks.append(Note("The random encoder was not evaluated: its column is empty."))
     if not run.arrays:
         blocks.append(Note(f"There is no {ARRAYS}, so the page has no map and no heat maps."))
-    table = metric_table(run)
-    return [*blocks, table] if table else blocks
+    return [*blocks, metric_table(run)]

@@ -137,7 +137,10 @@ def line_chart(
     Returns:
         The legend and the SVG.
     """
-    drawn = [_thinned(s) for s in series]
+    drawn = []
+    for s in series:
+        x, y = (s.x, s.y) if s.spread is not None else thin(s.x, s.y)
+        drawn.append(replace(s, x=x, y=y))
     y_values = [s.y for s in drawn] + [np.array([level.value]) for level in levels]
     y_values += [s.y + s.spread for s in drawn if s.spread is not None]
     y_values += [np.zeros(1)] if from_zero and y_scale == "linear" else []
@@ -163,13 +166,6 @@ def line_chart(
         axis=json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale]),
         data=_series_data(drawn),
     )
-
-
-def _thinned(series: Series) -> Series:
-    if series.spread is not None:
-        return series
-    x, y = thin(series.x, series.y)
-    return replace(series, x=x, y=y)
 
 
 def _series_data(series: Sequence[Series]) -> str:

@@ -122,7 +122,13 @@ def sweep_points(runs: Sequence[Run]) -> list[Point]:
     _check_only(runs, COMPLETE_OPTIONS if complete else SIZE_OPTIONS)
     sized: dict[int, list[Run]] = {}
     for run in finite:
-        sized.setdefault(_num_codes(run), []).append(run)
+        size = run.number_setting("num_codes")
+        if not size:
+            received, expected = run.setting("num_codes"), "num_codes in its config.yaml"
+            raise InputError(
+                f"run {run.name} has no dictionary size", received=received, expected=expected
+            )
+        sized.setdefault(int(size), []).append(run)
     points = []
     for size in sorted(sized):
         family = Family(f"C = {format_number(size, 'count')}", tuple(sized[size]))
@@ -143,18 +149,6 @@ def sweep_points(runs: Sequence[Run]) -> list[Point]:
             fix="name runs with different num_codes",
         )
     return points
-
-
-def _num_codes(run: Run) -> int:
-    num_codes = run.number_setting("num_codes")
-    if num_codes is None or num_codes < 1:
-        raise InputError(
-            f"run {run.name} has no dictionary size",
-            received=run.setting("num_codes"),
-            expected="num_codes in its config.yaml",
-            fix="leave it out of the sweep",
-        )
-    return int(num_codes)
 
 
 def _check_only(runs: Sequence[Run], allowed: frozenset[str]) -> None:

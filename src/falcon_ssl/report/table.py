@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from falcon_ssl.records.metrics import Kind, describe
 from falcon_ssl.report.comparison import best_mean, spread_cell
@@ -35,15 +34,8 @@ UNADJUSTED = (
 )
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of the table.
-
-    Attributes:
-        head: Its title.
-        key: Name of the number.
-        shows: Ours, the paper's, the difference of the two, or a cost.
-    """
+class Column(NamedTuple):
+    """Title of a column, name of its number, and whether it shows ours, the paper's, or a cost."""
 
     head: str
     key: str

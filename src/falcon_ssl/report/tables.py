@@ -24,25 +24,20 @@ MOST_CARDS = 6
 def headline_cards(run: Run) -> list[Card]:
     """The six most telling numbers among those recorded, each with what to compare it with."""
     top1 = run.metric("chance", "top1")
+    sizes = [as_number(run.about(name)) for name in ("num_codes", "num_test")]
+    known = [size for size in sizes if size is not None]  # more codes than rows cannot be used
     most = {
         "top1_linear": 1.0,
         "top1_knn": 1.0,
         "ami_kmeans_z": 1.0,
         "effective_rank_u": run.embed_dim,
-        "codes_used": _usable_codes(run),
+        "codes_used": min(known) if len(known) == 2 else None,
         "mutual_information_bits": run.metric("certificate", "max_bits"),
         "effective_rank_z": run.representation_width,
     }
     chance = {"top1_linear": top1, "top1_knn": top1, "ami_kmeans_z": 0.0}
     candidates = [_card(run, key, most[key], chance.get(key)) for key in most]
     return [card for card in candidates if card is not None][:MOST_CARDS]
-
-
-def _usable_codes(run: Run) -> float | None:
-    """min(C, N): more codes than rows cannot be used."""
-    sizes = (as_number(run.about("num_codes")), as_number(run.about("num_test")))
-    known = [size for size in sizes if size is not None]
-    return min(known) if len(known) == 2 else None
 
 
 def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card | None:
@@ -145,7 +140,9 @@ def how_it_was_made(run: Run) -> list[Block]:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Name and value of everything recorded about the making; what is absent is left out."""
-    environment = run.environment
+    environment, recorded = run.environment, run.about("versions") or {}
+    others = {k: environment[k] for k in ("falcon_ssl", "torch", "python") if k in environment}
+    versions = [f"{name} {one}" for name, one in {**recorded, **others, **recorded}.items()]
 
     def count(value: Any) -> str:
         number = as_number(value)
@@ -189,12 +186,6 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Evaluation time", as_number(run.about("seconds")), format_duration),
         ("Hardware", environment.get("device") or run.about("device"), str),
         ("Precision", "float32" if precision == "no" else precision, str),
-        ("Versions", _versions(run), str),
+        ("Versions", ", ".join(versions), str),
     ]
     return [(name, write(value)) for name, value, write in rows if value not in (None, "")]
-
-
-def _versions(run: Run) -> str:
-    recorded, environment = run.about("versions") or {}, run.environment
-    others = {k: environment[k] for k in ("falcon_ssl", "torch", "python") if k in environment}
-    return ", ".join(f"{k} {version}" for k, version in {**recorded, **others, **recorded}.items())

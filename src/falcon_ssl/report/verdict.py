@@ -15,7 +15,12 @@ def assess(run: Run) -> Note:
     training gave alarms. Unknown before the evaluation.
     """
     if not run.evaluation:
-        return Note(f"This run has not been evaluated yet. {_progress(run)}")
+        logged = "No training step was logged."
+        if "total" in run.curves:
+            total = run.curves["total"]
+            epoch, loss = format_number(float(total.x[-1])), format_number(float(total.y[-1]))
+            logged = f"Training was logged up to epoch {epoch}, where the loss was {loss} nats."
+        return Note(f"This run has not been evaluated yet. {logged}")
     diagnosed, found, warning = as_status(run.diagnosis.get("verdict")), _found(run), _warning(run)
     if diagnosed in ("collapsed", "warning"):
         sentence = run.diagnosis.get("sentence") or f"The diagnosis is: {diagnosed}."
@@ -26,16 +31,6 @@ def assess(run: Run) -> Note:
     else:
         sentence = "This run has not been diagnosed."
     return Note(f"{sentence} {found}".strip(), diagnosed)
-
-
-def _progress(run: Run) -> str:
-    if "total" not in run.curves:
-        return "No training step was logged."
-    total = run.curves["total"]
-    return (
-        f"Training was logged up to epoch {format_number(float(total.x[-1]))},"
-        f" where the loss was {format_number(float(total.y[-1]))} nats."
-    )
 
 
 def _warning(run: Run) -> str:
