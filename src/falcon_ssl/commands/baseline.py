@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from falcon_ssl.evaluation import Features, extract
 from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import linear_probe
 from falcon_ssl.networks.patch_kmeans import PatchKMeans
-from falcon_ssl.records.files import write_text
+from falcon_ssl.records.files import write_json
 from falcon_ssl.records.folder import BASELINE
 from falcon_ssl.records.provenance import environment
 
@@ -118,7 +117,7 @@ def baseline(
     }
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / BASELINE, json.dumps(record, indent=2) + "\n")
+    write_json(folder / BASELINE, record)
     return record
 
 

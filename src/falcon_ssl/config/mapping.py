@@ -21,11 +21,7 @@ _SEVERAL = {int: "integers", float: "numbers", str: "strings"}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The nested mapping of a YAML file.
-
-    Raises:
-        InputError: No such file, not YAML, or not a mapping.
-    """
+    """The nested mapping of a YAML file. InputError: no such file, not YAML, or not a mapping."""
     with train_extra("reading YAML"):
         import yaml
 

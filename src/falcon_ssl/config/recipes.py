@@ -18,11 +18,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_path(name: str) -> Path:
-    """The path of a recipe by name, or a file's path as it is.
-
-    Raises:
-        InputError: Neither.
-    """
+    """The path of a recipe by name, or a file's path as it is. InputError: neither."""
     return _path(name, "recipes", "no such configuration")
 
 
@@ -32,11 +28,7 @@ def grid_names() -> list[str]:
 
 
 def grid_path(name: str) -> Path:
-    """The path of a grid by name, or a file's path as it is.
-
-    Raises:
-        InputError: Neither.
-    """
+    """The path of a grid by name, or a file's path as it is. InputError: neither."""
     return _path(name, "grids", "no such grid")
 
 

@@ -252,10 +252,6 @@ class RunConfig(Options, group=""):
                 received=f"optim.warmup_epochs={self.optim.warmup_epochs}",
                 expected=f"at most epochs={self.epochs}",
             )
-        self._check_method()
-
-    def _check_method(self) -> None:
-        """Raise InputError for an unknown method, and for options that it does not take."""
         check_choice("method", self.method, METHODS)
         for name in METHODS:
             group = getattr(self, name)

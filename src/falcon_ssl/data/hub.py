@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,7 +172,11 @@ def _tables(
             builder = datasets.load_dataset_builder(repo, config, data_files=data_files)
             files = {str(split): paths for split, paths in builder.config.data_files.items()}
             return {split: ShardTable(list(files[split])) for split in splits or files}
-        with _bars_only_in_a_terminal():
+        with ExitStack() as after:
+            # Progress bars that draw over themselves have no place in a log file.
+            if not sys.stderr.isatty() and datasets.is_progress_bar_enabled():
+                datasets.disable_progress_bars()
+                after.callback(datasets.enable_progress_bars)
             loaded = datasets.load_dataset(repo, config, split=splits, data_files=data_files)
     except (OSError, ValueError, KeyError, AttributeError, DatasetsError) as error:
         if isinstance(error, InputError):
@@ -186,18 +189,3 @@ def _tables(
         ) from error
     found = dict(loaded) if splits is None else dict(zip(splits, loaded, strict=True))
     return {split: ArrowTable(dataset) for split, dataset in found.items()}
-
-
-@contextmanager
-def _bars_only_in_a_terminal() -> Iterator[None]:
-    """Progress bars that draw over themselves have no place in a log file."""
-    import datasets
-
-    hide = not sys.stderr.isatty() and datasets.is_progress_bar_enabled()
-    if hide:
-        datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if hide:
-            datasets.enable_progress_bars()

@@ -34,11 +34,7 @@ class Skipped:
         self._lock = Lock()
 
     def add(self, index: int, *, place: str, reason: Exception) -> None:
-        """Record an unreadable image.
-
-        Raises:
-            InputError: There are too many.
-        """
+        """Record an unreadable image. InputError: there are too many."""
         with self._lock:
             if index in self.indices:
                 return

@@ -34,11 +34,7 @@ class Normalization:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] in [0, 1] -> [N, C, H, W], in place.
-
-        Raises:
-            InputError: Another number of channels.
-        """
+        """[N, C, H, W] in [0, 1] -> [N, C, H, W], in place. InputError: another number of channels."""
         if len(self.mean) not in (1, images.shape[1]):
             raise InputError(
                 "the views are made for other images",

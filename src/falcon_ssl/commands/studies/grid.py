@@ -72,11 +72,7 @@ class GridRun(Job):
 
 
 def read_grid(name: str | Path) -> Grid:
-    """A grid by name, or from a YAML file.
-
-    Raises:
-        InputError: No such grid, or one that is not valid.
-    """
+    """A grid by name, or from a YAML file. InputError: no such grid, or one that is not valid."""
     path = grid_path(str(name))
     values = {"name": path.stem, **read_yaml(path)}
     if isinstance(values.get("paper"), str):
