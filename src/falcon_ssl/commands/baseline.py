@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,23 +83,23 @@ def baseline(
         **options,
         dtype=torch.bfloat16 if multiplies_bf16(device) else torch.float32,
     )
-    clock = _Clock()
+    ends = [time.perf_counter()]
     generator = torch.Generator().manual_seed(evaluation.seed)
     rows = torch.randperm(len(train), generator=generator)[:MOST_IMAGES]
     network.fit(read_images(train, rows)[1].float() / 255, seed=evaluation.seed)
     network.to(device)
-    clock.stop("fit")
+    ends.append(time.perf_counter())
 
     def features(source: Source) -> Features:
         return extract(network, source, _Unit(), batch_size=256, device=device)
 
     train_features, test_features = features(train), features(test)
-    clock.stop("extract")
+    ends.append(time.perf_counter())
     num_classes = int(train.labels.max()) + 1
     found = linear_probe(
         train_features, test_features, num_classes=num_classes, seed=evaluation.seed, device=device
     )
-    clock.stop("linear")
+    ends.append(time.perf_counter())
     found |= knn(
         train_features,
         test_features,
@@ -107,11 +108,12 @@ def baseline(
         temperature=evaluation.knn_temperature,
         device=device,
     )
-    clock.stop("knn")
+    ends.append(time.perf_counter())
+    parts = zip(("fit", "extract", "linear", "knn"), pairwise(ends), strict=True)
     record = {
         **found,
         "width": network.width,
-        "seconds": clock.seconds,
+        "seconds": {name: round(end - begin, 2) for name, (begin, end) in parts},
         "options": {**options, "seed": evaluation.seed},
         "about": {"data": data, "note": splits.note, **environment(hardware(device))},
     }
@@ -119,15 +121,3 @@ def baseline(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / BASELINE, record)
     return record
-
-
-class _Clock:
-    """Seconds of parts that follow each other."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def stop(self, name: str) -> None:
-        now = time.perf_counter()
-        self.seconds[name], self._last = round(now - self._last, 2), now
