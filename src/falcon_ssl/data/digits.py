@@ -9,7 +9,7 @@ import torch
 
 from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.data.source import Splits, TensorSource
+from falcon_ssl.data.source import TensorSource
 
 _TEST_FRACTION = 0.2
 _SPLIT_SEED = 0  # fixed: the split belongs to the data set, not to a run
@@ -48,12 +48,3 @@ class DigitsSource(TensorSource):
             name=f"digits {split} (scikit-learn, {len(kept)} images of 8x8)",
             class_names=[str(digit) for digit in range(10)],
         )
-
-
-def digits_splits() -> Splits:
-    """Both parts of the digits."""
-    return Splits(
-        train=DigitsSource("train"),
-        test=DigitsSource("test"),
-        note="scikit-learn digits, fixed stratified split: 80 % train, 20 % test",
-    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.digits import digits_splits
+from falcon_ssl.data.digits import DigitsSource
 from falcon_ssl.data.folder import folder_splits
 from falcon_ssl.data.hub import hub_splits, parquet_splits
 from falcon_ssl.data.reading import Opened, open_records
@@ -49,7 +49,8 @@ def load_splits(
     kind, _, where = data.partition(":")
     _check(data, kind, where, reading, channels)
     if kind == "digits":
-        return digits_splits()
+        note = "scikit-learn digits, fixed stratified split: 80 % train, 20 % test"
+        return Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
     if kind == "folder":
         parts, note = folder_splits(Path(where), labeled=reading.folder_labels)
     elif kind == "parquet":

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.views.draw import Random, permutation, uniform_each
-from falcon_ssl.views.rows import change_rows, chosen_rows
+from falcon_ssl.views.draw import Random, change_rows, chosen_rows, permutation, uniform_each
 
 _LUMA = (0.299, 0.587, 0.114)
 _SIXTH = 1 / 6  # of a turn: between neighbors of red, yellow, green, cyan, blue, magenta

@@ -1,4 +1,4 @@
-"""Random numbers for views: all from one CPU generator that the caller passes.
+"""Random numbers and random rows for views: all from one CPU generator that the caller passes.
 
 Parameters are a few numbers per image, so they are drawn on the CPU and sent to the device: the
 same generator state gives the same parameters on every device, and the host knows which rows an
@@ -10,7 +10,7 @@ of its own rows: an image gets the same views however many ranks share the batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -70,6 +70,24 @@ def normal_like(images: Tensor, *, generator: Random) -> Tensor:
     shape = (batch.total, *images.shape[1:])
     noise = torch.randn(shape, generator=source, dtype=images.dtype, device=images.device)
     return noise[batch.first : batch.first + len(images)]
+
+
+def chosen_rows(count: int, probability: float, *, generator: Random) -> Tensor:
+    """Choose every row with the same probability, independently: int64 [K] on the CPU, ascending."""
+    return torch.nonzero(uniform(count, 0, 1, generator=generator) < probability).flatten()
+
+
+def change_rows(images: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Replace the images [N, ...] at ``rows`` (int64 [K] on the CPU) by ``change`` of them, in place.
+
+    ``change`` maps [K, ...] to [K, ...] and may write to its argument.
+    """
+    if len(rows) == 0:
+        return images
+    if len(rows) == len(images):
+        return change(images)
+    rows = rows.to(images.device, non_blocking=True)
+    return images.index_copy_(0, rows, change(images.index_select(0, rows)))
 
 
 def _batch_slice(random: Random, count: int) -> BatchSlice:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.draw import Random, normal_like, uniform
-from falcon_ssl.views.rows import change_rows, chosen_rows
+from falcon_ssl.views.draw import Random, change_rows, chosen_rows, normal_like, uniform
 from falcon_ssl.views.separable import apply_separable, gaussian_matrix
 
 
