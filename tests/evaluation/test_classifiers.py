@@ -6,7 +6,7 @@ import torch
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits
 from falcon_ssl.evaluation import Features
-from falcon_ssl.evaluation.knn import knn, knn_predict
+from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import fit_logistic_regression, linear_probe
 
 
@@ -114,23 +114,22 @@ def test_top5_appears_above_ten_classes():
 def test_knn_votes_by_hand():
     memory = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]])
     label = torch.tensor([0, 1, 1])
-    query = torch.tensor([[1.0, 0.2]])
-    nearest = knn_predict(memory, label, query, num_classes=2, k=1)
-    assert nearest.tolist() == [0]
+    memory = Features(z=memory, label=label)
+    zero, one = (Features(z=torch.tensor([[1.0, 0.2]]), label=torch.tensor([c])) for c in (0, 1))
+    assert knn(memory, zero, num_classes=2, k=1) == {"top1_knn": 1.0}
     # A soft temperature counts heads: two rows of class 1 beat one of class 0.
-    soft = knn_predict(memory, label, query, num_classes=2, k=3, temperature=100)
-    assert soft.tolist() == [1]
+    assert knn(memory, one, num_classes=2, k=3, temperature=100) == {"top1_knn": 1.0}
     # A sharp one follows the nearest, without overflow of exp(1 / 1e-4).
-    sharp = knn_predict(memory, label, query, num_classes=2, k=3, temperature=1e-4)
-    assert sharp.tolist() == [0]
+    assert knn(memory, zero, num_classes=2, k=3, temperature=1e-4) == {"top1_knn": 1.0}
 
 
 def test_knn_does_not_depend_on_blocks_and_scale():
     train = blobs(200, num_classes=4, distance=1, seed=0)
     test = blobs(50, num_classes=4, distance=1, seed=1)
-    whole = knn_predict(train.z, train.label, test.z, num_classes=4)
-    blocked = knn_predict(train.z, train.label, 7 * test.z, num_classes=4, block_size=3)
-    assert torch.equal(whole, blocked)
+    scaled = Features(z=7 * test.z, label=test.label)
+    whole = knn(train, test, num_classes=4)
+    assert 0.3 < whole["top1_knn"] < 1
+    assert knn(train, scaled, num_classes=4, block_size=3) == whole
 
 
 @pytest.mark.parametrize("evaluator", [linear_probe, knn])

@@ -256,10 +256,8 @@ def collapse(features: Features, *, num_codes: int | None = None) -> dict[str, f
         found |= decorrelation_measures(features.u)
     if features.code is not None:
         if num_codes is None:
-            received = "num_codes=None and features with codes"
-            raise InputError(
-                "the size of the dictionary is not given", received=received, expected="num_codes"
-            )
+            what, received = "the size of the dictionary is not given", "features with codes"
+            raise InputError(what, received=received, expected="num_codes with them")
         found |= code_usage(features.code, num_codes=num_codes)
         found |= cluster_spread(features.z, features.code, name="codes")
     return found

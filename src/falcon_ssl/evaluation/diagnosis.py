@@ -150,26 +150,22 @@ def diagnose(
             most is not None and 1 < most < LEAST_WIDTH_FOR_RANK
         )
         verdict: Verdict = "unknown" if too_narrow else rule.judge(value)
-        return Measure(
-            rule.name, value, random.get(rule.name), most, describe(rule.name).meaning, verdict
-        )
+        meaning = describe(rule.name).meaning
+        return Measure(rule.name, value, random.get(rule.name), most, meaning, verdict)
 
     collapses = []
     for name, rules in RULES.items():
         measures = tuple(read(rule) for rule in rules if rule.name in found)
         collapses.append(Collapse(name, worst(m.verdict for m in measures), measures))
-    return Diagnosis(
-        worst(one.verdict for one in collapses), _sentence(collapses), tuple(collapses)
-    )
+    verdict = worst(one.verdict for one in collapses)
+    return Diagnosis(verdict, _sentence(collapses), tuple(collapses))
 
 
 def _measure(
     features: Features, *, num_codes: int | None, num_clusters: int | None, seed: int
 ) -> dict[str, float]:
     """Every measure by name."""
-    check_at_least(
-        "number of samples", len(features), LEAST_SAMPLES, fix="diagnose more images at once"
-    )
+    check_at_least("number of samples", len(features), LEAST_SAMPLES, fix="diagnose more images")
     found = collapse(features, num_codes=_num_codes(features, num_codes))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(features), generator=generator)[:KMEANS_ROWS]

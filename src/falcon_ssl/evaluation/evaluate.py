@@ -10,7 +10,7 @@ from falcon_ssl.evaluation.codes import aligned_cosine
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.knn import knn
-from falcon_ssl.evaluation.labels import check_labeled
+from falcon_ssl.evaluation.labels import check_labeled_pair
 from falcon_ssl.evaluation.linear_probe import linear_probe
 
 
@@ -58,7 +58,7 @@ def evaluate_features(
         found["aligned_cosine"] = aligned_cosine(test.u, test.code, dictionary)
     if num_classes is None:
         return found
-    label_N = check_labeled("test", test, num_classes=num_classes)
+    _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
     found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
     k, t = knn_neighbors, knn_temperature
     found |= knn(train, test, num_classes=num_classes, k=k, temperature=t, device=device)

@@ -76,10 +76,8 @@ class Features:
             else:
                 _check_dtype(name, value, torch.int64)
                 if value.dim() != 1:
-                    shape = f"shape {tuple(value.shape)}"
-                    raise InputError(
-                        f"{name} is not a list of indices", received=shape, expected="[N]"
-                    )
+                    what, shape = f"{name} is not a list of indices", tuple(value.shape)
+                    raise InputError(what, received=f"shape {shape}", expected="[N]")
             check_same_length("z", self.z, name, value)
             if value.dtype == torch.int64:
                 fix = f"count from 0, and leave out images without {name}"
@@ -265,12 +263,10 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
 
             return load_file(path)
     except Exception as error:  # each reader raises its own kinds; all mean the same to the user
-        raise InputError(
-            f"{path.name} cannot be read",
-            received=f"{type(error).__name__}: {error}",
-            expected="arrays written by Features.save or numpy.savez, without pickled objects",
-            fix="write the file again",
-        ) from error
+        received = f"{type(error).__name__}: {error}"
+        expected = "arrays written by Features.save or numpy.savez, without pickled objects"
+        what = f"{path.name} cannot be read"
+        raise InputError(what, received=received, expected=expected) from error
     raise _unknown_suffix(path)
 
 
@@ -281,10 +277,8 @@ def _unknown_suffix(path: Path) -> InputError:
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
     if value.dtype != dtype:
-        fix = "convert, or build with Features.from_arrays"
-        raise InputError(
-            f"{name} has the wrong dtype", received=value.dtype, expected=dtype, fix=fix
-        )
+        what, fix = f"{name} has the wrong dtype", "convert, or build with Features.from_arrays"
+        raise InputError(what, received=value.dtype, expected=dtype, fix=fix)
 
 
 def _as_tensor(value: Any) -> Tensor:

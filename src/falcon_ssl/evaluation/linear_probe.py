@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -16,8 +17,6 @@ ALPHAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # from strong to weak: each start
 ROUGH = 1e-3  # tolerance while the penalty is chosen: 3 times faster, top-1 within 0.003
 HELD_OUT = 0.2  # fraction of train on which the penalty is chosen
 TOP5_FROM_CLASSES = 11  # top-5 of ten classes would say little
-
-
 Classifier: TypeAlias = tuple[Tensor, Tensor]  # W [D, K] and b [K] of x -> x W + b
 
 
@@ -59,23 +58,15 @@ def linear_probe(
     order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).to(device)
     chosen, fitted = order_N.tensor_split([max(1, round(HELD_OUT * len(train)))])
     x_fitted, y_fitted, x_chosen, y_chosen = x_ND[fitted], y_N[fitted], x_ND[chosen], y_N[chosen]
+    fit = partial(fit_logistic_regression, num_classes=num_classes)
     best_alpha, best, classifier, least_loss = ALPHAS[0], None, None, math.inf
     for alpha in ALPHAS:
-        classifier = fit_logistic_regression(
-            x_fitted,
-            y_fitted,
-            num_classes=num_classes,
-            alpha=alpha,
-            start=classifier,
-            tolerance=ROUGH,
-        )
+        classifier = fit(x_fitted, y_fitted, alpha=alpha, start=classifier, tolerance=ROUGH)
         loss = float(cross_entropy(_logits(classifier, x_chosen), y_chosen))
         if loss >= least_loss:
             break
         best_alpha, best, least_loss = alpha, classifier, loss
-    classifier = fit_logistic_regression(
-        x_ND, y_N, num_classes=num_classes, alpha=best_alpha, start=best
-    )
+    classifier = fit(x_ND, y_N, alpha=best_alpha, start=best)
 
     logits_NK = _logits(classifier, ((test.z - mean_D) / scale_D).to(device)).cpu()
     found = {"top1_linear": _top_k(logits_NK, test_label, k=1)}

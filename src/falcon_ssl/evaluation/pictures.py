@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize, pad
 
 from falcon_ssl.core.checks import check_same_length
 from falcon_ssl.core.extras import train_extra
@@ -92,22 +92,20 @@ def adjacency(
     Returns:
         ``adjacency_MM`` float32; ``adjacency_code_M``, ``adjacency_label_M`` int64, -1 = unknown.
     """
-    num_rows = len(u_NF)
-    draw_N = torch.randperm(num_rows, generator=torch.Generator().manual_seed(seed))
-    group_N = torch.zeros(num_rows, dtype=torch.int64) if code_N is None else code_N
+    draw_N = torch.randperm(len(u_NF), generator=torch.Generator().manual_seed(seed))
+    group_N = torch.zeros_like(draw_N) if code_N is None else code_N
     if code_N is not None:
         # Place of a code = place of its first sample in the draw; a stable sort keeps codes whole.
         _, index_N = torch.unique(code_N, return_inverse=True)
-        place_N = torch.empty_like(draw_N)
-        place_N[draw_N] = torch.arange(num_rows)
-        first_K = torch.full((int(index_N.max()) + 1,), num_rows)
+        place_N = draw_N.argsort()  # the inverse permutation
+        first_K = place_N.new_full((int(index_N.max()) + 1,), len(u_NF))
         first_K = first_K.scatter_reduce(0, index_N, place_N, reduce="amin")
         draw_N = draw_N[first_K[index_N[draw_N]].argsort(stable=True)]
     chosen_M = draw_N[:rows]
     _, group_M = torch.unique(group_N[chosen_M], return_inverse=True)
     u_MF = u_NF[chosen_M]
     mean_KF = u_MF.new_zeros(int(group_M.max()) + 1, u_MF.shape[1]).index_add_(0, group_M, u_MF)
-    similarity_M = (u_MF * torch.nn.functional.normalize(mean_KF, dim=1)[group_M]).sum(dim=1)
+    similarity_M = (u_MF * normalize(mean_KF, dim=1)[group_M]).sum(dim=1)
     order_M = np.lexsort((-similarity_M.numpy(), group_N[chosen_M].numpy()))
     chosen_M = chosen_M[torch.from_numpy(order_M)]
     u_MF = u_NF[chosen_M]
@@ -143,14 +141,12 @@ def representation_map(
         ``map_label_M`` int64, -1 = unknown; ``map_thumbnails`` uint8 [M, h, w] for gray and
         [M, h, w, 3] for color, h, w <= 32.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chosen_M = torch.randperm(len(z_ND), generator=generator)[:rows].sort().values
+    draw_N = torch.randperm(len(z_ND), generator=torch.Generator().manual_seed(seed))
+    chosen_M = draw_N[:rows].sort().values
     z_MD = z_ND[chosen_M].double()
     z_MD = z_MD - z_MD.mean(dim=0)
     left, singular, _ = torch.linalg.svd(z_MD, full_matrices=False)
-    components_MP = torch.zeros(len(z_MD), 50, dtype=torch.float64)
-    num_components = min(50, len(singular))
-    components_MP[:, :num_components] = (left * singular)[:, :num_components]
+    components_MP = pad((left * singular)[:, :50], (0, max(0, 50 - len(singular))))
     distinct = not moments(z_ND[chosen_M]).is_constant
     if len(z_MD) >= 50 and distinct:
         with train_extra("the map of the features"):

@@ -42,12 +42,9 @@ def read_runs(run_dirs: Sequence[Path]) -> list[Run]:
     """Read at least two run folders; raises InputError for fewer, or for one given twice."""
     resolved = {Path(path).resolve() for path in run_dirs}
     if len(run_dirs) < 2 or len(resolved) < len(run_dirs):
-        raise InputError(
-            "nothing to compare",
-            received=f"{len(run_dirs)} run folders, {len(resolved)} of them different",
-            expected="at least 2 different ones",
-            fix="name several runs",
-        )
+        received = f"{len(run_dirs)} run folders, {len(resolved)} of them different"
+        expected = "at least 2 different ones"
+        raise InputError("nothing to compare", received=received, expected=expected)
     return [read_run(Path(path)) for path in run_dirs]
 
 

@@ -106,9 +106,7 @@ def training_figures(run: Run) -> list[Figure]:
     found = []
     for panel in _panels([run]):
         names = [name for name in panel.keys if name in logged]
-        series = [
-            _series(panel.name(name), logged[name], color) for color, name in enumerate(names)
-        ]
+        series = [_series(panel.name(n), logged[n], color) for color, n in enumerate(names)]
         marks = [levels[name] for name in names if name in levels]
         found.append(_figure(panel.title, panel, series, marks, [run]))
     return found
@@ -137,12 +135,12 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
     curves = dict.fromkeys(name for run in runs for name in run.curves)
     monitors = dict.fromkeys(name for run in runs for name in run.monitors)
     known = {name for panel in PANELS for name in panel.keys} | NOT_DRAWN
+
+    def plain(name: str, caption: str) -> Panel:
+        return Panel(describe(name).label, (name,), "", caption, from_zero=False)
+
     others = [
-        Panel(
-            describe(name).label, (name,), "", f"Logged by the method as {name}.", from_zero=False
-        )
-        for name in curves
-        if name not in known
+        plain(name, f"Logged by the method as {name}.") for name in curves if name not in known
     ]
     accuracies = [name for name in monitors if name.startswith("top1")]
     online = [
@@ -153,11 +151,7 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
             "Accuracy on held-out images while training went on; labels are read here only.",
             from_zero=False,
         ),
-        *(
-            Panel(describe(name).label, (name,), "", f"Online evaluation {name}.", from_zero=False)
-            for name in monitors
-            if name not in accuracies
-        ),
+        *(plain(name, f"Online evaluation {name}.") for name in monitors if name not in accuracies),
     ]
     panels = [*LOSS_PANELS, *others, *online, *HEALTH_PANELS, *ENGINE_PANELS]
     return [p for p in panels if {*p.keys} & (curves.keys() | monitors.keys())]

@@ -44,11 +44,8 @@ def effective_rank(spectrum: Array) -> float:
 
 def off_diagonal_rms(covariance: Array) -> float:
     """Root mean square of the entries off the diagonal; 0 for decorrelated features."""
-    width = covariance.shape[0]
-    if width < 2:
-        return 0.0
-    squares = float((covariance.astype(np.float64) ** 2).sum() - (np.diag(covariance) ** 2).sum())
-    return float(np.sqrt(max(squares, 0.0) / (width * (width - 1))))
+    off = covariance[~np.eye(len(covariance), dtype=bool)].astype(np.float64)
+    return float(np.sqrt((off**2).mean())) if off.size else 0.0
 
 
 def covariance_figure(run: Run) -> Figure | None:
@@ -83,17 +80,11 @@ def _matrices(css: str, named: Sequence[tuple[str, Array]]) -> Markup:
 def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
     """The covariances, then the adjacencies, of several runs in small."""
     found = []
+    covariance = "H = √(F/N)·u over the test split, not centered; values beyond ±1 are drawn as ±1."
+    adjacency = "Cosines between test rows of whole codes, a subsample, not centered."
     for key, title, caption in (
-        (
-            "covariance_FF",
-            "Covariance HᵀH",
-            "H = √(F/N)·u over the test split, not centered; values beyond ±1 are drawn as ±1.",
-        ),
-        (
-            "adjacency_MM",
-            "Adjacency, sorted by code",
-            "Cosines between test rows of whole codes, a subsample, not centered.",
-        ),
+        ("covariance_FF", "Covariance HᵀH", covariance),
+        ("adjacency_MM", "Adjacency, sorted by code", adjacency),
     ):
         drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
         if drawn:

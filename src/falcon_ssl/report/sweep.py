@@ -142,24 +142,17 @@ def sweep_points(runs: Sequence[Run]) -> list[Point]:
         family = Family(f"complete, {name}", tuple(complete))
         points.append(Point(family, last * step, name, math.inf))
     if len(points) < 2:
-        raise InputError(
-            "this is no sweep",
-            received=f"{len(points)} dictionary size",
-            expected="at least 2",
-            fix="name runs with different num_codes",
-        )
+        received, expected = f"{len(points)} dictionary size", "at least 2 different num_codes"
+        raise InputError("this is no sweep", received=received, expected=expected)
     return points
 
 
 def _check_only(runs: Sequence[Run], allowed: frozenset[str]) -> None:
     others = [name for name in differing(runs) if name.rsplit(".", 1)[-1] not in allowed]
     if others:
-        raise InputError(
-            "the runs differ in more than their dictionary",
-            received=", ".join(others),
-            expected="equal options except dictionary and seeds",
-            fix="compare them with a comparison report instead",
-        )
+        what, fix = "the runs differ in more than their dictionary", "compare them instead"
+        expected = "equal options except dictionary and seeds"
+        raise InputError(what, received=", ".join(others), expected=expected, fix=fix)
 
 
 def _short(size: int) -> str:

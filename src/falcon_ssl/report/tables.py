@@ -79,35 +79,24 @@ def metric_table(run: Run) -> Table | None:
         if chance is not None:
             stated = f"chance {format_number(chance, metric.kind)}"
             reference = f"{stated} · {reference}" if reference else stated
-        texts = [
-            metric.label,
-            format_number(run.metric(key), metric.kind),
-            format_number(run.metric("random_encoder", key), metric.kind),
-            reference,
-            metric.meaning,
-        ]
-        return [Cell(text) for text in texts]
+        numbers = run.metric(key), run.metric("random_encoder", key)
+        written = [format_number(number, metric.kind) for number in numbers]
+        return [Cell(text) for text in (metric.label, *written, reference, metric.meaning)]
 
-    return Table(
-        head=["", "this run", "random encoder", "chance · ideal", "what it is"],
-        groups=[
-            Rows(group, [row(key, metric) for key, metric in members])
-            for group, members in grouped(keys)
-        ],
-        numeric=2,
-    )
+    groups = [Rows(group, [row(*member) for member in members]) for group, members in grouped(keys)]
+    head = ["", "this run", "random encoder", "chance · ideal", "what it is"]
+    return Table(head, groups, numeric=2)
 
 
 def metric_keys(runs: list[Run]) -> list[str]:
     """Names of the numbers that any of the evaluations holds, in order of first appearance."""
-    return list(
-        dict.fromkeys(
-            key
-            for run in runs
-            for key, value in run.evaluation.items()
-            if not isinstance(value, str) and as_number(value) is not None
-        )
-    )
+    numbers = [
+        key
+        for run in runs
+        for key, value in run.evaluation.items()
+        if not isinstance(value, str) and as_number(value) is not None
+    ]
+    return list(dict.fromkeys(numbers))
 
 
 def grouped(keys: list[str]) -> list[tuple[str, list[tuple[str, Metric]]]]:
