@@ -161,13 +161,13 @@ def test_nan_stops_before_the_weights_move(
 ) -> None:
     forward, calls, before = FalconLoss.forward, [0], {}
 
-    def poisoned(self: FalconLoss, u1: Tensor, u2: Tensor) -> LossTerms:
+    def poisoned(self: FalconLoss, *views: Tensor, num_targets: int | None = None) -> LossTerms:
         calls[0] += 1
-        terms = forward(self, u1, u2)
+        terms = forward(self, *views, num_targets=num_targets)
         if calls[0] < 3:
             return terms
         if where == "grad_norm":
-            u1.register_hook(lambda grad: grad * torch.inf)
+            views[0].register_hook(lambda grad: grad * torch.inf)
             return terms
         return terms._replace(consistency=terms.consistency * torch.nan)
 
