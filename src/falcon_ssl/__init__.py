@@ -1,6 +1,6 @@
 """falcon-ssl: collapse-proof self-supervised pretraining (FALCON, arXiv 2410.04959).
 
-encoder -> projector -> dictionary -> loss, and around them everything that tells whether a run is healthy.
+encoder -> projector -> dictionary -> loss, and around them everything that says whether a run is healthy.
 
 Names are imported when they are first used, so that a report can be rebuilt where there is no torch.
 """

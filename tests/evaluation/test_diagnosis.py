@@ -187,14 +187,14 @@ def test_bad_input(features, options, message):
 
 def test_limits_are_first_values_in_both_directions():
     grows = Rule("a", warning=0.5, collapsed=0.9)
-    assert [grows.judge(x) for x in (0.49, 0.5, 0.89, 0.9)] == [
+    assert [grows.assess(x) for x in (0.49, 0.5, 0.89, 0.9)] == [
         "healthy", "warning", "warning", "collapsed",
     ]  # fmt: skip
     shrinks = Rule("b", warning=8, collapsed=4)
-    assert [shrinks.judge(x) for x in (8.1, 8, 4.1, 4)] == [
+    assert [shrinks.assess(x) for x in (8.1, 8, 4.1, 4)] == [
         "healthy", "warning", "warning", "collapsed",
     ]  # fmt: skip
-    assert Rule("c").judge(1e9) == "unknown"
+    assert Rule("c").assess(1e9) == "unknown"
     assert worst([]) == "unknown"
     assert worst(["unknown", "healthy"]) == "healthy"
 

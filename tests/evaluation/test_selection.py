@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice, rank_correlation
+from falcon_ssl.evaluation.selection import Candidate, choose, rank_correlation, score_choice
 
 
 def candidate(rankme, *, bits=1.0, verdict="healthy", alarms=(), **by_labels):
@@ -35,7 +35,7 @@ def test_how_good_the_choice_was():
         candidate(30.0, bits=2.0, top1_knn=0.8),
         candidate(20.0, bits=1.0, top1_knn=0.9),
     ]
-    assert judge_choice(rows, rows[1]) == {
+    assert score_choice(rows, rows[1]) == {
         "top1_knn": {
             "chosen": 0.8,
             "best": 0.9,
@@ -44,12 +44,12 @@ def test_how_good_the_choice_was():
             "correlation_shared_bits": -1.0,
         }
     }
-    assert judge_choice([candidate(1.0)], candidate(1.0)) == {}
+    assert score_choice([candidate(1.0)], candidate(1.0)) == {}
 
 
 def test_no_correlation_is_claimed_where_there_is_none():
     rows = [candidate(10.0, bits=None, top1_knn=0.7), candidate(10.0, bits=1.0, top1_knn=0.8)]
-    assert judge_choice(rows, rows[1])["top1_knn"].keys() == {"chosen", "best", "worst"}
+    assert score_choice(rows, rows[1])["top1_knn"].keys() == {"chosen", "best", "worst"}
 
 
 def test_equal_values_share_their_mean_rank():

@@ -115,13 +115,13 @@ def print_diagnosis(diagnosis: Any) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for collapse in diagnosis.collapses:
-        judged = [measure for measure in collapse.measures if measure.verdict != "unknown"]
-        if not judged:
+        assessed = [measure for measure in collapse.measures if measure.verdict != "unknown"]
+        if not assessed:
             table.add_row(collapse.name, "", "", "", "", "[dim]could not be measured")
-        for measure in judged:
+        for measure in assessed:
             numbers = (measure.value, measure.random, measure.ideal)
             table.add_row(
-                collapse.name if measure is judged[0] else "",
+                collapse.name if measure is assessed[0] else "",
                 measure.name,
                 *("" if number is None else f"{number:.3f}" for number in numbers),
                 f"[{color[measure.verdict]}]{measure.verdict}",

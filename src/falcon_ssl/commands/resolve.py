@@ -25,9 +25,9 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         config = replace(config, encoder=replace(config.encoder, name=name, stem=stem))
         logger.info("encoder: %s for images of %d pixels", name, side)
     if config.views.preset == "auto":
-        colour = "cifar" if small else "imagenet"
-        grey = "digits" if tiny else "grayscale"
-        preset = grey if channels == 1 else colour
+        color = "cifar" if small else "imagenet"
+        gray = "digits" if tiny else "grayscale"
+        preset = gray if channels == 1 else color
         size = config.views.size or (None if preset == "digits" else min(side, LARGEST_VIEW))
         config = replace(config, views=replace(config.views, preset=preset, size=size))
         logger.info("views: %s, %d pixels", preset, size or side)

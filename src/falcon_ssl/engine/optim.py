@@ -15,8 +15,8 @@ from falcon_ssl.engine.lars import LARS
 def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
     """The optimizer of a configuration over the trainable parameters of ``module``.
 
-    Vectors and scalars (norms, biases, tokens) are not decayed: decay would move what a normalised network computes
-    without regularising it.
+    Vectors and scalars (norms, biases, tokens) are not decayed: decay would move what a normalized network computes
+    without regularizing it.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [

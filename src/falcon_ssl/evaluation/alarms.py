@@ -35,7 +35,7 @@ PROGRESS = 0.1  # two views must come at least this fraction nearer to each othe
 SMOOTHING = 0.2  # weight of the newest step in what is smoothed
 TINY = 1e-6  # nats
 MOVED = 1e-4  # of the encoder's norm; the recipes for the digits move their sum by .18 and more in ten steps
-EARLY = 5  # first values, from which total and gradient norm are judged
+EARLY = 5  # first values, from which total and gradient norm are measured
 GROWN = 30.0  # times as large as at first, smoothed; most learning runs stay below 1.7, some reach 9 and 19
 
 

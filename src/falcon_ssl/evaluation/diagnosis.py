@@ -1,6 +1,6 @@
 """Diagnosis: has this network collapsed, in which of the four ways, in words and numbers.
 
-It asks for features only, so it judges networks of any method. What a number means is said in one
+It asks for features only, so it takes networks of any method. What a number means is said in one
 table, `falcon_ssl.evaluation.rules.RULES`.
 """
 
@@ -43,7 +43,7 @@ class Measure:
         random: Of a random encoder; None when no reference was given.
         ideal: Of perfectly spread features; None where there is none.
         meaning: In plain words.
-        verdict: "unknown" for a number that is shown but not judged.
+        verdict: "unknown" for a number that is shown but not assessed.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Collapse:
 
     Args:
         name: "representation", "dimensional", "cluster" or "intracluster".
-        verdict: The worst of its measures; "unknown" when nothing could be judged.
+        verdict: The worst of its measures; "unknown" when nothing could be assessed.
         measures: What was measured.
     """
 
@@ -75,7 +75,7 @@ class Diagnosis:
 
     Args:
         verdict: The worst of the four.
-        sentence: The same for people.
+        sentence: The same in words.
         collapses: The four, always in the same order.
     """
 
@@ -149,7 +149,7 @@ def diagnose(
         too_narrow = rule.name.startswith("effective_rank_") and (
             most is not None and 1 < most < LEAST_WIDTH_FOR_RANK
         )
-        verdict: Verdict = "unknown" if too_narrow else rule.judge(value)
+        verdict: Verdict = "unknown" if too_narrow else rule.assess(value)
         meaning = describe(rule.name).meaning
         return Measure(rule.name, value, random.get(rule.name), most, meaning, verdict)
 
@@ -214,7 +214,7 @@ def _ideals(features: Features, num_codes: int | None) -> dict[str, float]:
 
 
 def _sentence(collapses: Sequence[Collapse]) -> str:
-    """What was found, for people."""
+    """What was found, in words."""
     parts = []
     for verdict, text in (("collapsed", "Collapsed"), ("warning", "Close to collapse")):
         words = [f"{WORDS[c.name]} ({c.name})" for c in collapses if c.verdict == verdict]

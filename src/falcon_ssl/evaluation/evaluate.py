@@ -26,7 +26,7 @@ def evaluate_features(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
-    """Judge a network by its features: classification, clustering and collapse.
+    """Evaluate a network by its features: classification, clustering and collapse.
 
     The classifiers learn from train; every number is about test. Call it again on the features of
     an untrained network of the same architecture to know what the numbers are worth.

@@ -1,7 +1,7 @@
 """Features: what a frozen network says about every image of a split, extracted once and kept.
 
 Everything else in this package is a function of `Features`, so any network of any library can be
-judged: fill in ``z`` and leave out what does not exist.
+evaluated: fill in ``z`` and leave out what does not exist.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class QualityMonitor:
         seed: Of the choice of train images and of the linear probe.
 
     Raises:
-        InputError: An option out of range, or a train set without labels while there are labels to judge by.
+        InputError: An option out of range, or a train set without labels while there are labels to evaluate by.
 
     Distributed:
         Every rank does the whole of it and reports the same.

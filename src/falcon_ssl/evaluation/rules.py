@@ -16,7 +16,7 @@ class Rule:
 
     Args:
         name: Of the measure; what it means says `falcon_ssl.records.metrics`.
-        warning: First value of a warning; None for a measure that is shown but not judged.
+        warning: First value of a warning; None for a measure that is shown but not assessed.
         collapsed: First value of a collapse; above ``warning`` for a measure that grows with collapse.
     """
 
@@ -24,7 +24,7 @@ class Rule:
     warning: float | None = None
     collapsed: float | None = None
 
-    def judge(self, value: float) -> Verdict:
+    def assess(self, value: float) -> Verdict:
         """The verdict on a value; "unknown" without limits."""
         if self.warning is None or self.collapsed is None:
             return "unknown"
@@ -67,7 +67,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule("within_entropy_kmeans_z"),
     ),
 }
-# An effective rank of 8 says little about features that are hardly wider: there the fraction alone is judged.
+# An effective rank of 8 says little about features that are hardly wider: there the fraction alone is assessed.
 LEAST_WIDTH_FOR_RANK = 32
 
 WORDS: Mapping[str, str] = {

@@ -49,7 +49,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate | None:
     return max(alive, key=lambda one: one.rankme, default=None)
 
 
-def judge_choice(candidates: Sequence[Candidate], chosen: Candidate) -> dict[str, dict[str, float]]:
+def score_choice(candidates: Sequence[Candidate], chosen: Candidate) -> dict[str, dict[str, float]]:
     """How near a choice without labels comes to the best by labels.
 
     Returns:

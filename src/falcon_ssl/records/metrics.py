@@ -15,7 +15,7 @@ class Metric:
     """How to show one number of ``evaluation.json`` or ``diagnosis.json``.
 
     Attributes:
-        label: Name for people; "{place}" stands for where it was measured.
+        label: Name in pages and tables; "{place}" stands for where it was measured.
         kind: How to write it.
         group: Heading of its rows.
         better: Which direction is better, or None where neither is.

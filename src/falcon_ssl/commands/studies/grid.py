@@ -20,7 +20,7 @@ from falcon_ssl.records.metrics import ACCURACY, CODES, METRICS, PLACES
 class GridRow:
     """One line of the table."""
 
-    label: str  # for people
+    label: str  # in tables
     paper: str | None = None  # the row of the paper that it stands beside, or None
     # options of its runs, which win over those of the data set
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation.rules import worst
-from falcon_ssl.evaluation.selection import Candidate, choose, judge_choice
+from falcon_ssl.evaluation.selection import Candidate, choose, score_choice
 from falcon_ssl.records.folder import DIAGNOSIS, EVALUATION
 
 BETAS = (0.5, 1.0, 2.0)
@@ -85,7 +85,7 @@ def tune(
     chosen = choose(candidates)
     if chosen is None:
         raise CollapseError(f"every one of {len(candidates)} settings; see falcon-ssl diagnose")
-    by_labels = judge_choice(candidates, chosen)
+    by_labels = score_choice(candidates, chosen)
     found = {
         "rule": RULE,
         "chosen": dict(chosen.options),

@@ -1,4 +1,4 @@
-"""The FALCON loss, line by line as its formulas read. Never optimized: every fast path is judged against it.
+"""The FALCON loss, line by line as its formulas read. Never optimized: every fast path is tested against it.
 
 s_vij = L / sqrt(F) <u_vi, w_j>                        logits of view v
 p_vij = softmax_j(s_vij)                               assignment, kept as log p = s - logsumexp(s)
