@@ -7,7 +7,7 @@ energy      = mean E(x) - mean E(x~),   E(x) = -log sum_j exp(s_j(x) / T_e)   x~
 loss        = beta * invariance + prior [+ energy_weight * energy]
 
 The authors' code for their later paper (arXiv 2410.04959) takes one order of the views, the sum over j in place of the
-mean, and half of it all: beta / C here is its beta.
+mean, and half of it all: its beta divided by C is beta here.
 """
 
 from __future__ import annotations
