@@ -28,8 +28,9 @@ lint: $(VENV)/.installed-test
 test: lint  ## format, lint, types, layers and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
 
-bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size
+bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size, and against the number of views
 	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/many_views.py
 
 bench-digits: $(VENV)/.installed  ## dictionaries on the digits, three seeds each
 	$(BIN)/python benchmarks/digits.py

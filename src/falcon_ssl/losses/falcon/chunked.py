@@ -73,7 +73,8 @@ def falcon_loss_chunked(
         Statistics in float32, float64 for float64. Products in half precision where the embeddings are.
     """
     if block_size is None:
-        block_size = fitting_block_size(dictionary, objective.num_rows, u_VNF.device)
+        rows_of_two_views = len(u_VNF) * objective.num_rows // 2
+        block_size = fitting_block_size(dictionary, rows_of_two_views, u_VNF.device)
     *terms, log_m_KC = _apply(u_VNF, dictionary, objective, block_size)
     return LossTerms(*terms), log_m_KC
 
