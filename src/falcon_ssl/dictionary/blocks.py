@@ -9,8 +9,6 @@ from falcon_ssl.dictionary.base import StreamedDictionary
 
 # Of one block, of logits and of codes: caches of a CPU, or enough to fill a device.
 BLOCK_LOGITS = {"cpu": 2**19, "cuda": 2**25}
-
-
 BLOCK_CODES = {"cpu": 2**21, "cuda": 2**26}
 
 

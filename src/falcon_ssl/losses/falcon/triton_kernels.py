@@ -73,19 +73,8 @@ def column_sums_kernel(
     for start in range(0, N, ROWS):
         i = start + tl.arange(0, ROWS)
         s = _logits(
-            u_ptr + view * N * F,
-            bits_ptr,
-            i,
-            j,
-            N,
-            C,
-            F,
-            bytes_per_code,
-            scale,
-            ROWS,
-            CODES,
-            FEATURES,
-        )
+            u_ptr + view * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+        )  # fmt: skip
         lse = tl.load(lse_ptr + view * N + i, mask=i < N, other=0.0)
         total += tl.sum(tl.where((i < N)[:, None], tl.exp2(s - lse[:, None]), 0.0), axis=0)
     tl.store(sum_ptr + view * C + j, total, mask=j < C)
@@ -126,34 +115,12 @@ def row_terms_kernel(
             total = tl.zeros((ROWS, CODES), dtype=tl.float32)
             for v in range(VIEWS):
                 total += _logits(
-                    u_ptr + v * N * F,
-                    bits_ptr,
-                    i,
-                    j,
-                    N,
-                    C,
-                    F,
-                    bytes_per_code,
-                    scale,
-                    ROWS,
-                    CODES,
-                    FEATURES,
-                )
+                    u_ptr + v * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+                )  # fmt: skip
             for o in range(TARGETS):
                 s = _logits(
-                    u_ptr + o * N * F,
-                    bits_ptr,
-                    i,
-                    j,
-                    N,
-                    C,
-                    F,
-                    bytes_per_code,
-                    scale,
-                    ROWS,
-                    CODES,
-                    FEATURES,
-                )
+                    u_ptr + o * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+                )  # fmt: skip
                 more = _row_terms(s, total - s, target, o, i, j, lse_ptr, slope_ptr, N, C)
                 rho, own, cross = rho + more[0], own + more[1], cross + more[2]
     out_ptr = terms_ptr + split * 3 * TARGETS * N + target * N + i[None, :]
@@ -211,37 +178,15 @@ def gradient_kernel(
         sum_p = tl.zeros((ROWS, CODES), dtype=tl.float32)
         for v in range(VIEWS):
             s = _logits(
-                u_ptr + v * N * F,
-                bits_ptr,
-                i,
-                j,
-                N,
-                C,
-                F,
-                bytes_per_code,
-                scale,
-                ROWS,
-                CODES,
-                FEATURES,
-            )
+                u_ptr + v * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+            )  # fmt: skip
             total += s
             if v < TARGETS:
                 sum_p += tl.exp2(s - tl.load(lse_ptr + v * N + i, mask=i < N, other=0.0)[:, None])
         for v in range(VIEWS):
             s = _logits(
-                u_ptr + v * N * F,
-                bits_ptr,
-                i,
-                j,
-                N,
-                C,
-                F,
-                bytes_per_code,
-                scale,
-                ROWS,
-                CODES,
-                FEATURES,
-            )
+                u_ptr + v * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+            )  # fmt: skip
             p = tl.exp2(s - tl.load(lse_ptr + v * N + i, mask=i < N, other=0.0)[:, None])
             ds = b * (TARGETS * p - sum_p)
             if v < TARGETS:
