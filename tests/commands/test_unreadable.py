@@ -13,9 +13,10 @@ from PIL import Image
 
 from falcon_ssl import commands
 from falcon_ssl.commands.features import untrained
+from falcon_ssl.commands.loading import build
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
-from falcon_ssl.data import TensorSource, load_splits, reading
+from falcon_ssl.data import Source, TensorSource, load_splits, reading
 from falcon_ssl.data.folder import FolderRecords
 
 GOOD, BROKEN = 40, ("cats/04.png", "dogs/21.png")  # on demand, one is held out and one trained on
@@ -158,16 +159,19 @@ def test_an_untrained_network_measures_no_black_images(photos: Path) -> None:
     kept = load_splits(f"folder:{photos}", ReadingConfig(in_memory=True, max_unreadable=0.2)).train
     assert (len(source), len(kept)) == (GOOD + len(BROKEN), GOOD)
     config = resolve(config, kept)
-    found, want = (
-        untrained(config, one, device=torch.device("cpu")).state_dict() for one in (source, kept)
-    )
+    _, method = build(config, kept.image_shape)
+
+    def start_of(one: Source) -> dict[str, torch.Tensor]:
+        return untrained(config, one, trained=method, device=torch.device("cpu")).state_dict()
+
+    found, want = start_of(source), start_of(kept)
     for name, value in want.items():
         if "running" in name:  # one batch holds all images, in another order
             torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=name)
     black = TensorSource(
         torch.cat([kept.tensor, torch.zeros(2, 3, 16, 16, dtype=torch.uint8)]), name="control"
     )
-    control = untrained(config, black, device=torch.device("cpu")).state_dict()
+    control = start_of(black)
     assert any(
         not torch.allclose(control[name], want[name], rtol=1e-3, atol=1e-4)
         for name in want

@@ -33,7 +33,7 @@ def _untrained_ami() -> float:
     """The same for all methods: the encoder is initialized before the head."""
     run = prepare(RunConfig(data="digits"))
     assert run.splits.test is not None
-    start = untrained(run.config, run.splits.train, device=torch.device("cpu"))
+    start = untrained(run.config, run.splits.train, trained=run.method, device=torch.device("cpu"))
     return _ami(start.eval(), run.splits.test, run.views)
 
 

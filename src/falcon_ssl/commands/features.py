@@ -18,17 +18,22 @@ from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.methods import Method
+from falcon_ssl.networks import copy_fitted
 from falcon_ssl.records.folder import DATA
 
 HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
 
 
-def untrained(config: RunConfig, source: Source, *, device: torch.device) -> Method:
+def untrained(
+    config: RunConfig, source: Source, *, trained: Method, device: torch.device
+) -> Method:
     """The network that a run started from, with the batch statistics of its data.
 
-    Running statistics of an untrained network say nothing; measured ones make it a fair reference.
+    Running statistics of an untrained network say nothing; measured ones make it a fair reference. A layer that was
+    fitted to the run's images before training is the trained network's.
     """
     views, method = build(config, source.image_shape)
+    copy_fitted(method, trained)
     method.to(device)
     for norm in method.modules():
         if isinstance(norm, _BatchNorm):
@@ -99,7 +104,7 @@ def extract_run_features(
     return RunFeatures(
         run=RunParts(config, splits, views, method),
         trained=features(method),
-        untrained=features(untrained(config, splits.train, device=device)),
+        untrained=features(untrained(config, splits.train, trained=method, device=device)),
     )
 
 

@@ -8,18 +8,29 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data import Splits, count_skipped, load_splits, skipped_sentence
+from falcon_ssl.data import (
+    Source,
+    Splits,
+    count_skipped,
+    load_splits,
+    read_images,
+    skipped_sentence,
+)
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.methods import Method, build_method
+from falcon_ssl.networks import fit_to_images
 from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
 from falcon_ssl.views import Views, build_views
 
 logger = logging.getLogger(__name__)
+
+FITTED_TO = 4000  # images at most
 
 
 class RunParts(NamedTuple):
@@ -40,10 +51,17 @@ def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> RunParts:
     splits = open_data(config, skipped_path=skipped_path)
     config = resolve(config, splits.train)
     views, method = build(config, splits.train.image_shape)
+    fit_to_images(method, lambda: _some_images(splits.train, views, seed=config.seed))
     blank = torch.zeros(1, *splits.train.image_shape, dtype=torch.uint8)
     views(blank, generator=torch.Generator())  # raise now for images that do not fit
     views.evaluate(blank)
     return RunParts(config, splits, views, method)
+
+
+def _some_images(source: Source, views: Views, *, seed: int) -> Tensor:
+    """Normalized images [N, C, H, W] that layers are fitted to before training."""
+    drawn = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    return views.evaluate(read_images(source, drawn[:FITTED_TO])[1])
 
 
 def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, Method]:

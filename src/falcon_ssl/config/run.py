@@ -100,8 +100,8 @@ class EncoderConfig(Options, group="encoder"):
 
     name: str = option(
         "auto",
-        "digits_cnn, resnet8, resnet10, resnet18, resnet50 or timm:NAME; auto chooses by the data and writes its "
-        "choice into config.yaml.",
+        "digits_cnn, whitened_cnn, resnet8, resnet10, resnet18, resnet50 or timm:NAME; auto chooses by the data and "
+        "writes its choice into config.yaml.",
     )
     width: int | None = option(
         None, "Channels of the first stage; null is the encoder's own default."
@@ -111,7 +111,9 @@ class EncoderConfig(Options, group="encoder"):
         "cifar (keeps the resolution), half or imagenet (a quarter), for resnet10, resnet18 and resnet50.",
     )
     stages: int | None = option(
-        None, "How many of their four stages to build, for small images on a CPU; null is all."
+        None,
+        "How many of their four stages to build, for small images on a CPU, null is all; of whitened_cnn 2 or more, "
+        "null is 2.",
     )
     patch_size: int | None = option(None, "Side of a patch, for vision transformers.")
     drop_path: float | None = option(None, "Rate of stochastic depth, for timm models.")

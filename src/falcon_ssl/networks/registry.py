@@ -13,6 +13,7 @@ from falcon_ssl.networks.digits import DigitsCNN
 from falcon_ssl.networks.resnet import ResNet
 from falcon_ssl.networks.resnet8 import ResNet8
 from falcon_ssl.networks.timm import timm_encoder
+from falcon_ssl.networks.whitened import WhitenedCNN
 
 _TIMM = "timm:"
 _RESNET10 = partial(ResNet, block="basic", depths=(1, 1, 1, 1), stem="imagenet")
@@ -24,6 +25,7 @@ _RESNET_OPTIONS = frozenset({"width", "stem", "stages"})
 # name -> what builds it, and the options it takes
 _ENCODERS: dict[str, tuple[Callable[..., nn.Module], frozenset[str]]] = {
     "digits_cnn": (DigitsCNN, frozenset({"width"})),
+    "whitened_cnn": (WhitenedCNN, frozenset({"width", "stages"})),
     "resnet8": (ResNet8, frozenset({"width"})),
     "resnet10": (_RESNET10, _RESNET_OPTIONS),
     "resnet18": (_RESNET18, _RESNET_OPTIONS),
@@ -51,12 +53,12 @@ def build_encoder(
     """Build an encoder by name; None leaves an option at the encoder's own default.
 
     Args:
-        name: "digits_cnn", "resnet8", "resnet10", "resnet18", "resnet50" or "timm:NAME".
+        name: "digits_cnn", "whitened_cnn", "resnet8", "resnet10", "resnet18", "resnet50" or "timm:NAME".
         in_channels: Channels of the images.
         image_size: Side of the images; only models with position embeddings are built for one.
         width: Channels of the first stage.
         stem: "cifar", "half" or "imagenet" (the default), for resnet10, resnet18 and resnet50.
-        stages: How many of their four stages to build; each that is left out halves D.
+        stages: How many of their four stages to build, each that is left out halves D; or of whitened_cnn's own.
         patch_size: Side of a patch, for vision transformers.
         drop_path: Rate of stochastic depth, for timm models.
 

@@ -19,6 +19,7 @@ from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.step import TrainingStep
+from falcon_ssl.networks import fit_to_images
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,10 @@ def seconds_per_step(config: RunConfig, image_shape: tuple[int, int, int]) -> fl
             size,
             config.batch_size,
         )
+    generator = torch.Generator().manual_seed(config.seed)
+    shape = (size, *image_shape)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    fit_to_images(method, lambda: views.evaluate(images))
     engine = replace(config.engine, precision=chosen_precision(config), trackers=())
     train_step = TrainingStep(
         method,
@@ -88,9 +93,7 @@ def seconds_per_step(config: RunConfig, image_shape: tuple[int, int, int]) -> fl
         num_steps=2 * STEPS,
         accelerator=build_accelerator(engine),
     )
-    generator = torch.Generator().manual_seed(config.seed)
-    shape = (size, *image_shape)
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
+    images = images.to(device)
     train_step(images, 0)
     _wait(device)
     started = time.perf_counter()

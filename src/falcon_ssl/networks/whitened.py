@@ -1,0 +1,136 @@
+"""A convolutional network for processors: whitened patches that are never trained, then a few wide convolutions.
+
+    stem     h = GELU(W (p - mean))     p: patches of 6 x 6 pixels, every second pixel; W: [A; -A]
+             A = rows v_k / sqrt(e_k + 0.001 mean e) of the K leading eigenvectors of their covariance, V E V^T
+    stage 1  GELU(BatchNorm(conv3x3(h)))
+    stage s  GELU(BatchNorm(conv3x3(pool2x2(...))))     s = 2, ..., wider from stage to stage
+    z        mean over the places of the last map
+
+A first layer of eigenvectors in both signs is that of airbench (Jordan, arXiv 2404.00498). What makes the network fast
+on a processor: nothing is learned at full resolution (no gradient of weights of three channels, none of the images),
+the learned convolutions have hundreds of channels, and nothing is padded.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, gelu, unfold
+
+from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.networks.batchnorm import GlobalBatchNorm
+
+PATCH, STRIDE = 6, 2  # pixels
+EIGENVECTORS = 48  # at most; twice as many channels
+FLOOR = 0.001  # added to the eigenvalues, as a fraction of their mean
+LEARNED_FROM = 200_000  # patches, every third pixel of so many images
+
+
+class WhitenedStem(nn.Module):
+    """The first layer, without a parameter; call `fit_images` before it is used.
+
+    Args:
+        in_channels: Channels of the images.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        kept = min(EIGENVECTORS, in_channels * PATCH**2)
+        self.width = 2 * kept
+        # NaN until they are fitted: features of a stem that nobody fitted must not look like numbers.
+        shape = (self.width, in_channels, PATCH, PATCH)
+        self.register_buffer("weight", torch.full(shape, torch.nan))
+        self.register_buffer("bias", torch.full((self.width,), torch.nan))
+
+    @torch.no_grad()
+    def fit_images(self, images: Tensor) -> None:
+        """Learn the eigenvectors of patches.
+
+        Args:
+            images: [N, C, H, W] as the network receives them, normalized.
+
+        Raises:
+            InputError: Images smaller than a patch, or fewer patches than they have pixels.
+        """
+        p_MP = unfold(images.float(), PATCH, stride=3).transpose(1, 2).flatten(0, 1)
+        check_at_least("number of patches", len(p_MP), p_MP.shape[1], fix="use more images")
+        drawn = torch.randperm(len(p_MP), generator=torch.Generator().manual_seed(0))
+        p_MP = p_MP[drawn[:LEARNED_FROM]].double()
+        mean_P = p_MP.mean(dim=0)
+        eigenvalue_P, v_PP = torch.linalg.eigh(torch.cov(p_MP.T, correction=0))
+        scale_P = (eigenvalue_P.clamp(min=0) + FLOOR * eigenvalue_P.mean()).rsqrt()
+        a_KP = (v_PP * scale_P).flip(1)[:, : self.width // 2].T
+        w_KP = torch.cat([a_KP, -a_KP])
+        self.weight.copy_(w_KP.view_as(self.weight))
+        self.bias.copy_(-(w_KP @ mean_P))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, 2 K, H', W']."""
+        return gelu(conv2d(images, self.weight, self.bias, stride=STRIDE))
+
+
+class WhitenedCNN(nn.Module):
+    """Whitened patches and a few stages: 2, 3 or 4 leave 2 x 2 places of views of 24, 48 or 96 pixels.
+
+    Its stem is fitted to images before training, as `fit_to_images` does for any network.
+
+    Args:
+        in_channels: Channels of the images.
+        width: Channels of the first stage; the last has four times as many, and D = 4 width.
+        stages: How many 3x3 convolutions, >= 2.
+
+    Raises:
+        InputError: A size below its least; in `forward`, images so small that no place is left.
+
+    Example:
+        >>> encoder = WhitenedCNN(3, width=32)
+        >>> encoder.stem.fit_images(torch.randn(64, 3, 32, 32))
+        >>> [tuple(maps.shape[1:]) for maps in encoder.maps(torch.randn(8, 3, 24, 24))]
+        [(96, 10, 10), (32, 8, 8), (128, 2, 2)]
+    """
+
+    def __init__(self, in_channels: int, *, width: int = 128, stages: int = 2) -> None:
+        super().__init__()
+        check_at_least("encoder.width", width, 1)
+        check_at_least("encoder.stages", stages, 2)
+        self.stem = WhitenedStem(in_channels)
+        growth = 4 ** (1 / (stages - 1))
+        widths = [self.stem.width, *(round(width * growth**s) for s in range(stages))]
+        self.stages = nn.ModuleList()
+        for number, (before, after) in enumerate(pairwise(widths)):
+            pool = [nn.AvgPool2d(2)] if number else []
+            conv = nn.Conv2d(before, after, 3, bias=False)
+            self.stages.append(nn.Sequential(*pool, conv, GlobalBatchNorm(after), nn.GELU()))
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps of stem and stages, [N, C, H, W] each."""
+        least = self._least_side()
+        if min(images.shape[2:]) < least:
+            raise InputError(
+                "images are too small for the encoder whitened_cnn",
+                received=f"{images.shape[3]} x {images.shape[2]} pixels",
+                expected=f">= {least} with {len(self.stages)} stages",
+                fix="use larger views, or fewer stages",
+            )
+        maps = [self.stem(images)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return tuple(maps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> z_ND."""
+        z_ND: Tensor = self.maps(images)[-1].mean(dim=(2, 3))
+        return z_ND
+
+    def _least_side(self) -> int:
+        """Side of images that leave one place of the last map."""
+        side = 3
+        for _ in range(len(self.stages) - 1):
+            side = 2 * side + 2
+        return STRIDE * (side - 1) + PATCH
