@@ -1,6 +1,8 @@
-"""Schedules, parameter groups, and LARS against its formula."""
+"""Schedules, parameter groups, and LARS against its formula; Muon has its own file."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from falcon_ssl.engine.lars import LARS
 from falcon_ssl.engine.optim import build_optimizer, learning_rate, schedule, weight_decay
 
 
-def rates(**options: float) -> list[float]:
+def rates(**options: Any) -> list[float]:
     config = OptimConfig(lr=2.0, **options)
     return [learning_rate(t, num_steps=10, warmup_steps=4, config=config) for t in range(10)]
 
@@ -32,6 +34,37 @@ def test_cosine_falls_towards_the_final_rate() -> None:
     assert learning_rate(
         7, num_steps=10, warmup_steps=4, config=OptimConfig(lr=2.0)
     ) == pytest.approx(1.0)
+
+
+def test_a_line_falls_to_the_final_rate() -> None:
+    assert rates(schedule="linear", final_lr=0.25)[4:] == pytest.approx(
+        [2.0, 1.75, 1.5, 1.25, 1.0, 0.75]
+    )
+    assert rates(schedule="linear")[:4] == rates()[:4], "the warm-up is the same"
+
+
+def test_both_learning_rates_of_muon_follow_the_schedule() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    config = OptimConfig(name="muon", lr=0.02, lr_rest=0.002, schedule="linear")
+    optimizer = build_optimizer(network, config)
+    for step, matrices, rest in ((0, 0.01, 0.001), (1, 0.02, 0.002), (6, 0.01, 0.001)):
+        found = schedule(optimizer, step, num_steps=10, warmup_steps=2, config=config)
+        assert found == pytest.approx(matrices)
+        rates_now = [group["lr"] for group in optimizer.param_groups]
+        assert rates_now == pytest.approx([matrices, rest, rest])
+
+
+def test_decay_of_adam_is_part_of_the_gradient() -> None:
+    """At its first step Adam moves by the sign of what it is given: coupled decay turns a small gradient around."""
+    moved = {}
+    for name in ("adam", "adamw"):
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(layer.weight)
+        optimizer = build_optimizer(layer, OptimConfig(name=name, lr=0.1, weight_decay=0.5))
+        layer.weight.grad = torch.tensor([[-0.1]])
+        optimizer.step()
+        moved[name] = layer.weight.item()
+    assert moved == pytest.approx({"adam": 1 - 0.1, "adamw": 1 + 0.1 - 0.1 * 0.5})
 
 
 def test_a_run_without_warm_up_starts_at_the_peak() -> None:
@@ -125,6 +158,13 @@ def test_lars_moves_what_is_zero_at_the_plain_rate(what: str) -> None:
     LARS([w], lr=0.5, weight_decay=0.1).step()
     expected = -0.5 if what == "weights" else 1 - 0.5 * 0.1
     torch.testing.assert_close(w.detach(), torch.full((2, 2), expected))
+
+
+def test_options_of_muon_need_muon() -> None:
+    assert OptimConfig(name="muon", lr_rest=0.1, newton_schulz=3).lr_rest == 0.1
+    for options in ({"lr_rest": 0.1}, {"newton_schulz": 3}):
+        with pytest.raises(InputError, match=r"does nothing without optim\.name=muon"):
+            OptimConfig(**options)
 
 
 def test_options_of_lars_need_lars() -> None:

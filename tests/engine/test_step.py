@@ -106,14 +106,15 @@ def test_a_step_does_not_wait_for_the_device(name: str) -> None:
     assert reads == ["tolist"], "one read when the step is logged"
 
 
-def test_lars_does_not_wait_for_the_device() -> None:
-    _, step = training_step(configuration("vicreg", name="lars"), Plain())
+@pytest.mark.parametrize("name", ["adam", "lars", "muon"])
+def test_no_optimizer_waits_for_the_device(name: str) -> None:
+    _, step = training_step(configuration("vicreg", name=name), Plain())
     with host_reads() as reads:
         step(images(0), 0)
     assert reads == []
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lars"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lars", "muon"])
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_of_a_bad_step_is_kept(name: str, optimizer: str) -> None:
     """Weights, moments, batch statistics, teachers, queues and running marginals are those before it, bit for bit."""

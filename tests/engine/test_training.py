@@ -101,8 +101,9 @@ def test_resume_is_bit_identical(whole_run: Path, tmp_path: Path, pull_at: int) 
     [
         OptimConfig(weight_decay=0.04, weight_decay_end=0.4),
         OptimConfig(name="lars", lr=0.3, trust=0.02, clip_trust=True),
+        OptimConfig(name="muon", lr=0.02, schedule="linear"),
     ],
-    ids=["rising-decay", "lars"],
+    ids=["rising-decay", "lars", "muon"],
 )
 def test_resume_is_bit_identical_with_every_optimizer(optim: OptimConfig, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=2, optim=optim)

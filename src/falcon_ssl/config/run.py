@@ -121,13 +121,27 @@ class EncoderConfig(Options, group="encoder"):
 
 @dataclass(frozen=True)
 class OptimConfig(Options, group="optim"):
-    """The optimizer, with warm-up and cosine decay of the learning rate; norms and biases are not decayed."""
+    """The optimizer and the schedule of its learning rate; norms and biases are not decayed."""
 
-    name: Literal["adamw", "lars"] = option(
-        "adamw", "adamw, or lars, which scales the step of every matrix by a trust ratio."
+    name: Literal["adamw", "adam", "lars", "muon"] = option(
+        "adamw",
+        "adamw; adam, whose weight decay is part of the gradient; lars, which scales the step of every matrix by a "
+        "trust ratio; or muon, which orthogonalizes it.",
     )
     lr: float = option(
         2e-3, "Peak learning rate, for the batch size as it is (no hidden scaling).", above=0
+    )
+    lr_rest: float = option(
+        2e-3,
+        "muon: peak learning rate of AdamW, for norms, biases, prototypes and the last layer.",
+        above=0,
+        needs="name=muon",
+    )
+    newton_schulz: int = option(
+        5, "muon: steps of the iteration that orthogonalizes.", at_least=1, needs="name=muon"
+    )
+    schedule: Literal["cosine", "linear"] = option(
+        "cosine", "How the learning rate falls from its peak, after the warm-up."
     )
     final_lr: float = option(
         0.0, "Learning rate at the end, as a fraction of the peak.", at_least=0
@@ -137,7 +151,7 @@ class OptimConfig(Options, group="optim"):
     )
     weight_decay: float = option(
         1e-4,
-        "Weight decay of matrices and kernels; decoupled from the gradient with adamw.",
+        "Weight decay of matrices and kernels; decoupled from the gradient with adamw and muon.",
         at_least=0,
     )
     weight_decay_end: float | None = option(

@@ -31,7 +31,7 @@ class FiniteGuard:
     """Keeps the first step that is not finite, and all after it, from changing anything.
 
     Args:
-        optimizer: One that reads ``found_inf``: fused AdamW, LARS.
+        optimizer: One that reads ``found_inf``: fused Adam and AdamW, LARS, Muon.
         running_state: What a step changes without the optimizer, see `Method.running_state`.
         device: Where terms and gradients are.
         scaled: Whether a gradient scaler decides over steps with infinite gradients.

@@ -1,15 +1,18 @@
-"""Optimizer and schedules: AdamW or LARS, no decay on norms and biases, warm-up then cosine."""
+"""Optimizers and schedules: no decay on norms and biases, warm-up, then a cosine or a line."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.nn.modules.conv import _ConvNd
+from torch.optim import Adam, AdamW, Optimizer
 
 from falcon_ssl.config.run import OptimConfig
 from falcon_ssl.engine.lars import LARS
+from falcon_ssl.engine.muon import Muon
 
 
 def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
@@ -19,28 +22,53 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
     without regularizing it.
     """
     trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+    if config.name == "muon":
+        orthogonal = orthogonalized(module)
+        rest = [p for p in trainable if all(p is not w for w in orthogonal)]
+        kernels = {"params": orthogonal, "weight_decay": config.weight_decay}
+        others = [
+            {**group, "orthogonal": False, "lr": config.lr_rest} for group in _groups(rest, config)
+        ]
+        groups = [group for group in (kernels, *others) if group["params"]]
+        return Muon(groups, lr=config.lr, newton_schulz=config.newton_schulz)
+    groups = _groups(trainable, config)
     if config.name == "lars":
         return LARS(groups, lr=config.lr, trust=config.trust, clip_trust=config.clip_trust)
-    return AdamW(groups, lr=config.lr, fused=True)
+    kind = Adam if config.name == "adam" else AdamW
+    return kind(groups, lr=config.lr, fused=True)
+
+
+def orthogonalized(module: nn.Module) -> list[Tensor]:
+    """What Muon orthogonalizes: trainable weights of linear layers and convolutions, except for the last layer.
+
+    The rows of a last layer are features or classes on their own, as those of prototypes and of embeddings are; Jordan
+    et al. (2024) leave all of these to AdamW.
+    """
+    layers = [m for m in module.modules() if isinstance(m, (nn.Linear, _ConvNd))]
+    return [layer.weight for layer in layers if layer.weight.requires_grad][:-1]
+
+
+def _groups(parameters: Sequence[Tensor], config: OptimConfig) -> list[dict[str, Any]]:
+    """Those that are decayed, and those that are not."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def schedule(
     optimizer: Optimizer, step: int, *, num_steps: int, warmup_steps: int, config: OptimConfig
 ) -> float:
-    """Set learning rate and weight decay for a step; they are functions of the step alone.
+    """Set learning rates and weight decay for a step; they are functions of the step alone.
 
     Returns:
-        The learning rate.
+        The learning rate, with Muon that of matrices and kernels.
     """
     lr = learning_rate(step, num_steps=num_steps, warmup_steps=warmup_steps, config=config)
     decay = weight_decay(step, num_steps=num_steps, config=config)
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr if group.get("orthogonal", True) else lr / config.lr * config.lr_rest
         if _is_decayed(group["params"]):
             group["weight_decay"] = decay
     return lr
@@ -50,18 +78,20 @@ def learning_rate(step: int, *, num_steps: int, warmup_steps: int, config: Optim
     """Learning rate of a step: a function of the step alone, so a schedule has no state to lose.
 
         warm-up   lr * (step + 1) / warmup_steps
-        then      lr * (final + (1 - final) * (1 + cos(pi t)) / 2),   t from 0 to 1
+        then      lr * (final + (1 - final) * fall(t)),   t from 0 to 1
+                  fall(t) = (1 + cos(pi t)) / 2, or 1 - t
 
     Args:
         step: From 0.
         num_steps: Steps of the whole run.
         warmup_steps: Steps of the warm-up.
-        config: Peak and final learning rate.
+        config: Peak and final learning rate, and the way between them.
     """
     if step < warmup_steps:
         return config.lr * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return config.lr * (config.final_lr + (1 - config.final_lr) * _cosine(t))
+    fall = _cosine(t) if config.schedule == "cosine" else 1 - t
+    return config.lr * (config.final_lr + (1 - config.final_lr) * fall)
 
 
 def weight_decay(step: int, *, num_steps: int, config: OptimConfig) -> float:

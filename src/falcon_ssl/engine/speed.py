@@ -53,7 +53,7 @@ def summary(config: EngineConfig, *, optimizer: str) -> str:
     options = {
         f"{half} autocast": config.precision != "no",
         "channels_last": config.channels_last,
-        "fused optimizer": optimizer == "adamw",
+        "fused optimizer": optimizer in ("adam", "adamw"),
         "compile": config.compile or config.cuda_graphs,
         "CUDA graphs": config.cuda_graphs,
     }

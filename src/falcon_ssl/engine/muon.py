@@ -1,0 +1,172 @@
+"""Muon: momentum whose matrices are orthogonalized (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+from falcon_ssl.core.devices import multiplies_bf16
+
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan's: steep at 0; singular values end between .7 and 1.2
+_RMS = 0.2  # of an update's entries, about that of AdamW's (Moonlight, arXiv 2502.16982)
+
+
+class Muon(Optimizer):
+    """Moves matrices and kernels along the orthogonal factor of their momentum, and everything else by AdamW.
+
+        v = momentum v + (1 - momentum) g
+        m = momentum v + (1 - momentum) g                       Nesterov's look ahead
+        w = w - lr decay w - lr .2 sqrt(max(out, in)) U V^T     m = U S V^T, as a matrix [out, in]
+
+    A kernel [out, in, height, width] is the matrix [out, in height width]. The factor .2 sqrt(max(out, in)) gives an
+    update the size of AdamW's, whose learning rates and decays it then shares (Moonlight, arXiv 2502.16982).
+
+    Args:
+        params: Matrices and kernels, or groups; a group with ``orthogonal=False`` is moved by AdamW.
+        lr: Learning rate.
+        weight_decay: decay, decoupled.
+        momentum: Of v.
+        newton_schulz: Steps of the iteration for U V^T. Five bring its singular values near 1; fewer leave the small
+            ones small.
+        betas: Of AdamW.
+        eps: Of AdamW.
+
+    Attributes:
+        found_inf: 0-dim; where it is 1 a step changes nothing, as with torch's fused optimizers. None is 0.
+
+    Numerics:
+        The iteration runs in bfloat16 where the device multiplies it in hardware, except for float64 parameters.
+
+    Example:
+        >>> w = torch.nn.Parameter(torch.zeros(2, 2))
+        >>> w.grad = torch.tensor([[0.0, 3.0], [-0.1, 0.0]])
+        >>> Muon([w], lr=1.0).step()  # both singular values of the update are about .2 sqrt(2)
+        >>> (w.data.abs() > 0.15).tolist()
+        [[False, True], [True, False]]
+    """
+
+    found_inf: Tensor | None = None
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.9,
+        newton_schulz: int = 5,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "orthogonal": True,
+                "momentum": momentum,
+                "newton_schulz": newton_schulz,
+                "betas": betas,
+                "eps": eps,
+                "fused": True,  # torch keeps AdamW's count of steps on the device when a checkpoint is loaded
+            },
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moving = [w for w in group["params"] if w.grad is not None]
+            if not group["orthogonal"]:
+                self._move_by_adamw(moving, group)
+                continue
+            alike: dict[tuple[Any, ...], list[Tensor]] = {}
+            for w in moving:  # matrices of one shape are orthogonalized together
+                alike.setdefault((w.shape, w.dtype, w.device), []).append(w)
+            for same in alike.values():
+                self._move(same, group)
+        return loss
+
+    def _move(self, same: list[Tensor], group: dict[str, Any]) -> None:
+        """Move matrices or kernels of one shape."""
+        momentum: float = group["momentum"]
+        for w in same:
+            if "v" not in self.state[w]:
+                self.state[w]["v"] = torch.zeros_like(w)
+        g = [w.grad for w in same if w.grad is not None]
+        old_v = [self.state[w]["v"] for w in same]
+        new_v = torch._foreach_lerp(old_v, g, 1 - momentum)
+        m = torch._foreach_lerp(g, new_v, momentum)
+        uv = orthogonal(torch.stack([one.flatten(1) for one in m]), group["newton_schulz"])
+        size = group["lr"] * _RMS * math.sqrt(max(uv.shape[1:]))
+        for w, one in zip(same, uv, strict=True):
+            self._assign(
+                w, w * (1 - group["lr"] * group["weight_decay"]) - size * one.reshape(w.shape)
+            )
+        for old, new in zip(old_v, new_v, strict=True):
+            self._assign(old, new)
+
+    def _assign(self, old: Tensor, new: Tensor) -> None:
+        """old = new, except where the step is skipped."""
+        skip = self.found_inf
+        old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
+
+    def _move_by_adamw(self, moving: list[Tensor], group: dict[str, Any]) -> None:
+        for w in moving:
+            if not self.state[w]:
+                self.state[w].update(
+                    step=torch.zeros((), device=w.device),
+                    exp_avg=torch.zeros_like(w),
+                    exp_avg_sq=torch.zeros_like(w),
+                )
+        state = [self.state[w] for w in moving]
+        beta1, beta2 = group["betas"]
+        adamw(
+            moving,
+            [w.grad for w in moving if w.grad is not None],
+            [one["exp_avg"] for one in state],
+            [one["exp_avg_sq"] for one in state],
+            [],
+            [one["step"] for one in state],
+            fused=True,
+            found_inf=self.found_inf,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def orthogonal(g: Tensor, steps: int) -> Tensor:
+    """About U V^T of every matrix g = U S V^T [count, out, in], in the dtype of g.
+
+        x = g / |g|_F      then, so many times:      x = a x + (b (x x^T) + c (x x^T)^2) x
+
+    This is an odd polynomial of the singular values alone, which brings those above 1e-3 or so near 1 in five steps.
+    """
+    wide = g if g.shape[-2] <= g.shape[-1] else g.mT
+    x = wide.to(_dtype_of_products(g.device) if g.dtype == torch.float32 else g.dtype)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+    return (x if wide is g else x.mT).to(g.dtype)
+
+
+@cache
+def _dtype_of_products(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if multiplies_bf16(device) else torch.float32
