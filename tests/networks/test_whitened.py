@@ -15,7 +15,7 @@ from falcon_ssl.commands.loading import load_run, prepare
 from falcon_ssl.config import from_mapping
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks import WhitenedCNN, build_encoder, copy_fitted, fit_to_images
-from falcon_ssl.networks.whitened import PATCH, WhitenedStem
+from falcon_ssl.networks.whitened import WhitenedStem
 
 DIGITS = {
     "data": "digits",
@@ -36,13 +36,13 @@ def images(count: int = 64, channels: int = 3, side: int = 32) -> Tensor:
 
 @pytest.fixture
 def stem() -> WhitenedStem:
-    stem = WhitenedStem(3)
+    stem = WhitenedStem(3, patch_size=6)
     stem.fit_images(images())
     return stem
 
 
 def test_leading_responses_are_white(stem):
-    p_MP = unfold(images(), PATCH, stride=3).transpose(1, 2).flatten(0, 1)
+    p_MP = unfold(images(), 6, stride=2).transpose(1, 2).flatten(0, 1)
     kept = stem.width // 2
     a_KP = stem.weight[:kept].flatten(1)
     x_MK = p_MP @ a_KP.T + stem.bias[:kept]
@@ -64,15 +64,19 @@ def test_a_stem_that_was_not_fitted_gives_no_numbers():
 
 
 def test_fewer_pixels_than_eigenvectors():
-    stem = WhitenedStem(1)
-    assert stem.width == 2 * PATCH**2
+    stem = WhitenedStem(1, patch_size=6)
+    assert stem.width == 2 * 6**2
     stem.fit_images(images(channels=1))
     assert stem(images(2, channels=1)).isfinite().all()
 
 
-@pytest.mark.parametrize(("side", "stages"), [(24, 2), (48, 3), (96, 4)])
-def test_two_by_two_places_and_four_times_the_width(side, stages):
-    encoder = build_encoder("whitened_cnn", in_channels=3, width=16, stages=stages)
+@pytest.mark.parametrize(
+    ("side", "stages", "patch_size"), [(24, 2, 6), (48, 3, 6), (96, 4, 6), (48, 2, 12), (96, 3, 12)]
+)
+def test_two_by_two_places_and_four_times_the_width(side, stages, patch_size):
+    encoder = build_encoder(
+        "whitened_cnn", in_channels=3, width=16, stages=stages, patch_size=patch_size
+    )
     maps = encoder.maps(torch.zeros(2, 3, side, side))
     assert len(maps) == stages + 1
     assert maps[1].shape[1] == 16
@@ -107,7 +111,12 @@ def test_the_fitted_layer_alone_is_copied():
 
 def test_too_few_patches():
     with pytest.raises(InputError, match="number of patches"):
-        WhitenedStem(3).fit_images(images(1, side=12))
+        WhitenedStem(3, patch_size=6).fit_images(images(1, side=12))
+
+
+def test_a_patch_size_that_has_no_third():
+    with pytest.raises(InputError, match=r"patch_size does not fit.*multiple of 3"):
+        WhitenedCNN(3, patch_size=8)
 
 
 @pytest.mark.parametrize("method", ["falcon", "dino"])

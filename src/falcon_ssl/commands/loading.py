@@ -42,13 +42,20 @@ class RunParts(NamedTuple):
     method: Method  # freshly initialized; or trained, in evaluation mode
 
 
-def prepare(config: RunConfig, *, skipped_path: Path | None = None) -> RunParts:
+def prepare(
+    config: RunConfig, *, skipped_path: Path | None = None, splits: Splits | None = None
+) -> RunParts:
     """Open the images of a configuration, resolve it, and build what it names.
+
+    Args:
+        config: The whole configuration.
+        skipped_path: Where images that cannot be read are listed.
+        splits: The images, where they are open already.
 
     Raises:
         InputError: Data that cannot be read, or options that do not fit it or each other.
     """
-    splits = open_data(config, skipped_path=skipped_path)
+    splits = splits or open_data(config, skipped_path=skipped_path)
     config = resolve(config, splits.train)
     views, method = build(config, splits.train.image_shape)
     fit_to_images(method, lambda: _some_images(splits.train, views, seed=config.seed))

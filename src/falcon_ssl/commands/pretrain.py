@@ -16,7 +16,7 @@ from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.core.theory import effective_temperature
-from falcon_ssl.data import build_loader
+from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.engine import RunFolder, speed
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.methods import Method
@@ -32,6 +32,7 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     monitors: Sequence[Monitor] | None = None,
+    splits: Splits | None = None,
 ) -> Path:
     """Pretrain on images without labels.
 
@@ -41,6 +42,7 @@ def pretrain(
         overwrite: Delete an existing run folder first.
         resume: Resume the run in ``out``; ``config`` must be the one it was started with, except for ``engine``.
         monitors: Called at every logged step; None for the library's own.
+        splits: The images, where they are open already; None opens those of ``config.data``.
 
     Returns:
         The run folder.
@@ -53,7 +55,7 @@ def pretrain(
     """
     config = from_mapping(to_mapping(config))  # wrong types are named before any work
     folder = _free_folder(out, overwrite=overwrite, resume=resume)
-    run = prepare(config, skipped_path=folder.path / SKIPPED)
+    run = prepare(config, skipped_path=folder.path / SKIPPED, splits=splits)
     config, splits, views, method = run
     if resume:
         check_same_run(folder, config)

@@ -115,7 +115,9 @@ class EncoderConfig(Options, group="encoder"):
         "How many of their four stages to build, for small images on a CPU, null is all; of whitened_cnn 2 or more, "
         "null is 2.",
     )
-    patch_size: int | None = option(None, "Side of a patch, for vision transformers.")
+    patch_size: int | None = option(
+        None, "Side of a patch, for vision transformers and whitened_cnn (null is 6)."
+    )
     drop_path: float | None = option(None, "Rate of stochastic depth, for timm models.")
 
 

@@ -25,7 +25,7 @@ _RESNET_OPTIONS = frozenset({"width", "stem", "stages"})
 # name -> what builds it, and the options it takes
 _ENCODERS: dict[str, tuple[Callable[..., nn.Module], frozenset[str]]] = {
     "digits_cnn": (DigitsCNN, frozenset({"width"})),
-    "whitened_cnn": (WhitenedCNN, frozenset({"width", "stages"})),
+    "whitened_cnn": (WhitenedCNN, frozenset({"width", "stages", "patch_size"})),
     "resnet8": (ResNet8, frozenset({"width"})),
     "resnet10": (_RESNET10, _RESNET_OPTIONS),
     "resnet18": (_RESNET18, _RESNET_OPTIONS),
@@ -59,7 +59,7 @@ def build_encoder(
         width: Channels of the first stage.
         stem: "cifar", "half" or "imagenet" (the default), for resnet10, resnet18 and resnet50.
         stages: How many of their four stages to build, each that is left out halves D; or of whitened_cnn's own.
-        patch_size: Side of a patch, for vision transformers.
+        patch_size: Side of a patch, for vision transformers and whitened_cnn.
         drop_path: Rate of stochastic depth, for timm models.
 
     Returns:

@@ -1,6 +1,6 @@
 """A convolutional network for processors: whitened patches that are never trained, then a few wide convolutions.
 
-    stem     h = GELU(W (p - mean))     p: patches of 6 x 6 pixels, every second pixel; W: [A; -A]
+    stem     h = GELU(W (p - mean))     p: patches of P x P pixels, P / 3 pixels apart; W: [A; -A]
              A = rows v_k / sqrt(e_k + 0.001 mean e) of the K leading eigenvectors of their covariance, V E V^T
     stage 1  GELU(BatchNorm(conv3x3(h)))
     stage s  GELU(BatchNorm(conv3x3(pool2x2(...))))     s = 2, ..., wider from stage to stage
@@ -23,10 +23,10 @@ from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks.batchnorm import GlobalBatchNorm
 
-PATCH, STRIDE = 6, 2  # pixels
+OVERLAP = 3  # patch size by stride
 EIGENVECTORS = 48  # at most; twice as many channels
 FLOOR = 0.001  # added to the eigenvalues, as a fraction of their mean
-LEARNED_FROM = 200_000  # patches, every third pixel of so many images
+LEARNED_FROM = 200_000  # patches
 
 
 class WhitenedStem(nn.Module):
@@ -34,17 +34,19 @@ class WhitenedStem(nn.Module):
 
     Args:
         in_channels: Channels of the images.
+        patch_size: P, in pixels; patches are P / 3 pixels apart.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, *, patch_size: int) -> None:
         super().__init__()
-        kept = min(EIGENVECTORS, in_channels * PATCH**2)
+        self.patch_size, self.stride = patch_size, patch_size // OVERLAP
+        kept = min(EIGENVECTORS, in_channels * patch_size**2)
         self.width = 2 * kept
         # NaN until they are fitted: features of a stem that nobody fitted must not look like numbers.
-        shape = (self.width, in_channels, PATCH, PATCH)
+        shape = (self.width, in_channels, patch_size, patch_size)
         self.register_buffer("weight", torch.full(shape, torch.nan))
         self.register_buffer("bias", torch.full((self.width,), torch.nan))
 
@@ -58,10 +60,14 @@ class WhitenedStem(nn.Module):
         Raises:
             InputError: Images smaller than a patch, or fewer patches than they have pixels.
         """
-        p_MP = unfold(images.float(), PATCH, stride=3).transpose(1, 2).flatten(0, 1)
+        generator = torch.Generator().manual_seed(0)
+        kept, parts = -(-LEARNED_FROM // len(images)), []
+        for some in images.float().split(256):  # all patches of all images may not fit in memory
+            p_NLP = unfold(some, self.patch_size, stride=self.stride).transpose(1, 2)
+            drawn = torch.randperm(p_NLP.shape[1], generator=generator)[:kept]
+            parts.append(p_NLP[:, drawn].flatten(0, 1))
+        p_MP = torch.cat(parts).double()
         check_at_least("number of patches", len(p_MP), p_MP.shape[1], fix="use more images")
-        drawn = torch.randperm(len(p_MP), generator=torch.Generator().manual_seed(0))
-        p_MP = p_MP[drawn[:LEARNED_FROM]].double()
         mean_P = p_MP.mean(dim=0)
         eigenvalue_P, v_PP = torch.linalg.eigh(torch.cov(p_MP.T, correction=0))
         scale_P = (eigenvalue_P.clamp(min=0) + FLOOR * eigenvalue_P.mean()).rsqrt()
@@ -72,7 +78,7 @@ class WhitenedStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, 2 K, H', W']."""
-        return gelu(conv2d(images, self.weight, self.bias, stride=STRIDE))
+        return gelu(conv2d(images, self.weight, self.bias, stride=self.stride))
 
 
 class WhitenedCNN(nn.Module):
@@ -84,6 +90,7 @@ class WhitenedCNN(nn.Module):
         in_channels: Channels of the images.
         width: Channels of the first stage; the last has four times as many, and D = 4 width.
         stages: How many 3x3 convolutions, >= 2.
+        patch_size: P of the stem, in pixels, a multiple of 3: with twice of it, images of twice the size cost the same.
 
     Raises:
         InputError: A size below its least; in `forward`, images so small that no place is left.
@@ -95,11 +102,19 @@ class WhitenedCNN(nn.Module):
         [(96, 10, 10), (32, 8, 8), (128, 2, 2)]
     """
 
-    def __init__(self, in_channels: int, *, width: int = 128, stages: int = 2) -> None:
+    def __init__(
+        self, in_channels: int, *, width: int = 128, stages: int = 2, patch_size: int = 6
+    ) -> None:
         super().__init__()
         check_at_least("encoder.width", width, 1)
         check_at_least("encoder.stages", stages, 2)
-        self.stem = WhitenedStem(in_channels)
+        if patch_size < OVERLAP or patch_size % OVERLAP:
+            raise InputError(
+                "encoder.patch_size does not fit whitened_cnn",
+                received=patch_size,
+                expected=f"a multiple of {OVERLAP}: patches are a third of it apart",
+            )
+        self.stem = WhitenedStem(in_channels, patch_size=patch_size)
         growth = 4 ** (1 / (stages - 1))
         widths = [self.stem.width, *(round(width * growth**s) for s in range(stages))]
         self.stages = nn.ModuleList()
@@ -133,4 +148,4 @@ class WhitenedCNN(nn.Module):
         side = 3
         for _ in range(len(self.stages) - 1):
             side = 2 * side + 2
-        return STRIDE * (side - 1) + PATCH
+        return self.stem.stride * (side - 1) + self.stem.patch_size
