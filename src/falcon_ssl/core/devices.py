@@ -33,6 +33,12 @@ def multiplies_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(_cpu_instructions() & _BF16_INSTRUCTIONS)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked to; a CPU has when it returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def hardware(device: torch.device) -> dict[str, str]:
     """Version of torch and name of the device, for the record of a run."""
     if device.type == "cuda":

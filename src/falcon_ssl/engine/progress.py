@@ -66,6 +66,11 @@ class Progress:
     ) -> None:
         self._bar.stop()
 
+    def note(self, text: str) -> None:
+        """Leave a sentence on the screen, or nothing where there is none."""
+        if text and (self._live or self._logged):
+            self._console.print(text, highlight=False, soft_wrap=True)
+
     def warn(self, step: int, alarms: Mapping[str, str]) -> None:
         """Show alarms and leave them on the screen."""
         if self._live or self._logged:

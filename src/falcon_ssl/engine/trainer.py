@@ -18,6 +18,7 @@ from falcon_ssl.core.monitor import Moment, Monitor
 from falcon_ssl.data import ResidentLoader, StreamingLoader
 from falcon_ssl.engine.checkpoint import load_model, load_training, save_checkpoint
 from falcon_ssl.engine.log import RunLog
+from falcon_ssl.engine.pace import Pace
 from falcon_ssl.engine.progress import Progress
 from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.methods import Method
@@ -80,11 +81,13 @@ def pretrain(
         if is_main:
             folder.drop_metrics_after(position.step)
     with Progress(config, num_steps, position.step, shown=is_main) as progress:
+        pace = Pace(config, num_steps, accelerator.device)
         log = RunLog(folder, accelerator, progress, seconds=position.seconds)
         for images in _batches(loader, position.step, config.epochs):
             lr, u_NF = train_step(images, position.step)
             position.step += 1
             log.count(len(images))
+            progress.note(pace.after(position.step))
             epoch = position.step / per_epoch
             is_epoch_end = position.step % per_epoch == 0
             if not is_epoch_end and position.step % config.engine.log_every:

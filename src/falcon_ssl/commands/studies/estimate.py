@@ -16,7 +16,7 @@ from falcon_ssl.commands.resolve import chosen_precision
 from falcon_ssl.commands.studies.grid import Grid, GridRun
 from falcon_ssl.commands.studies.runner import Status
 from falcon_ssl.config.run import RunConfig
-from falcon_ssl.core.devices import named_device
+from falcon_ssl.core.devices import named_device, wait_for
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.networks import fit_to_images
@@ -95,14 +95,9 @@ def seconds_per_step(config: RunConfig, image_shape: tuple[int, int, int]) -> fl
     )
     images = images.to(device)
     train_step(images, 0)
-    _wait(device)
+    wait_for(device)
     started = time.perf_counter()
     for number in range(STEPS):
         train_step(images, 2 * number + 1)  # views that grow: all sizes alike
-    _wait(device)
+    wait_for(device)
     return (time.perf_counter() - started) / STEPS * (config.batch_size / size)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
