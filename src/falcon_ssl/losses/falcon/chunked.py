@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from falcon_ssl.core.compiling import outside_graphs
 from falcon_ssl.core.distributed import (
     all_reduce_max,
     all_reduce_sum,
@@ -79,7 +80,7 @@ def falcon_loss_chunked(
     return LossTerms(*terms), log_m_KC
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@outside_graphs
 def _apply(
     u_VNF: Tensor, dictionary: StreamedDictionary, objective: Objective, block_size: int
 ) -> tuple[Tensor, ...]:

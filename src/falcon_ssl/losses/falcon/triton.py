@@ -21,6 +21,7 @@ import torch
 import triton
 from torch import Tensor
 
+from falcon_ssl.core.compiling import outside_graphs
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import LN2
@@ -83,7 +84,7 @@ def falcon_loss_triton(
     return LossTerms(*terms), log_m_KC
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@outside_graphs
 def _apply(
     u_VNF: Tensor, dictionary: RademacherDictionary, objective: Objective
 ) -> tuple[Tensor, ...]:
