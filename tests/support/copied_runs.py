@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class CopiedRuns:
 
 
 def in_this_process(
-    jobs: Sequence[runner.Job], out: Path, environments: Sequence[Any], *, logs: Path | None
+    jobs: Iterable[runner.Job], out: Path, environments: Sequence[Any], *, logs: Path | None
 ) -> Iterator[Path]:
     """Runs one by one without a process each, which take seconds to start."""
     for job in jobs:

@@ -280,21 +280,25 @@ def reproduce(
     data: Mapping[str, str] | None = None,
     epochs: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
+    table: str | None = None,
     processes: int | None = None,
+    minutes: float | None = None,
     dry_run: bool = False,
 ) -> None:
     """Run a whole table of methods, data sets and seeds beside the paper's numbers; skips finished runs.
 
     Args:
         grid: small, table1, table2, or a YAML file of the same form.
-        out: Folder of the runs and of table.md, .json, .html.
+        out: Folder of the runs, of table.html, and of table.json and table.md where --table names no other.
         rows: Rows of the table; null is all.
         datasets: Data sets; null is all.
         seeds: Seeds; null is the grid's own.
         data: Where images are, cifar10=parquet:PATH ...; null is the grid's own.
         epochs: Epochs of every run, the warm-up in proportion; null is the grid's own.
         device: Device of every run; null is the grid's own.
+        table: Folder of table.json and table.md; runs that stand there with the same options are done.
         processes: Runs at a time; null is one per GPU, or one.
+        minutes: Time limit: begins no run that is not expected to end in it; null is none.
         dry_run: Only list the runs, and how long they would train by a few timed steps.
     """
     from falcon_ssl.cli import printing
@@ -304,11 +308,18 @@ def reproduce(
         rows=rows, datasets=datasets, seeds=seeds, data=data or {}, epochs=epochs, device=device
     )
     if dry_run:
-        plan = studies.plan(grid, out=out, selection=selection, processes=processes)
+        plan = studies.plan(grid, out=out, table=table, selection=selection, processes=processes)
         printing.print_plan(*plan)
     else:
-        table = studies.reproduce(grid, out=out, selection=selection, processes=processes)
-        print(f"table: {table}")
+        written = studies.reproduce(
+            grid,
+            out=out,
+            table=table,
+            selection=selection,
+            processes=processes,
+            minutes=minutes,
+        )
+        print(f"table: {written}")
 
 
 def _images(data: str | None, reading: ReadingConfig) -> dict[str, Any]:

@@ -32,6 +32,7 @@ EVALUATION = "evaluation.json"  # the last of its command
 REPORT = "report.html"
 # by reproduce, of a run that failed;
 FAILURE = "failure.txt"
+TABLE = "table.json"  # of all its runs, in a folder of its own
 # and by baseline, in a folder of its own.
 BASELINE = "baseline.json"
 

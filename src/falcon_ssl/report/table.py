@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from falcon_ssl.records.files import write_text
+from falcon_ssl.records.folder import TABLE
 from falcon_ssl.records.metrics import Kind, describe
 from falcon_ssl.report.comparison import best_mean, spread_cell
 from falcon_ssl.report.document import (
@@ -42,21 +44,22 @@ class Column(NamedTuple):
     shows: Literal["ours", "paper", "difference", "cost"]
 
 
-def write_tables(record: Mapping[str, Any], out: Path) -> Path:
-    """Write ``table.json`` (the record itself), ``table.md`` and ``table.html``.
+def write_tables(record: Mapping[str, Any], table: Path, *, page: Path) -> Path:
+    """Write ``table.json`` (the record itself) and ``table.md``, each whole or not at all, and a page.
 
     Args:
         record: What `falcon_ssl.commands.studies.table.table_record` returns.
-        out: Folder to write to.
+        table: Folder to write to.
+        page: File of the page.
 
     Returns:
         ``table.md``.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    write_page(table_page(record), out / "table.html")
-    path = out / "table.md"
-    path.write_text(markdown(record), encoding="utf-8")
+    table.mkdir(parents=True, exist_ok=True)
+    write_text(table / TABLE, json.dumps(record, indent=1) + "\n")
+    write_page(table_page(record), page)
+    path = table / "table.md"
+    write_text(path, markdown(record))
     return path
 
 
@@ -72,8 +75,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         parts += [f"## {dataset}", text, table.note]
         remarks = findings(record, dataset)
         parts += ["\n".join(f"- {remark}" for remark in remarks)] if remarks else []
-    if len(parts) == 1:
-        parts.append("No run is finished yet.")
+    if missing := [name for name in record["datasets"] if name not in _measured(record)]:
+        parts.append(f"No run is finished yet on {', '.join(missing)}.")
     about, devices = record["about"], "".join(f"; {one}" for one in [_devices(record)] if one)
     parts.append(f"falcon-ssl {about['falcon_ssl']}, torch {about['torch']}{devices}.")
     return "\n\n".join(parts) + "\n"
@@ -101,14 +104,16 @@ def table_page(record: Mapping[str, Any]) -> Page:
 
 
 def table_columns(record: Mapping[str, Any], dataset: str) -> list[Column]:
-    """The columns: each number, followed by the paper's where that has it for some row, and the cost."""
+    """The columns: each number, followed by the paper's where that has it for some row, and what it took."""
     found = []
     for key in record["columns"]:
         found.append(Column(describe(key).label, key, "ours"))
         if any(_paper(record, row["paper"], dataset, key) is not None for row in record["rows"]):
             found += [Column("paper", key, "paper"), Column("difference", key, "difference")]
-    costs = (("training", "seconds"), ("images/s", "images_per_s"))
-    return found + [Column(head, key, "cost") for head, key in costs]
+    costs = {"width": "numbers read", "seconds": "training", "images_per_s": "images/s"}
+    rows = record["datasets"][dataset]["rows"].values()
+    measured = [key for key in costs if any(key in numbers for numbers in rows)]
+    return found + [Column(costs[key], key, "cost") for key in measured]
 
 
 def dataset_table(record: Mapping[str, Any], dataset: str) -> Table:
@@ -222,7 +227,7 @@ def _label(record: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> s
     own = [c for c in record["cells"] if c["dataset"] == dataset and c["row"] == row["name"]]
     done = sum(cell["state"] == "done" for cell in own)
     label = str(row["label"])
-    return label if done in (0, len(own)) else f"{label} ({done} of {len(own)} seeds)"
+    return label if done == len(own) else f"{label} ({done} of {len(own)} seeds)"
 
 
 def _leaders(record: Mapping[str, Any]) -> str:

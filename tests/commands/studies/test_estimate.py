@@ -10,9 +10,10 @@ import pytest
 
 from falcon_ssl.commands.loading import build
 from falcon_ssl.commands.studies import estimate
-from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
+from falcon_ssl.commands.studies.grid import GridRun, Selection, make_runs, read_grid
 from falcon_ssl.commands.studies.runner import Status
 from falcon_ssl.config import RunConfig
+from falcon_ssl.core.devices import best_device, hardware
 
 
 def test_estimates_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +27,26 @@ def test_estimates_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.seconds == (0.0, 180.0, 780.0), "two epochs of 195 batches"
     assert found.total == 960.0
     assert found.elapsed == 780.0
+
+
+def test_a_run_is_expected_to_take_what_its_like_took_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In proportion to the epochs; on another machine, or for another row, steps are timed."""
+    monkeypatch.setattr(estimate, "seconds_per_step", lambda config, shape: 1.0)
+    here = hardware(best_device())["device"]
+    cell = {"row": "swav", "dataset": "cifar10", "device": here, "seconds": 50.0}
+    cell |= {"options": {"epochs": 1}, "seconds_to_evaluate": 7.0}
+    grid = read_grid("small")
+    swav, dino = make_runs(grid, Selection(rows=["swav", "dino"], datasets=["cifar10"], seeds=[3]))
+    steps = 2 * 195
+
+    def seconds(run: GridRun, now: Status, *cells: dict[str, Any]) -> float:
+        return estimate.expected_seconds(grid, run, now, cells)
+
+    assert seconds(swav, Status("to do"), cell) == 107.0
+    assert seconds(swav, Status("stopped", steps // 2), cell) == 57.0
+    assert seconds(swav, Status("to do")) == steps
+    assert seconds(swav, Status("to do"), cell | {"device": "another"}) == steps + 7
+    assert seconds(dino, Status("to do"), cell) == steps + 7
 
 
 def test_a_timed_step_takes_time_and_grows_with_the_batch() -> None:

@@ -22,6 +22,7 @@ from falcon_ssl.commands.studies import runner
 from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
 from falcon_ssl.commands.studies.reproduce import plan, reproduce
 from falcon_ssl.commands.studies.runner import Status, read_status, run_job, run_processes
+from falcon_ssl.config.mapping import merged
 from falcon_ssl.core.errors import FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder
 from support.copied_runs import CopiedRuns
@@ -193,7 +194,7 @@ def test_finished_runs_are_kept_and_other_options_refused(
     assert spread == pytest.approx({"mean": 0.55, "deviation": 0.1 / 2**0.5, "count": 2})
     table = (out / "table.md").read_text(encoding="utf-8")
     falcon = next(line for line in table.splitlines() if line.startswith("| FALCON"))
-    assert falcon.startswith("| FALCON | – | 50.0"), (
+    assert falcon.startswith("| FALCON (0 of 2 seeds) | – | 50.0"), (
         "not run yet: a dash, the paper's number stands"
     )
     reproduce(tiny, out=out, selection=selection)
@@ -207,6 +208,105 @@ def test_finished_runs_are_kept_and_other_options_refused(
     record = json.loads((tmp_path / "other" / "table.json").read_text())
     states = {cell["run"]: cell["state"] for cell in record["cells"]}
     assert states["digits/vicreg-seed0"] == "other options", "never mixed with runs of other length"
+
+
+def test_a_grid_resumes_from_its_table_alone(
+    tiny: Path, tmp_path: Path, copied_runs: CopiedRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On another machine there are no run folders: the committed table says what is done."""
+    caplog.set_level("INFO", logger="falcon_ssl")
+    table, vicreg = tmp_path / "results", Selection(rows=["vicreg"])
+    reproduce(tiny, out=tmp_path / "first", table=table, selection=vicreg)
+    assert not (tmp_path / "first" / "table.json").exists()
+    first = json.loads((table / "table.json").read_text())
+    (cell,) = (cell for cell in first["cells"] if cell["row"] == "vicreg")
+    assert {"device", "seconds", "seed", "width", "commit", "options"} <= cell.keys()
+    assert "taken over" not in caplog.text
+    selection = Selection(rows=["falcon", "vicreg"], data={"digits": "digits"})
+    found, _ = plan(tiny, out=tmp_path / "second", table=table, selection=selection)
+    assert [now.state for _, now in found] == ["to do", "done"]
+    written = reproduce(tiny, out=tmp_path / "second", table=table, selection=selection)
+    assert [run.parent.parent.name for run, _ in copied_runs.trained] == ["first", "second"]
+    assert copied_runs.trained[1][0].name == "falcon-seed0"
+    assert f"run on {cell['device']}: digits/vicreg-seed0" in caplog.text
+    second = json.loads((table / "table.json").read_text())
+    assert cell in second["cells"], "as it was recorded"
+    assert [one["state"] for one in second["cells"]] == ["done", "done", "to do"]
+    assert written == table / "table.md"
+    assert "| VICReg | " in written.read_text(encoding="utf-8")
+    assert "| Overflowing (0 of 1 seeds) | " in written.read_text(encoding="utf-8")
+    reproduce(tiny, out=tmp_path / "third", table=table, selection=vicreg)
+    assert json.loads((table / "table.json").read_text())["cells"] == second["cells"]
+
+
+@pytest.mark.parametrize(
+    ("change", "trains"),
+    [
+        ({}, 0),
+        ({"vicreg": {"invariance_weight": 10.0}}, 1),
+        ({"engine": {"log_every": 3}}, 0),
+        ({"data": "folder:elsewhere"}, 0),
+    ],
+)
+def test_a_changed_option_makes_a_cell_run_again(
+    change: Any,
+    trains: int,
+    tiny: Path,
+    tmp_path: Path,
+    copied_runs: CopiedRuns,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Not its name, nor where the images lie and how it is executed."""
+    table, selection = tmp_path / "results", Selection(rows=["vicreg"])
+    reproduce(tiny, out=tmp_path / "first", table=table, selection=selection)
+    values = yaml.safe_load(tiny.read_text())
+    values["rows"]["vicreg"]["options"] = merged(values["rows"]["vicreg"]["options"], change)
+    tiny.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    caplog.set_level("INFO", logger="falcon_ssl")
+    reproduce(tiny, out=tmp_path / "second", table=table, selection=selection)
+    assert len(copied_runs.trained) == 1 + trains
+    assert ("other options than in" in caplog.text) is bool(trains)
+
+
+def test_an_option_that_is_newer_than_a_table_had_its_default(
+    tiny: Path, tmp_path: Path, copied_runs: CopiedRuns
+) -> None:
+    """A new option with an old behavior as its default does not make a grid run again; one that is gone does."""
+    table, selection = tmp_path / "results", Selection(rows=["vicreg"])
+    reproduce(tiny, out=tmp_path / "first", table=table, selection=selection)
+    record = json.loads((table / "table.json").read_text())
+    (cell,) = (cell for cell in record["cells"] if cell["row"] == "vicreg")
+    del cell["options"]["evaluation"]["knn_neighbors"]
+    (table / "table.json").write_text(json.dumps(record))
+    reproduce(tiny, out=tmp_path / "second", table=table, selection=selection)
+    assert len(copied_runs.trained) == 1
+    cell["options"]["evaluation"]["gone"] = 1
+    (table / "table.json").write_text(json.dumps(record))
+    reproduce(tiny, out=tmp_path / "second", table=table, selection=selection)
+    assert len(copied_runs.trained) == 2
+
+
+def test_no_run_begins_that_would_not_end_in_time(
+    tiny: Path,
+    tmp_path: Path,
+    copied_runs: CopiedRuns,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="falcon_ssl")
+    expected = {"falcon": 61.0, "vicreg": 59.0}
+    monkeypatch.setitem(
+        reproduce.__globals__,
+        "expected_seconds",
+        lambda grid, run, now, cells: expected[run.row],
+    )
+    selection = Selection(rows=["falcon", "vicreg"])
+    assert reproduce(tiny, out=tmp_path, selection=selection, minutes=1).is_file()
+    assert [run.name for run, _ in copied_runs.trained] == ["vicreg-seed0"]
+    assert "digits/falcon-seed0: not begun, it would take about 61 s" in caplog.text
+    assert "1 of 2 runs are left for another time" in caplog.text
+    with pytest.raises(InputError, match="minutes is not positive"):
+        reproduce(tiny, out=tmp_path, selection=selection, minutes=0)
 
 
 def test_the_dry_run_lists_times_and_writes_nothing(

@@ -15,8 +15,9 @@ from falcon_ssl.commands.loading import build, seen_shape
 from falcon_ssl.commands.resolve import chosen_precision
 from falcon_ssl.commands.studies.grid import Grid, GridRun
 from falcon_ssl.commands.studies.runner import Status
+from falcon_ssl.commands.studies.table import Cell
 from falcon_ssl.config.run import RunConfig
-from falcon_ssl.core.devices import named_device, wait_for
+from falcon_ssl.core.devices import hardware, named_device, wait_for
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.networks import fit_to_images
@@ -60,6 +61,35 @@ def estimate(grid: Grid, runs: Sequence[tuple[GridRun, Status]], processes: int)
     for seconds in left:
         heapq.heapreplace(ends, ends[0] + seconds)
     return Estimate(tuple(left), sum(left), max(ends), processes)
+
+
+def expected_seconds(grid: Grid, run: GridRun, now: Status, cells: Sequence[Cell]) -> float:
+    """How long one run will take on this machine, its evaluation included.
+
+    As long as cells of the same row and data set have taken here, where there are any; else by timed steps, and the
+    longest evaluation of all cells, whose machines may be others.
+
+    Args:
+        grid: Its grid.
+        run: The run.
+        now: What is done of it.
+        cells: Finished ones, see `falcon_ssl.commands.studies.table.read_cells`.
+    """
+    here = hardware(named_device(run.config.engine.device))["device"]
+    data, config = grid.datasets[run.dataset], run.config
+    steps = config.epochs * (data.num_train // config.batch_size)
+    alike = [
+        cell["seconds"] * config.epochs / cell["options"]["epochs"]
+        for cell in cells
+        if (cell["row"], cell["dataset"], cell["device"]) == (run.row, run.dataset, here)
+    ]
+    training: float
+    if alike:
+        training = max(alike) * max(0, steps - now.step) / steps
+    else:
+        training = estimate(grid, [(run, now)], 1).total
+    evaluation: float = max((cell["seconds_to_evaluate"] for cell in cells), default=0.0)
+    return training + evaluation
 
 
 def seconds_per_step(config: RunConfig, image_shape: tuple[int, int, int]) -> float:

@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from falcon_ssl.commands.studies.estimate import Estimate, estimate
-from falcon_ssl.commands.studies.grid import EVERYTHING, GridRun, Selection, make_runs, read_grid
+from falcon_ssl.commands.studies.estimate import Estimate, estimate, expected_seconds
+from falcon_ssl.commands.studies.grid import (
+    EVERYTHING,
+    GridRun,
+    Selection,
+    make_runs,
+    read_grid,
+)
 from falcon_ssl.commands.studies.runner import (
+    Job,
     Status,
     check_jobs,
     read_status,
     run_jobs,
     worker_environments,
 )
-from falcon_ssl.commands.studies.table import table_record
+from falcon_ssl.commands.studies.table import read_cells, recorded, table_record
+from falcon_ssl.core.checks import check_positive
+from falcon_ssl.records.folder import TABLE
 from falcon_ssl.report.table import write_tables
+
+logger = logging.getLogger(__name__)
 
 
 def reproduce(
     name: str | Path,
     *,
     out: str | Path,
+    table: str | Path | None = None,
     selection: Selection = EVERYTHING,
     processes: int | None = None,
+    minutes: float | None = None,
 ) -> Path:
     """Run what is not done of a grid, and write its table after each run.
 
+    A run is done if its folder says so, or if ``table.json`` has it with the same options: by that file alone a grid
+    resumes on another machine.
+
     Args:
         name: A grid of this library (`falcon_ssl.config.recipes.grid_names`), or a YAML file.
-        out: Folder of the runs (``DATASET/ROW-seedK``) and of ``table.json``, ``table.md`` and ``table.html``. These
-            show all finished runs of the grid that have the same options, also those that are not selected now.
+        out: Folder of the runs (``DATASET/ROW-seedK``) and of ``table.html``.
+        table: Folder of ``table.json`` and ``table.md``; None is ``out``. These show all finished runs of the grid that
+            have the same options, also those that are not selected now.
         selection: Which runs, and with what in place of the grid's own options.
         processes: See `run_jobs`.
+        minutes: Time limit: no run begins that is not expected to end in it. None is none.
 
     Returns:
         ``table.md``.
@@ -41,23 +62,50 @@ def reproduce(
         InputError: As `make_runs` and `run_jobs`.
         FailedRunsError: Some runs failed; all others are done and in the table.
     """
+    started = time.monotonic()
     out, grid = Path(out), read_grid(name)
+    table = out if table is None else Path(table)
+    if minutes is not None:
+        check_positive("minutes", minutes)
     runs = make_runs(grid, selection)
-    shown = make_runs(grid, replace(selection, rows=None, datasets=None))
+    seeds = sorted({*grid.seeds, *(selection.seeds or ())})
+    shown = make_runs(grid, replace(selection, rows=None, datasets=None, seeds=seeds))
+    left = _without_recorded(runs, out, table)
+
+    def write() -> Path:
+        record = table_record(grid, shown, out, table)
+        return write_tables(record, table, page=out / "table.html")
+
+    def may_start(job: Job) -> bool:
+        if minutes is None:
+            return True
+        run = next(run for run in left if run.name == job.name)
+        cells = list(read_cells(table).values())
+        expected = expected_seconds(grid, run, read_status(out / run.name), cells)
+        fits = time.monotonic() - started + expected <= 60 * minutes
+        if not fits:
+            logger.info("%s: not begun, it would take about %.0f s", run.name, expected)
+        return fits
+
+    if not left:
+        out.mkdir(parents=True, exist_ok=True)
+        return write()
     run_jobs(
-        runs,
+        left,
         out,
         processes=processes,
         device=selection.device,
-        after_each=lambda: write_tables(table_record(grid, shown, out), out),
+        after_each=write,
+        may_start=may_start,
     )
-    return out / "table.md"
+    return table / "table.md"
 
 
 def plan(
     name: str | Path,
     *,
     out: str | Path,
+    table: str | Path | None = None,
     selection: Selection = EVERYTHING,
     processes: int | None = None,
 ) -> tuple[list[tuple[GridRun, Status]], Estimate]:
@@ -71,7 +119,23 @@ def plan(
     """
     out, grid = Path(out), read_grid(name)
     runs = make_runs(grid, selection)
-    check_jobs(runs, out)
-    found = [(run, read_status(out / run.name)) for run in runs]
+    left = _without_recorded(runs, out, out if table is None else Path(table))
+    check_jobs(left, out)
+    found = [(run, read_status(out / run.name) if run in left else Status("done")) for run in runs]
     workers = worker_environments(processes, selection.device)
     return found, estimate(grid, found, len(workers))
+
+
+def _without_recorded(runs: Sequence[GridRun], out: Path, table: Path) -> list[GridRun]:
+    """The runs that the table has not got; says which it has, and from where, where their folders are not here."""
+    cells, known = read_cells(table), recorded(runs, table)
+    taken: dict[str, list[str]] = {}
+    for name, cell in known.items():
+        if read_status(out / name).state != "done":
+            taken.setdefault(cell["device"], []).append(name)
+    for device, names in taken.items():
+        logger.info("taken over from %s, run on %s: %s", table / TABLE, device, ", ".join(names))
+    changed = [run.name for run in runs if run.name in cells and run.name not in known]
+    if changed:
+        logger.info("other options than in %s: %s", table / TABLE, ", ".join(changed))
+    return [run for run in runs if run.name not in known]

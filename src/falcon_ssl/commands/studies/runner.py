@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +104,7 @@ def run_jobs(
     processes: int | None = None,
     device: str | None = None,
     after_each: Callable[[], object] = lambda: None,
+    may_start: Callable[[Job], bool] = lambda job: True,
 ) -> None:
     """Train and evaluate all runs that are not done.
 
@@ -116,6 +117,7 @@ def run_jobs(
         processes: Runs at a time, each with its share of the cores; None is one per GPU, and one without any.
         device: Of all runs, where it is known: "cpu" needs no GPU.
         after_each: Called at the start and after each run.
+        may_start: Asked when the turn of a run has come; what it refuses is left for another time.
 
     Raises:
         InputError: As `check_jobs`, or another process is at work in ``out``.
@@ -127,16 +129,28 @@ def run_jobs(
     check_jobs(jobs, out)
     out.mkdir(parents=True, exist_ok=True)
     with Lock(out), interrupted_by_sigterm():
+        refused: list[str] = []
         waiting = [job for job in jobs if read_status(out / job.name).state != "done"]
         logger.info("%s: %d of %d runs to do", out, len(waiting), len(jobs))
         after_each()
         logs = out / "logs" if len(workers) > 1 else None
-        with closing(run_processes(waiting, out, workers, logs=logs)) as ended:
+
+        def turns() -> Iterator[Job]:  # lazily: asked when there is a place for the run
+            for job in waiting:
+                if may_start(job):
+                    yield job
+                else:
+                    refused.append(job.name)
+
+        with closing(run_processes(turns(), out, workers, logs=logs)) as ended:
             for number, run in enumerate(ended, start=1):
                 now = read_status(run)
                 logger.info("%d/%d %s: %s %s", number, len(waiting), run, now.state, now.failure)
                 after_each()
-    failed = [job.name for job in jobs if read_status(out / job.name).state != "done"]
+    if refused:
+        logger.info("%d of %d runs are left for another time", len(refused), len(jobs))
+    begun = [job.name for job in jobs if job.name not in refused]
+    failed = [name for name in begun if read_status(out / name).state != "done"]
     if failed:
         raise FailedRunsError(
             f"{len(failed)} of {len(jobs)} runs ({', '.join(failed)}); {FAILURE} in their folders says why,"
@@ -179,7 +193,7 @@ def worker_environments(processes: int | None, device: str | None) -> list[dict[
 
 
 def run_processes(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     out: Path,
     environments: Sequence[Mapping[str, str]],
     *,
@@ -187,19 +201,21 @@ def run_processes(
 ) -> Generator[Path, None, None]:
     """Run jobs in processes of their own, as many at a time as there are environments (variables of a process).
 
-    Yields the folder of every run when its process has ended, well or not (see `read_status`). The output of the
-    processes goes to the folder ``logs``, one file a run, or to the terminal.
+    A job is drawn when there is a place for it. Yields the folder of every run when its process has ended, well or not
+    (see `read_status`). The output of the processes goes to the folder ``logs``, one file a run, or to the terminal.
 
     When the iteration is left early, by an exception or by closing it, all processes are terminated and waited for.
     """
-    waiting, free = list(jobs), list(environments)
+    waiting, free = iter(jobs), list(environments)
     running: dict[subprocess.Popen[str], tuple[Path, Mapping[str, str]]] = {}
     try:
-        while waiting or running:
-            while waiting and free:
-                job, environment = waiting.pop(0), free.pop(0)
+        while True:
+            while free and (job := next(waiting, None)) is not None:
+                environment = free.pop(0)
                 process = _start(job, out / job.name, environment, logs)
                 running[process] = out / job.name, environment
+            if not running:
+                return
             sleep(_POLL)
             for process in [process for process in running if process.poll() is not None]:
                 run, environment = running.pop(process)

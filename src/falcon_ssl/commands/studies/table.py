@@ -10,22 +10,51 @@ from typing import Any
 
 from falcon_ssl.commands.studies.grid import Grid, GridRun
 from falcon_ssl.commands.studies.runner import read_status
-from falcon_ssl.config import OptimConfig, RunConfig, from_mapping
+from falcon_ssl.config import EngineConfig, OptimConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.core.devices import best_device, hardware
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
-from falcon_ssl.records.folder import CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION
+from falcon_ssl.records.files import read_json
+from falcon_ssl.records.folder import CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION, TABLE
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.report.families import spread
 
 logger = logging.getLogger(__name__)
 
+Cell = Mapping[str, Any]  # the record of one run in table.json
+
+_EXECUTION = ("data", "engine")  # options that do not change what a run is
 COST = ("seconds", "images_per_s")  # of the training
 
 
-def table_record(grid: Grid, runs: Sequence[GridRun], out: Path) -> dict[str, Any]:
-    """All that the table shows, from the records of the runs; unfinished ones have no numbers."""
-    found = [_run_record(run, out / run.name) for run in runs]
+def read_cells(table: Path) -> dict[str, Cell]:
+    """The finished cells of a folder's ``table.json`` by run, with their options; none without that file."""
+    path = table / TABLE
+    cells = read_json(path).get("cells", []) if path.is_file() else []
+    return {cell["run"]: cell for cell in cells if cell["state"] == "done" and "options" in cell}
+
+
+def recorded(runs: Sequence[GridRun], table: Path) -> dict[str, Cell]:
+    """The cells of a folder's ``table.json`` that are the runs, by run: they need no run folder any more.
+
+    A cell is the run if it was made with the same options, whatever its name; its data may have lain elsewhere.
+    """
+    cells = read_cells(table)
+    return {
+        run.name: cells[run.name]
+        for run in runs
+        if run.name in cells and _is_of(cells[run.name]["options"], run.config)
+    }
+
+
+def table_record(grid: Grid, runs: Sequence[GridRun], out: Path, table: Path) -> dict[str, Any]:
+    """All that the table shows: cells from the run folders in ``out``, and of runs not finished there, from ``table``.
+
+    Unfinished ones have no numbers.
+    """
+    known = recorded(runs, table)
+    found = [_cell(run, out / run.name, known.get(run.name)) for run in runs]
     rows = [
         {"name": name, "label": row.label, "paper": row.paper} for name, row in grid.rows.items()
     ]
@@ -56,9 +85,11 @@ def table_record(grid: Grid, runs: Sequence[GridRun], out: Path) -> dict[str, An
     }
 
 
-def _run_record(run: GridRun, path: Path) -> dict[str, Any]:
-    """One run: its status, and its numbers when it is done."""
+def _cell(run: GridRun, path: Path, known: Cell | None) -> Cell:
+    """One run: its status, and its numbers when it is done, here or in an earlier table."""
     now = read_status(path)
+    if now.state != "done" and known is not None:
+        return known
     record: dict[str, Any] = {
         "run": run.name,
         "dataset": run.dataset,
@@ -70,17 +101,18 @@ def _run_record(run: GridRun, path: Path) -> dict[str, Any]:
         record["failure"] = now.failure
     if now.state != "done":
         return record
-    if not _same_options(path, run.config):
+    if not _is_of(read_yaml(path / CONFIG), run.config):
         logger.warning("%s has other options than the table and is left out", path)
-        return {**record, "state": "other options"}
+        return known or {**record, "state": "other options"}
     folder = RunFolder(path)
     evaluation, trained = (folder.read_json(name) for name in (EVALUATION, ENVIRONMENT))
     about = evaluation["about"]
     return {
         **record,
-        **{key: about[key] for key in ("note", "num_train", "num_test")},
-        **{key: trained[key] for key in ("device", "precision", "torch", *COST)},
-        "seconds_to_judge": about["seconds"],
+        "options": _options(run.config),
+        **{key: about.get(key) for key in ("note", "num_train", "num_test", "width")},
+        **{key: trained.get(key) for key in ("device", "precision", "torch", "commit", *COST)},
+        "seconds_to_evaluate": about["seconds"],
         "verdict": folder.read_json(DIAGNOSIS)["verdict"],
         "alarms": folder.alarms(),
         "metrics": {key: value for key, value in evaluation.items() if type(value) in (int, float)},
@@ -88,10 +120,20 @@ def _run_record(run: GridRun, path: Path) -> dict[str, Any]:
     }
 
 
-def _same_options(run: Path, config: RunConfig) -> bool:
-    """Whether a run belongs in the table; where its images lay does not matter."""
-    begun = from_mapping(read_yaml(run / CONFIG))
-    return replace(config, data=begun.data, engine=begun.engine) == begun
+def _options(config: RunConfig) -> dict[str, Any]:
+    """What identifies a run, as plain values: all options except where its images lie and how it is executed."""
+    return {key: value for key, value in to_mapping(config).items() if key not in _EXECUTION}
+
+
+def _is_of(options: Mapping[str, Any], config: RunConfig) -> bool:
+    """Whether a run with such options is one of ``config``; an option that is newer than its record had its default."""
+    try:
+        begun = from_mapping(options)
+    except InputError:  # an option or a value that there is no more
+        return False
+    return replace(config, data=begun.data, engine=EngineConfig()) == replace(
+        begun, engine=EngineConfig()
+    )
 
 
 def setting(
@@ -133,9 +175,9 @@ def _encoder(config: RunConfig) -> str:
 
 
 def _spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
-    """Mean and sample standard deviation over the seeds, of the columns and the cost."""
+    """Mean and sample standard deviation over the seeds, of the columns, the width of what was read and the cost."""
     values = {key: [one["metrics"].get(key) for one in done] for key in columns}
-    return _known(values | {key: [one[key] for one in done] for key in COST})
+    return _known(values | {key: [one[key] for one in done] for key in ("width", *COST)})
 
 
 def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
