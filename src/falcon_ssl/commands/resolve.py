@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
-from falcon_ssl.config.run import RunConfig
+from falcon_ssl.config.run import EncoderConfig, RunConfig
 from falcon_ssl.core.devices import multiplies_bf16, named_device
 from falcon_ssl.data import Source
 
@@ -20,10 +20,7 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
     channels, side = source.image_shape[0], max(source.image_shape[1:])
     tiny, small = side <= 16, side <= 64
     if config.encoder.name == "auto":
-        name = "digits_cnn" if tiny else "resnet18"
-        stem = None if tiny else config.encoder.stem or ("cifar" if small else "imagenet")
-        config = replace(config, encoder=replace(config.encoder, name=name, stem=stem))
-        logger.info("encoder: %s for images of %d pixels", name, side)
+        config = replace(config, encoder=_chosen_encoder(config, side))
     if config.views.preset == "auto":
         color = "cifar" if small else "imagenet"
         gray = "digits" if tiny else "grayscale"
@@ -32,6 +29,22 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         config = replace(config, views=replace(config.views, preset=preset, size=size))
         logger.info("views: %s, %d pixels", preset, size or side)
     return replace(config, engine=replace(config.engine, precision=chosen_precision(config)))
+
+
+def _chosen_encoder(config: RunConfig, side: int) -> EncoderConfig:
+    """An encoder for images of some side that trains in minutes where it trains; options that are given stay."""
+    device, own = named_device(config.engine.device), config.encoder
+    chosen: dict[str, Any] = {"name": "digits_cnn"}
+    why = f"images of {side} pixels"
+    if side > 16 and device.type == "cpu":
+        stages, patch_size = (2, 6) if side <= 40 else (3, 6 * max(1, side // 64))
+        chosen = {"name": "whitened_cnn", "stages": stages, "patch_size": patch_size}
+        why += " without a GPU"
+    elif side > 16:
+        chosen = {"name": "resnet18", "stem": "cifar" if side <= 64 else "imagenet"}
+    given = {option: getattr(own, option) for option in own.changed()}
+    logger.info("encoder: %s for %s", chosen["name"], why)
+    return replace(own, **{**chosen, **given})
 
 
 def chosen_precision(config: RunConfig) -> Literal["no", "bf16", "fp16"]:

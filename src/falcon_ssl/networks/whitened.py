@@ -22,6 +22,7 @@ from torch.nn.functional import conv2d, gelu, unfold
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks.batchnorm import GlobalBatchNorm
+from falcon_ssl.networks.convolution import SmallMapConv2d
 
 OVERLAP = 3  # patch size by stride
 EIGENVECTORS = 48  # at most; twice as many channels
@@ -122,7 +123,7 @@ class WhitenedCNN(nn.Module):
         self.stages = nn.ModuleList()
         for number, (before, after) in enumerate(pairwise(widths)):
             pool = [nn.AvgPool2d(2)] if number else []
-            conv = nn.Conv2d(before, after, 3, bias=False)
+            conv = SmallMapConv2d(before, after, 3)
             self.stages.append(nn.Sequential(*pool, conv, GlobalBatchNorm(after), nn.GELU()))
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
