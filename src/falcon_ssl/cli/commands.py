@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
-from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
+from falcon_ssl.config.run import ReadingConfig, Representation, RunConfig, from_mapping
 from falcon_ssl.core.errors import CollapseError
 from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, EVALUATION
 
@@ -58,18 +58,31 @@ def pretrain(config: RunConfig, *, out: str, overwrite: bool = False, resume: bo
         print(f"run folder: {run}   (next: falcon-ssl evaluate {run})")
 
 
-def evaluate(run: str, *, data: str | None = None, reading: ReadingConfig = OWN_IMAGES) -> None:
+def evaluate(
+    run: str,
+    *,
+    representation: Representation | None = None,
+    mirror: bool | None = None,
+    crops: int | None = None,
+    data: str | None = None,
+    reading: ReadingConfig = OWN_IMAGES,
+) -> None:
     """Evaluate a run: linear probe, kNN, clustering with chance levels, collapse measures.
 
     Args:
         run: Run folder.
+        representation: What linear probe and kNN read; null is the run's evaluation.representation.
+        mirror: Average it over the mirror image too; null is the run's own.
+        crops: 9 averages it over a grid of crops; null is the run's own.
         data: Other images than the run's own: folder:PATH, ...
         reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
     from falcon_ssl.cli import printing
 
-    printing.print_evaluation(commands.evaluate(run, **_images(data, reading)))
+    overrides = _given(representation=representation, mirror=mirror, crops=crops)
+    evaluation = commands.evaluate(run, evaluation=overrides, **_images(data, reading))
+    printing.print_evaluation(evaluation)
     print(f"all numbers: {Path(run) / EVALUATION}")
     print(f"next: falcon-ssl report {run}")
 
@@ -165,6 +178,9 @@ def embed(
     *,
     out: str,
     split: Literal["auto", "train", "test"] = "auto",
+    representation: Representation | None = None,
+    mirror: bool | None = None,
+    crops: int | None = None,
     overwrite: bool = False,
     data: str | None = None,
     reading: ReadingConfig = OWN_IMAGES,
@@ -175,28 +191,50 @@ def embed(
         run: Run folder.
         out: File to write: .npz or .safetensors.
         split: Which part; auto is the test part, or all images where there is none.
+        representation: What z is; null is the run's evaluation.representation.
+        mirror: Average it over the mirror image too; null is the run's own.
+        crops: 9 averages it over a grid of crops; null is the run's own.
         overwrite: Replace the file, if there is one.
         data: Other images than the run's own: folder:PATH, ...
         reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
 
-    images = _images(data, reading)
-    features = commands.embed(run, out=out, split=split, overwrite=overwrite, **images)
+    features = commands.embed(
+        run,
+        out=out,
+        split=split,
+        overwrite=overwrite,
+        evaluation=_given(representation=representation, mirror=mirror, crops=crops),
+        **_images(data, reading),
+    )
     print(f"features of {len(features)} images: {out}")
 
 
-def export(run: str, *, out: str, overwrite: bool = False) -> None:
+def export(
+    run: str,
+    *,
+    out: str,
+    representation: Representation | None = None,
+    mirror: bool | None = None,
+    crops: int | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write the encoder's weights as .safetensors, for any other tool.
 
     Args:
         run: Run folder.
         out: File to write: .safetensors.
+        representation: What to read, for the file's header; null is the run's evaluation.representation.
+        mirror: Average it over the mirror image too; null is the run's own.
+        crops: 9 averages it over a grid of crops; null is the run's own.
         overwrite: Replace the file, if there is one.
     """
     from falcon_ssl import commands
 
-    print(f"encoder: {commands.export(run, out=out, overwrite=overwrite)}")
+    overrides = _given(representation=representation, mirror=mirror, crops=crops)
+    path = commands.export(run, out=out, evaluation=overrides, overwrite=overwrite)
+    print(f"encoder: {path}")
 
 
 def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool = False) -> None:
@@ -320,6 +358,11 @@ def reproduce(
             minutes=minutes,
         )
         print(f"table: {written}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Those options that are not left at null."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _images(data: str | None, reading: ReadingConfig) -> dict[str, Any]:

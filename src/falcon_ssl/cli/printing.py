@@ -15,6 +15,7 @@ from falcon_ssl.report.formatting import format_duration, format_number
 SUMMARY = (
     "top1_linear",
     "top1_knn",
+    "numbers_read",
     "ami_kmeans_z",
     "ami_kmeans_u",
     "nmi_codes",

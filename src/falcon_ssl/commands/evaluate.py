@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,16 @@ from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
+from falcon_ssl.networks import Readout
 from falcon_ssl.records.folder import ARRAYS, DIAGNOSIS, EVALUATION
 
 
 def evaluate(
-    run: str | Path, *, data: str | None = None, reading: ReadingConfig | None = None
+    run: str | Path,
+    *,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
@@ -30,6 +36,8 @@ def evaluate(
         run: The run folder.
         data: Images to evaluate on instead of the run's own, for example with labels; named in "about".
         reading: How to read them; None for the defaults.
+        evaluation: Options of `EvaluationConfig` in place of the run's own, for example another readout; named in
+            "about".
 
     Returns:
         What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder",
@@ -40,10 +48,12 @@ def evaluate(
     """
     started = time.perf_counter()
     device = best_device()
-    features = extract_run_features(run, device=device, data=data, reading=reading)
+    features = extract_run_features(
+        run, device=device, data=data, reading=reading, evaluation=evaluation
+    )
     (config, splits, _, method), trained, untrained = features
     folder, test_source = RunFolder.open(run), splits.test
-    rows_N, labels = trained.test.index, splits.train.labels
+    rows_N, labels = trained.own.index, splits.train.labels
     assert rows_N is not None
     assert test_source is not None
     num_classes, chance = None, {}
@@ -58,6 +68,7 @@ def evaluate(
         return evaluate_features(
             network.train,
             network.test,
+            own=network.own,
             num_classes=num_classes,
             num_codes=num_codes,
             dictionary=network.dictionary,
@@ -69,15 +80,15 @@ def evaluate(
 
     found, random_found = numbers(trained), numbers(untrained)
     arrays = picture_arrays(
-        trained.test,
-        untrained.test,
+        trained.own,
+        untrained.own,
         images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
         num_codes=num_codes,
         seed=config.evaluation.seed,
     )
     np.savez_compressed(folder.path / ARRAYS, allow_pickle=False, **arrays)
     folder.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
-    evaluation: dict[str, Any] = {
+    record: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
         "chance": chance,
@@ -86,22 +97,25 @@ def evaluate(
             "data": config.data,
             "note": splits.note,
             "split": "test",
+            "readout": asdict(Readout.of(config.evaluation)),
+            "numbers_read": trained.test.z.shape[1],
+            "overrides": dict(evaluation or {}),
             "num_train": len(trained.train),
             "num_test": len(trained.test),
             "num_classes": num_classes,
             "class_names": test_source.class_names,
             "dictionary": str(method.dictionary),
             "num_codes": num_codes,
-            "embed_dim": None if trained.test.u is None else trained.test.u.shape[1],
+            "embed_dim": None if trained.own.u is None else trained.own.u.shape[1],
             "logit_scale": method.logit_scale,
             "step": engine.read_state(folder.checkpoint)["step"],
             "seconds": round(time.perf_counter() - started, 2),
             **engine.environment(hardware(device)),
         },
     }
-    folder.write_json(EVALUATION, evaluation)
+    folder.write_json(EVALUATION, record)
     log_skipped(splits)
-    return evaluation
+    return record
 
 
 def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:

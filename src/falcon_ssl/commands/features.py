@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,13 +13,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from falcon_ssl.commands.loading import RunParts, build, load_run
 from falcon_ssl.config.run import ReadingConfig, RunConfig
+from falcon_ssl.core.devices import multiplies_bf16
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.methods import Method
-from falcon_ssl.networks import copy_fitted
+from falcon_ssl.networks import Readout, copy_fitted
 from falcon_ssl.records.folder import DATA
 
 HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
@@ -51,8 +53,9 @@ def untrained(
 class NetworkFeatures(NamedTuple):
     """Features of train and test images, and the codes that they are assigned to."""
 
-    train: Features
+    train: Features  # z as the readout says: what classifiers read
     test: Features
+    own: Features  # of the test images: z, u and code as the network itself says
     dictionary: Dictionary | None
 
 
@@ -70,6 +73,7 @@ def extract_run_features(
     device: torch.device,
     data: str | None = None,
     reading: ReadingConfig | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> RunFeatures:
     """Features of train and test images, and those of the run's untrained network.
 
@@ -78,34 +82,49 @@ def extract_run_features(
     Raises:
         InputError: As `load_run`.
     """
-    config, splits, views, method = load_run(run, device=device, data=data, reading=reading)
+    config, splits, views, method = load_run(
+        run, device=device, data=data, reading=reading, evaluation=evaluation
+    )
+    readout = Readout.of(config.evaluation)
     if splits.test is None:
         splits = hold_out(splits, HELD_OUT)
         if config.data == RunFolder.open(run).read_json(DATA)["data"]:
             splits = replace(splits, note=f"{splits.note}; pretraining saw it too, without labels")
     assert splits.test is not None
-    parts = (splits.train, splits.test)
+    train, test = splits.train, splits.test
 
     def features(network: Method) -> NetworkFeatures:
         dictionary = listed_dictionary(network)
-        train, test = (
-            extract(
-                network,
-                source,
-                views,
-                batch_size=config.evaluation.batch_size,
-                device=device,
-                dictionary=dictionary,
-            )
-            for source in parts
+        options = extraction(config, device)
+        own = extract(network, test, views, dictionary=dictionary, **options)
+        return NetworkFeatures(
+            train=extract(network, train, views, readout=readout, **options),
+            test=own
+            if readout.is_own
+            else extract(network, test, views, readout=readout, **options),
+            own=own,
+            dictionary=dictionary,
         )
-        return NetworkFeatures(train, test, dictionary)
 
     return RunFeatures(
         run=RunParts(config, splits, views, method),
         trained=features(method),
         untrained=features(untrained(config, splits.train, trained=method, device=device)),
     )
+
+
+def extraction(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    """How the features of a run are extracted."""
+    return {
+        "batch_size": config.evaluation.batch_size,
+        "device": device,
+        "autocast": reads_bf16(config, device),
+    }
+
+
+def reads_bf16(config: RunConfig, device: torch.device) -> bool:
+    """Whether features are computed in bfloat16: those of a run that trained so, where the device multiplies it."""
+    return config.engine.precision == "bf16" and multiplies_bf16(device)
 
 
 def listed_dictionary(method: Method) -> Dictionary | None:
@@ -124,9 +143,9 @@ def diagnose_run(features: RunFeatures, *, prototypes: Tensor | None = None) -> 
     """
     trained = features.trained
     return diagnose_features(
-        trained.test,
+        trained.own,
         dictionary=prototypes,
         num_codes=None if trained.dictionary is None else trained.dictionary.num_codes,
-        reference=features.untrained.test,
+        reference=features.untrained.own,
         seed=features.run.config.evaluation.seed,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from falcon_ssl.data import (
 )
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.methods import Method, build_method
-from falcon_ssl.networks import fit_to_images
+from falcon_ssl.networks import Readout, fit_to_images, representation_width
 from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
 from falcon_ssl.views import Views, build_views
 
@@ -61,7 +62,7 @@ def prepare(
     fit_to_images(method, lambda: _some_images(splits.train, views, seed=config.seed))
     blank = torch.zeros(1, *splits.train.image_shape, dtype=torch.uint8)
     views(blank, generator=torch.Generator())  # raise now for images that do not fit
-    views.evaluate(blank)
+    readout_width(config, method, views, splits.train.image_shape)
     return RunParts(config, splits, views, method)
 
 
@@ -69,6 +70,22 @@ def _some_images(source: Source, views: Views, *, seed: int) -> Tensor:
     """Normalized images [N, C, H, W] that layers are fitted to before training."""
     drawn = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
     return views.evaluate(read_images(source, drawn[:FITTED_TO])[1])
+
+
+def readout_width(
+    config: RunConfig, method: Method, views: Views, image_shape: tuple[int, int, int]
+) -> int:
+    """How many numbers of an image the readout of a configuration reads.
+
+    Raises:
+        InputError: The encoder does not have it.
+    """
+    seen = views.evaluate(torch.zeros(1, *image_shape, dtype=torch.uint8))
+    _, channels, height, width = seen.shape
+    readout = Readout.of(config.evaluation)
+    return representation_width(
+        method.evaluated_encoder, (channels, height, width), readout=readout
+    )
 
 
 def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, Method]:
@@ -89,6 +106,7 @@ def load_run(
     device: torch.device | str = "cpu",
     data: str | None = None,
     reading: ReadingConfig | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> RunParts:
     """Rebuild the method of a run, load its last checkpoint and open images.
 
@@ -97,11 +115,13 @@ def load_run(
         device: Where the method goes.
         data: Images to open instead of the run's own; brought to the size and channels that the run was trained on.
         reading: How to read them; None for the defaults. Without ``data``, what it changes of the run's own.
+        evaluation: Options of `EvaluationConfig` in place of the run's own.
 
     Raises:
-        InputError: No run folder, no checkpoint, data that cannot be read, or another part held out of the run's own.
+        InputError: No run folder, no checkpoint, data that cannot be read, another part held out of the run's own, or
+            a readout that the encoder does not have.
     """
-    config, method, views = load_method(run, device=device)
+    config, method, views = load_method(run, device=device, evaluation=evaluation)
     channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     if data is None:
         config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
@@ -129,16 +149,22 @@ def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
 
 
 def load_method(
-    run: str | Path, *, device: torch.device | str = "cpu"
+    run: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    evaluation: Mapping[str, Any] | None = None,
 ) -> tuple[RunConfig, Method, Views]:
     """The trained method of a run in evaluation mode, without opening its data.
 
     Raises:
-        InputError: No run folder, or no checkpoint.
+        InputError: No run folder, no checkpoint, or a readout that the encoder does not have.
     """
     folder = RunFolder.open(run)
     config = from_mapping(read_yaml(folder.path / CONFIG))
-    views, method = build(config, folder.read_json(DATA)["image_shape"])
+    config = replace(config, evaluation=replace(config.evaluation, **(evaluation or {})))
+    image_shape = folder.read_json(DATA)["image_shape"]
+    views, method = build(config, image_shape)
+    readout_width(config, method, views, image_shape)
     load_model(folder.checkpoint, method)
     return config, method.to(device).eval(), views
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from falcon_ssl.commands.features import reads_bf16
 from falcon_ssl.commands.loading import RunParts
+from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.evaluation import AlarmMonitor, QualityMonitor
 from falcon_ssl.methods import Falcon
+from falcon_ssl.networks import Readout
 
 
 def default_monitors(run: RunParts) -> list[Monitor]:
@@ -34,6 +37,8 @@ def default_monitors(run: RunParts) -> list[Monitor]:
                 train=splits.train if labelled else None,
                 every_epochs=config.monitor.every_epochs,
                 linear=config.monitor.linear and labelled,
+                readout=Readout.of(config.evaluation),
+                autocast=reads_bf16(config, named_device(config.engine.device)),
                 batch_size=config.evaluation.batch_size,
                 seed=config.evaluation.seed,
             )

@@ -18,6 +18,7 @@ def evaluate_features(
     train: Features,
     test: Features,
     *,
+    own: Features | None = None,
     num_classes: int | None = None,
     num_codes: int | None = None,
     dictionary: Dictionary | None = None,
@@ -34,16 +35,20 @@ def evaluate_features(
     Args:
         train: Features of the train split.
         test: Features of the test split.
+        own: Features of the test split as the network itself represents it, where linear probe and kNN read something
+            else: clusters and collapse are measured here. A readout that includes frozen or early layers never
+            collapses, the network may. None for ``test``.
         num_classes: K; None for images without labels, which leaves the label-free measures.
-        num_codes: C; needed where ``test.code`` exists.
-        dictionary: The codes themselves, to measure how well ``test.u`` aligns with them.
+        num_codes: C; needed where ``own.code`` exists.
+        dictionary: The codes themselves, to measure how well ``own.u`` aligns with them.
         knn_neighbors: k of kNN.
         knn_temperature: T of its weights exp(cosine / T).
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
 
     Returns:
-        With labels: ``top1_linear``, ``top5_linear`` (more than ten classes), ``top1_knn``;
+        With labels: ``top1_linear``, ``top5_linear`` (more than ten classes), ``top1_knn``, and ``numbers_read``, the
+        width of what these read;
         ``nmi_codes``, ``ami_codes``, ``ari_codes``, ``chance_nmi_codes`` where codes exist; and
         ``nmi_kmeans_z``, ``ami_kmeans_z``, ``ari_kmeans_z``, ``accuracy_kmeans_z`` (and ``_u``)
         with K clusters. Always: the measures of `collapse`, for k-means clusters too with labels;
@@ -53,18 +58,20 @@ def evaluate_features(
         InputError: If labels or codes are missing although their number is given, or do not fit it,
             if there are fewer test samples than classes, or fewer than 10 train samples.
     """
-    found = collapse(test, num_codes=num_codes)
-    if dictionary is not None and test.u is not None and test.code is not None:
-        found["aligned_cosine"] = aligned_cosine(test.u, test.code, dictionary)
+    own = own or test
+    found = collapse(own, num_codes=num_codes)
+    if dictionary is not None and own.u is not None and own.code is not None:
+        found["aligned_cosine"] = aligned_cosine(own.u, own.code, dictionary)
     if num_classes is None:
         return found
     _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
+    found["numbers_read"] = float(train.z.shape[1])
     found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
     k, t = knn_neighbors, knn_temperature
     found |= knn(train, test, num_classes=num_classes, k=k, temperature=t, device=device)
-    if test.code is not None:
-        found |= code_agreement(test.code, label_N, seed=seed)
-    for name, x in (("z", test.z), ("u", test.u)):
+    if own.code is not None:
+        found |= code_agreement(own.code, label_N, seed=seed)
+    for name, x in (("z", own.z), ("u", own.u)):
         if x is not None:
             cluster_N = kmeans_clusters(x, num_clusters=num_classes, seed=seed)
             agreement = cluster_agreement(cluster_N, label_N, num_classes=num_classes)

@@ -22,6 +22,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Source, read_images
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
+from falcon_ssl.networks.readout import OWN, Readout
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +182,8 @@ def extract(
     device: torch.device | str = "cpu",
     dictionary: Dictionary | None = None,
     indices: Tensor | None = None,
+    readout: Readout = OWN,
+    autocast: bool = False,
 ) -> Features:
     """Run the frozen network once over the images of a source.
 
@@ -196,6 +199,9 @@ def extract(
         device: Where the network is.
         dictionary: Codes to assign ``u`` to; None leaves ``code`` out.
         indices: Which images, int64 [N]; None takes all, in order.
+        readout: What z is read off ``method.evaluated_encoder``, without u and code; the encoder's own representation
+            comes from ``embed``, with them.
+        autocast: Whether the network computes in bfloat16.
 
     Returns:
         Features on the CPU.
@@ -212,13 +218,19 @@ def extract(
         indices = torch.arange(len(source))
     check_at_least("number of images", len(indices), 1, fix="check the path and split of the data")
     parts: dict[str, list[Tensor]] = {name: [] for name in ("z", "u", "code", "index")}
+    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast)
     with evaluation_mode(method), torch.inference_mode():
         for batch in torch.split(indices, batch_size):
             index_B, pixels = read_images(source, batch)
             if len(index_B) == 0:
                 continue
             parts["index"].append(index_B)
-            z_BD, u_BF = method.embed(views.evaluate(pixels.to(device)))  # type: ignore[operator]
+            x_BCHW, u_BF = views.evaluate(pixels.to(device)), None
+            with half:
+                if readout.is_own:
+                    z_BD, u_BF = method.embed(x_BCHW)  # type: ignore[operator]
+                else:
+                    z_BD = readout(method.evaluated_encoder, x_BCHW)  # type: ignore[arg-type]
             parts["z"].append(z_BD.float().cpu())
             if u_BF is not None:
                 parts["u"].append(u_BF.float().cpu())
@@ -230,7 +242,7 @@ def extract(
                         expected="embed(images) -> (z, u)",
                         fix="leave the dictionary out",
                     )
-                parts["code"].append(nearest_codes(u_BF, dictionary).cpu())
+                parts["code"].append(nearest_codes(u_BF.float(), dictionary).cpu())
     check_at_least("number of readable images", len(parts["index"]), 1, fix="repair the files")
     # Clones made outside inference mode: ordinary tensors, fit for autograd (the linear probe).
     whole = {name: torch.cat(part).clone() for name, part in parts.items() if part}

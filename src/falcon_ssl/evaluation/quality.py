@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
@@ -17,6 +16,7 @@ from falcon_ssl.evaluation.collapse import effective_rank, moments, spectrum
 from falcon_ssl.evaluation.features import EvaluationView, Features, extract
 from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import linear_probe
+from falcon_ssl.networks.readout import OWN, Readout
 
 TRAIN_IMAGES = 10_000  # drawn at random for the classifiers; the final evaluation uses all
 
@@ -34,6 +34,8 @@ class QualityMonitor:
         train: Labeled images for the classifiers to learn from; None leaves RankMe alone.
         every_epochs: Epochs between two evaluations.
         linear: Whether to fit a linear probe too, which takes longer than kNN.
+        readout: What the classifiers read; RankMe is that of the network's own representation.
+        autocast: Whether the network computes in bfloat16.
         batch_size: Images of a forward pass.
         seed: Of the choice of train images and of the linear probe.
 
@@ -50,6 +52,8 @@ class QualityMonitor:
     train: Source | None = None
     every_epochs: int = 5
     linear: bool = False
+    readout: Readout = OWN
+    autocast: bool = False
     batch_size: int = 512
     seed: int = 0
     _best: dict[str, float] | None = field(default=None, init=False)
@@ -70,15 +74,17 @@ class QualityMonitor:
         epoch = round(moment.epoch)
         if not moment.is_epoch_end or epoch % self.every_epochs:
             return Observation()
-        test = self._extract(moment, self.held_out)
-        rank = effective_rank(spectrum(moments(test.z)))
+        own = self._extract(moment, self.held_out)
+        rank = effective_rank(spectrum(moments(own.z)))
         if self._best is None or rank > self._best["rank"]:
             self._best = {"rank": rank, "epoch": float(epoch)}
         found = {"effective_rank_z": rank, "rankme_best_epoch": self._best["epoch"]}
         if self.train is not None:
             generator = torch.Generator().manual_seed(self.seed)
             some = torch.randperm(len(self.train), generator=generator)[:TRAIN_IMAGES]
-            train = self._extract(moment, self.train, some)
+            read = {"readout": self.readout}
+            train = self._extract(moment, self.train, indices=some, **read)
+            test = own if self.readout.is_own else self._extract(moment, self.held_out, **read)
             assert train.label is not None
             assert test.label is not None
             num_classes = int(max(train.label.max(), test.label.max())) + 1
@@ -95,12 +101,13 @@ class QualityMonitor:
         """Go on from ``state_dict``."""
         self._best = state["best"]
 
-    def _extract(self, moment: Moment, source: Source, indices: Tensor | None = None) -> Features:
+    def _extract(self, moment: Moment, source: Source, **options: Any) -> Features:
         return extract(
             moment.method,
             source,
             self.views,
             batch_size=self.batch_size,
             device=moment.u_NF.device,
-            indices=indices,
+            autocast=self.autocast,
+            **options,
         )

@@ -25,9 +25,15 @@ class DigitsCNN(nn.Module):
             nn.Flatten(),
         )
 
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[N, C, H, W] -> the map after every convolution."""
+        first = self.body[:3](images)
+        second = self.body[3:6](first)
+        return first, second, self.body[6:9](second)
+
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> z_ND."""
-        z_ND: Tensor = self.body(images)
+        """[N, C, H, W] -> z_ND, the last map at 2x2 positions."""
+        z_ND: Tensor = self.body[9:](self.maps(images)[-1])
         return z_ND
 
 

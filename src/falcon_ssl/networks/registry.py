@@ -10,6 +10,7 @@ from torch import nn
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks.digits import DigitsCNN
+from falcon_ssl.networks.readout import OWN, Readout
 from falcon_ssl.networks.resnet import ResNet
 from falcon_ssl.networks.resnet8 import ResNet8
 from falcon_ssl.networks.timm import timm_encoder
@@ -102,18 +103,21 @@ def build_encoder(
     return make(in_channels, **given)
 
 
-def representation_width(encoder: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def representation_width(
+    encoder: nn.Module, image_shape: tuple[int, int, int], *, readout: Readout = OWN
+) -> int:
     """Find D by a dry run on one blank image, in evaluation mode.
 
     Args:
         encoder: Maps [N, C, H, W] to z_ND.
         image_shape: (channels, height, width).
+        readout: What is read off the encoder.
 
     Returns:
         D.
 
     Raises:
-        InputError: The encoder does not return one row per image.
+        InputError: The encoder does not return one row per image, or does not have such a readout.
     """
     image = torch.zeros(1, *image_shape)
     for parameter in encoder.parameters():
@@ -122,7 +126,7 @@ def representation_width(encoder: nn.Module, image_shape: tuple[int, int, int]) 
     was_training = encoder.training
     encoder.eval()
     with torch.no_grad():
-        z_ND = encoder(image)
+        z_ND = readout(encoder, image)
     encoder.train(was_training)
     if z_ND.dim() != 2:
         raise InputError(

@@ -86,13 +86,18 @@ class ResNet(nn.Module):
             elif isinstance(module, _Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> z_ND."""
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[N, C, H, W] -> what every stage returns."""
         x = self.maxpool(F.relu(self.bn1(self.conv1(images)), inplace=True))
+        found = []
         for index in range(self.num_stages):
             x = self.get_submodule(f"layer{index + 1}")(x)
-        z_ND: Tensor = x.mean(dim=(2, 3))
-        return z_ND
+            found.append(x)
+        return tuple(found)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] -> z_ND, the mean of the last map."""
+        return self.maps(images)[-1].mean(dim=(2, 3))
 
 
 class _Basic(nn.Module):

@@ -34,12 +34,16 @@ class ResNet8(nn.Module):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """[N, C, H, W] -> what every block hands on."""
+        first = F.avg_pool2d(self.block1(images), 2)
+        second = F.avg_pool2d(self.block2(first), 2)
+        third = self.block3(second)
+        return first, second, third, F.leaky_relu(self.block4(third), _SLOPE)
+
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> z_ND."""
-        x = F.avg_pool2d(self.block1(images), 2)
-        x = F.avg_pool2d(self.block2(x), 2)
-        x = self.block4(self.block3(x))
-        return F.leaky_relu(x, _SLOPE).mean(dim=(2, 3))
+        """[N, C, H, W] -> z_ND, the mean of the last map."""
+        return self.maps(images)[-1].mean(dim=(2, 3))
 
 
 class _Block(nn.Module):

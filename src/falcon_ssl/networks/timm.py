@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+import inspect
+from types import MethodType, ModuleType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from falcon_ssl.core.errors import InputError
 
@@ -33,7 +34,8 @@ def timm_encoder(
         pretrained: Whether to let timm download its weights; otherwise they are random.
 
     Returns:
-        A module mapping [N, C, H, W] to pooled features z_ND.
+        A module mapping [N, C, H, W] to pooled features z_ND; with ``maps(images)``, or ``tokens(images, n)`` for
+        vision transformers, where timm gives access to them.
 
     Raises:
         InputError: timm is not installed, has no such model, the model does not take an option, or its weights cannot
@@ -86,7 +88,36 @@ def _create(timm: ModuleType, name: str, options: dict[str, Any], *, pretrained:
             expected="a model with pretrained weights and a network connection",
             fix="pass the weights in a .safetensors file",
         ) from error
+    return _readable(model)
+
+
+def _readable(model: nn.Module) -> nn.Module:
+    """The model with what a readout asks for; bound to it, so that a copy reads itself."""
+    if hasattr(model, "forward_intermediates"):
+        known = inspect.signature(model.forward_intermediates).parameters  # type: ignore[arg-type]
+        if "return_prefix_tokens" in known:
+            model.tokens = MethodType(_tokens, model)  # type: ignore[assignment]
+        else:
+            model.maps = MethodType(_maps, model)  # type: ignore[assignment]
     return model
+
+
+def _maps(model: Any, images: Tensor) -> tuple[Tensor, ...]:
+    """[N, C, H, W] -> the maps of all stages."""
+    return tuple(model.forward_intermediates(images, intermediates_only=True))
+
+
+def _tokens(model: Any, images: Tensor, n: int) -> tuple[tuple[Tensor, Tensor], ...]:
+    """[N, C, H, W] -> patch tokens [N, L, D] and other tokens [N, R, D], normalized, of the last n blocks."""
+    found = model.forward_intermediates(
+        images,
+        indices=n,
+        norm=True,
+        output_fmt="NLC",
+        return_prefix_tokens=True,
+        intermediates_only=True,
+    )
+    return tuple(pair if isinstance(pair, tuple) else (pair, pair[:, :0]) for pair in found)
 
 
 def _import_timm() -> ModuleType:

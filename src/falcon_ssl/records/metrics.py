@@ -48,11 +48,13 @@ GROUPS = (ACCURACY, CODES, KMEANS, GEOMETRY, WITHIN, OTHER)
 # fmt: off
 METRICS: Mapping[str, Metric] = {
     "top1_linear": Metric("linear probe, top-1", "percent", ACCURACY, "higher",
-        "test images that a logistic regression on z classifies correctly"),
+        "test images that a logistic regression classifies correctly"),
     "top5_linear": Metric("linear probe, top-5", "percent", ACCURACY, "higher",
         "test images whose class is among the five most probable ones"),
     "top1_knn": Metric("kNN, top-1", "percent", ACCURACY, "higher",
         "test images that their nearest training images classify correctly"),
+    "numbers_read": Metric("numbers read", "count", ACCURACY, None,
+        "width of what linear probe and kNN read of an image"),
     "ami": Metric("AMI", "score", OTHER, "higher",
         "agreement with the classes, adjusted for chance", "chance 0 · perfect 1"),
     "nmi": Metric("NMI", "score", OTHER, None,

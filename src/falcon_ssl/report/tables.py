@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -158,6 +158,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Encoder", (run.config.get("encoder") or {}).get("name"), str),
         ("Parameters", environment.get("num_parameters"), count),
         ("Representation width D", run.representation_width, count),
+        ("Read by linear probe and kNN", run.about("readout"), _readout),
+        ("Numbers read", run.about("numbers_read"), count),
         ("Embedding width F", run.embed_dim, count),
         ("Dictionary", run.setting("dictionary"), str),
         ("Codes C", f"2^{run.embed_dim:.0f}" if complete else run.setting("num_codes"), count),
@@ -178,3 +180,10 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Versions", ", ".join(versions), str),
     ]
     return [(name, write(value)) for name, value, write in rows if value not in (None, "")]
+
+
+def _readout(about: Mapping[str, Any]) -> str:
+    """What was read, as "last_two, mirrored, 9 crops"."""
+    mirrored = ["mirrored"] if about.get("mirror") else []
+    crops = [f"{about['crops']} crops"] if about.get("crops", 1) > 1 else []
+    return ", ".join([str(about.get("representation")), *mirrored, *crops])
