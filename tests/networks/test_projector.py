@@ -25,6 +25,23 @@ def test_rows_are_unit_and_features_centered():
     assert dict(affine.named_parameters()).keys() == {"linear.weight", "norm.weight", "norm.bias"}
 
 
+def test_a_hidden_layer_stands_before_the_last_one():
+    projector = FalconProjector(16, 8, hidden_dim=24).double()
+    z_ND = batch(64, 16).double()
+    y_NH = nn.functional.linear(z_ND, projector.hidden[0].weight)
+    y_NH = nn.functional.gelu((y_NH - y_NH.mean(0)) / (y_NH.var(0, correction=0) + 1e-5).sqrt())
+    y_NF = nn.functional.linear(y_NH, projector.linear.weight)
+    y_NF = (y_NF - y_NF.mean(0)) / (y_NF.var(0, correction=0) + 1e-5).sqrt()
+    assert torch.allclose(projector(z_ND), nn.functional.normalize(y_NF, dim=1), atol=1e-12)
+    assert projector.linear.weight.shape == (8, 24)
+    assert {name for name, _ in projector.named_parameters()} == {
+        "hidden.0.weight",
+        "hidden.1.weight",
+        "hidden.1.bias",
+        "linear.weight",
+    }
+
+
 @pytest.mark.parametrize("affine", [False, True])
 def test_features_share_the_variance_unless_scales_are_learned(affine):
     """Why there are no scales: three used features of eight still use all codes alike, and cost nothing."""
@@ -71,6 +88,7 @@ def test_autocast_decides_the_dtype():
     [
         ({"in_dim": 0, "embed_dim": 4}, "in_dim is too small"),
         ({"in_dim": 4, "embed_dim": 0}, "embed_dim is too small"),
+        ({"in_dim": 4, "embed_dim": 4, "hidden_dim": -1}, "hidden_dim is too small"),
         (
             {"in_dim": 4, "embed_dim": 4, "embedding_norm": "none"},
             "unknown embedding_norm.*one of l2, tanh",

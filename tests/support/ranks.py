@@ -26,7 +26,22 @@ def problems():
         "hadamard renyi2": lambda: FalconLoss(structured, prior_matching="renyi2"),
         "momentum": lambda: FalconLoss(random, marginal_momentum=0.9, block_size=25),
         "complete": lambda: FalconLoss(CompleteDictionary(WIDTH), temperature=0.4),
+        "places": lambda: ByPlace(random, block_size=25),
+        "dense pooled places": lambda: ByPlace(random, backend="dense", marginal="pooled"),
+        "complete pooled places": lambda: ByPlace(CompleteDictionary(WIDTH), marginal="pooled"),
+        "series": lambda: ByPlace(CompleteDictionary(WIDTH, kernel_order=3)),
+        "series pooled": lambda: ByPlace(
+            CompleteDictionary(WIDTH, kernel_order=3), marginal="pooled"
+        ),
     }
+
+
+class ByPlace(FalconLoss):
+    """Views of two places, the second a shifted copy of the first."""
+
+    def forward(self, *views, num_targets):
+        views = [torch.stack([u, u.roll(1, dims=1)], dim=1) for u in views]
+        return super().forward(*views, num_targets=num_targets)
 
 
 class Network(nn.Module):

@@ -57,6 +57,29 @@ class FalconConfig(MethodConfig, group="falcon"):
         "one-directional formula.",
         at_least=1,
     )
+    places: bool = option(
+        False,
+        "Every place of the encoder's last map is embedded on its own and compared with all places of the other views.",
+    )
+    marginal: Literal["separate", "pooled"] = option(
+        "separate",
+        "separate: one marginal for each target view; pooled: one for all, renyi2 of the complete dictionary then over "
+        "pairs of different images alone.",
+    )
+    kernel_order: int | None = option(
+        None,
+        "Odd number of terms of the logarithm in the complete dictionary's renyi2: 3 is three products; null is exact.",
+        at_least=1,
+        needs="dictionary=complete",
+    )
+    hidden_dim: int = option(
+        0, "Width of a hidden layer of the projector; 0 is none, as in the paper.", at_least=0
+    )
+    view_norm: Literal["joint", "separate"] = option(
+        "joint",
+        "Batch statistics of the projector: joint, of all views together; separate, of each view, as in the authors' "
+        "code.",
+    )
     embedding_norm: Literal["l2", "tanh"] = option(
         "l2", "l2 (the paper), or tanh as in the authors' released code."
     )

@@ -316,6 +316,13 @@ class RunConfig(Options, group=""):
                     received=f"views.{name}={getattr(self.views, name)}",
                     expected=f"more of them with {', '.join(takers)} alone",
                 )
+        if self.falcon.places and self.views.small_views:
+            raise InputError(
+                "falcon.places takes no small crops, whose last map has fewer places",
+                received=f"views.small_views={self.views.small_views}",
+                expected="large views alone",
+                fix="leave out one of the two; views.count adds large views",
+            )
         if self.gedi.generative and self.gedi.buffer_size < self.batch_size:
             raise InputError(
                 "gedi.buffer_size is smaller than the batch",

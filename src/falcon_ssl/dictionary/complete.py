@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import DEFAULT_TEMPERATURE, LN2, PriorMatching
 from falcon_ssl.dictionary.base import BLOCK, Dictionary, check_block
 
@@ -23,9 +24,13 @@ class CompleteDictionary(Dictionary):
         width: F >= 1.
         samples_per_row: Codes drawn from every assignment where a sum over codes has no closed form, that is for
             prior_matching="reverse"; 16 keeps the noise of its value near 1 %.
+        kernel_order: For prior_matching="renyi2": an odd number of terms to which the logarithm of the kernel is taken,
+            3 for a few products in place of the exact value, None. Never below the truth; how far above depends on
+            how sure single bits are, see `falcon_ssl.losses.falcon.complete.kernel_error`. The products are in half
+            precision where the embeddings are.
 
     Raises:
-        InputError: F < 1 or fewer than two samples a row.
+        InputError: F < 1, fewer than two samples a row, or an order that is not odd.
 
     Example:
         >>> dictionary = CompleteDictionary(128)
@@ -38,12 +43,22 @@ class CompleteDictionary(Dictionary):
     default_temperature = DEFAULT_TEMPERATURE
     has_histogram = False
 
-    def __init__(self, width: int, *, samples_per_row: int = 16) -> None:
+    def __init__(
+        self, width: int, *, samples_per_row: int = 16, kernel_order: int | None = None
+    ) -> None:
         check_at_least("width", width, 1)
         check_at_least("samples_per_row", samples_per_row, 2)
+        if kernel_order is not None and (kernel_order < 1 or kernel_order % 2 == 0):
+            raise InputError(
+                "kernel_order is not odd",
+                received=kernel_order,
+                expected="1, 3, 5, ..., whose error has one sign",
+                fix="use 3, or None for the exact value",
+            )
         self.width = width
         self.num_codes = 1 << width
         self.samples_per_row = samples_per_row
+        self.kernel_order = kernel_order
 
     @property
     def log_num_codes(self) -> float:
@@ -97,7 +112,8 @@ class CompleteDictionary(Dictionary):
         return f"complete-{self.width}"
 
     def __repr__(self) -> str:
-        return f"CompleteDictionary(width={self.width})"
+        order = "" if self.kernel_order is None else f", kernel_order={self.kernel_order}"
+        return f"CompleteDictionary(width={self.width}{order})"
 
 
 def _index_weights(width: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Protocol
 
 import torch
@@ -64,11 +65,20 @@ def check_targets(name: str, views: Sequence[Tensor], num_targets: int | None) -
     return num_targets
 
 
-def sums_of_others(x_VN: Tensor, num_targets: int) -> Iterator[Tensor]:
-    """Per target, the sum over all other views [N, ...], one at a time; of two views, the other one itself."""
+def sums_of_others(x_VN: Tensor, num_targets: int, num_places: int = 1) -> Iterator[Tensor]:
+    """Per target, the sum over all other views [N, ...], one at a time; of two views, the other one itself.
+
+    Args:
+        x_VN: [V, N, ...].
+        num_targets: K, the first ones.
+        num_places: S. Every S in succession are places of one view, which do not meet each other.
+    """
+    if num_places > 1:
+        x_VN = x_VN.view(-1, num_places, *x_VN.shape[1:]).sum(dim=1)
     total_N = x_VN.sum(dim=0) if len(x_VN) > 2 else None
-    for o in range(num_targets):
-        yield x_VN[1 - o] if total_N is None else total_N - x_VN[o]
+    for o in range(num_targets // num_places):
+        others_N = x_VN[1 - o] if total_N is None else total_N - x_VN[o]
+        yield from repeat(others_N, num_places)
 
 
 def global_count(x: Tensor, fingerprint: Callable[[], str], *, least: int = 1) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -113,8 +113,11 @@ def num_large(views: Sequence[Tensor]) -> int:
     return sum(view.shape == views[0].shape for view in views)
 
 
-def represent(encoder: nn.Module, views: list[Tensor]) -> Tensor:
-    """Representations [V N, D] of all views, view after view; views of one size pass the encoder as one batch."""
+def represent(encoder: Callable[[Tensor], Tensor], views: list[Tensor]) -> Tensor:
+    """Representations [V N, D] of all views, view after view; views of one size pass the encoder as one batch.
+
+    An encoder may return S rows an image, in succession: [V N S, D].
+    """
     places: dict[torch.Size, list[int]] = {}
     for place, view in enumerate(views):
         places.setdefault(view.shape, []).append(place)

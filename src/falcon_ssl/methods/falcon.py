@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from falcon_ssl.config import FalconConfig
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
@@ -12,12 +15,16 @@ from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.losses import FalconLoss, power_law_prior
 from falcon_ssl.methods.base import Method, Parts, StepOutput, num_large, represent
 from falcon_ssl.networks.projector import FalconProjector
+from falcon_ssl.networks.registry import representation_width
 
 
 class Falcon(Method):
     """The method of the paper (arXiv 2410.04959).
 
         z = encoder(x)      u = projector(z)      loss = falcon_loss(views of u, dictionary)
+
+    By places, z are the places of encoder.maps(x)[-1], each with an embedding of its own. The embedding of an image,
+    for monitors and codes, is then the normalized mean over its places.
 
     Example:
         >>> method = Falcon(Parts(torch.nn.Flatten(), 64, (1, 8, 8)), FalconConfig(embed_dim=32))
@@ -36,10 +43,11 @@ class Falcon(Method):
         self.config = config
         self.encoder = parts.encoder
         self.projector = FalconProjector(
-            parts.in_dim,
+            _width_of_places(parts) if config.places else parts.in_dim,
             config.embed_dim,
             embedding_norm=config.embedding_norm,
             affine=config.affine,
+            hidden_dim=config.hidden_dim,
         )
         self.loss = FalconLoss(
             build_dictionary(config),
@@ -48,6 +56,7 @@ class Falcon(Method):
             beta=config.beta,
             prior_matching=config.prior_matching,
             prior=prior,
+            marginal=config.marginal,
             backend=config.backend,
             marginal_momentum=config.marginal_momentum,
         )
@@ -56,20 +65,60 @@ class Falcon(Method):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two or more views; the large ones, or the first ``config.num_targets``, are targets."""
-        u_MF = self.projector(represent(self.encoder, views))
-        u_VNF = u_MF.view(len(views), -1, u_MF.shape[1])
-        terms = self.loss(*u_VNF, num_targets=self.config.num_targets or num_large(views))
-        return StepOutput.of(terms, u_VNF[0])
+        z_MD = represent(_Places(self.encoder) if self.config.places else self.encoder, views)
+        batches = z_MD.chunk(len(views)) if self.config.view_norm == "separate" else (z_MD,)
+        u_MF = torch.cat([self.projector(z) for z in batches])
+        shape = (len(views), len(views[0]), -1) if self.config.places else (len(views), -1)
+        u_V = u_MF.view(*shape, u_MF.shape[1])  # [V, N, F], or [V, N, S, F] by places
+        terms = self.loss(*u_V, num_targets=self.config.num_targets or num_large(views))
+        return StepOutput.of(terms, _of_images(u_V[0]))
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Representations z_ND and unit embeddings u_NF."""
         z_ND = self.encoder(images)
-        return z_ND, self.projector(z_ND)
+        if not self.config.places:
+            return z_ND, self.projector(z_ND)
+        u_MF = self.projector(_Places(self.encoder)(images))
+        return z_ND, _of_images(u_MF.view(len(images), -1, u_MF.shape[1]))
+
+
+class _Places(nn.Module):
+    """The places of an encoder's last map as rows [N S, C], those of an image in succession."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        x_NCHW = self.encoder.maps(images)[-1]  # type: ignore[operator]
+        z_MC: Tensor = x_NCHW.permute(0, 2, 3, 1).flatten(0, 2)
+        return z_MC
+
+
+def _of_images(u: Tensor) -> Tensor:
+    """Embeddings of images [N, F]: of those of their places [N, S, F], the normalized mean."""
+    return u if u.dim() == 2 else normalize(u.mean(dim=1), dim=1).to(u.dtype)
+
+
+def _width_of_places(parts: Parts) -> int:
+    """Channels of the encoder's last map.
+
+    Raises:
+        InputError: An encoder without maps.
+    """
+    if not hasattr(parts.encoder, "maps"):
+        raise InputError(
+            "falcon.places needs an encoder with feature maps",
+            received=f"{type(parts.encoder).__name__}, which has no method maps(images)",
+            expected="an encoder with maps(images), such as resnet18",
+            fix="choose another encoder, or leave places out",
+        )
+    return representation_width(_Places(parts.encoder), parts.image_shape)
 
 
 def build_dictionary(config: FalconConfig) -> Dictionary:
     """The codes of a configuration, rebuilt from their seed."""
     if config.dictionary == "complete":
-        return CompleteDictionary(config.embed_dim)
+        return CompleteDictionary(config.embed_dim, kernel_order=config.kernel_order)
     kind = HadamardDictionary if config.dictionary == "hadamard" else RademacherDictionary
     return kind(config.num_codes, config.embed_dim, config.dictionary_seed)

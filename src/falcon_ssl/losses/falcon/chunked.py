@@ -3,12 +3,13 @@
     A   per block    s, running sum_j exp s_ij                                   -> lse_i
     B   per block    P, column sums (summed over ranks while the next block runs) -> m_j, D, a_j = dD/dm_j / N
                      rho_i += sum_j P_ij a_j,   CE_i -= sum_j P_ij log P'_ij
-    C   per block    dS_ij = P_ij (a_j / K - b log P'_ij - r_i) + b (n P_ij - T_ij)
+    C   per block    dS_ij = P_ij (a_j / M - b log P'_ij - r_i) + b (n P_ij - T_ij)
         (backward)   dU_i += sum_j dS_ij w_j
 
-for V views of which K are targets, one pair of one sample weighing b = beta / (N K (V - 1)). The first part of dS is a
-view's as a target: log P' is the sum over all other views, r = rho / K + b CE. The second is its part as a prediction:
-T is the sum of P over its n targets, all targets but itself. (Saving sum_j P_ij w_j instead of pass C needs fewer
+for V views of which K are targets with M marginals, one pair of one sample weighing b = beta / (N K (V - S)). The first
+part of dS is a view's as a target: log P' is the sum over all other views, r = rho / M + b CE. The second is its part
+as a prediction: T is the sum of P over its n targets, all targets but itself; the S places of a view count as views
+that do not meet each other. (Saving sum_j P_ij w_j instead of pass C needs fewer
 products and cancels badly in half precision.)
 
 Two things make it fast on a CPU: exponentials and logarithms are taken in base 2 (exp2 costs a third of exp), and the
@@ -68,7 +69,7 @@ def falcon_loss_chunked(
         block_size: Codes a block; None fits it to the cache.
 
     Memory:
-        O(V N F + K C + V N block) and at most `KEEP_BYTES` of kept logits.
+        O(V N F + M C + V N block) and at most `KEEP_BYTES` of kept logits.
 
     Numerics:
         Statistics in float32, float64 for float64. Products in half precision where the embeddings are.
@@ -76,8 +77,8 @@ def falcon_loss_chunked(
     if block_size is None:
         rows_of_two_views = len(u_VNF) * objective.num_rows // 2
         block_size = fitting_block_size(dictionary, rows_of_two_views, u_VNF.device)
-    *terms, log_m_KC = _apply(u_VNF, dictionary, objective, block_size)
-    return LossTerms(*terms), log_m_KC
+    *terms, log_m_MC = _apply(u_VNF, dictionary, objective, block_size)
+    return LossTerms(*terms), log_m_MC
 
 
 @outside_graphs
@@ -144,11 +145,11 @@ class _Streamed(torch.autograd.Function):
         if not bounded:
             # Large logits are known to few digits: from here on they are log p, and nothing large cancels.
             logits.shift_VN, lse_VN = lse_VN, torch.zeros_like(lse_VN)
-        terms, log_m_KC, saved = _pass_b(logits, lse_VN, objective, bounded)
-        ctx.logits, ctx.num_targets, ctx.saved = logits, objective.num_targets, saved
-        ctx.mark_non_differentiable(*terms[1:], log_m_KC)
+        terms, log_m_MC, saved = _pass_b(logits, lse_VN, objective, bounded)
+        ctx.logits, ctx.objective, ctx.saved = logits, objective, saved
+        ctx.mark_non_differentiable(*terms[1:], log_m_MC)
         ctx.set_materialize_grads(False)
-        return (*terms, log_m_KC)
+        return (*terms, log_m_MC)
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -156,7 +157,7 @@ class _Streamed(torch.autograd.Function):
         # Every rank computed the same total, and each runs this once: their gradients add up.
         grad = all_reduce_sum(grad_total)
         with torch.autocast(grad.device.type, enabled=False):
-            du_VNF = _pass_c(ctx.logits, ctx.num_targets, ctx.saved)
+            du_VNF = _pass_c(ctx.logits, ctx.objective, ctx.saved)
         return (du_VNF * grad).to(ctx.logits.u_MF.dtype), None, None, None
 
 
@@ -179,7 +180,7 @@ def _pass_b(
     logits: _Logits, lse_VN: Tensor, objective: Objective, bounded: bool
 ) -> tuple[LossTerms, Tensor, Saved]:
     """Marginals, divergences and cross-entropies of the targets; and what pass C needs."""
-    num_targets = objective.num_targets
+    num_targets, num_places = objective.num_targets, objective.num_places
     w_VN = (-lse_VN).exp2()  # 1 where the logits are log p already
     marginals = Marginals(objective, lse_VN)
     top_VC = None if bounded else lse_VN.new_empty(len(lse_VN), len(objective.log_prior_C))
@@ -190,7 +191,10 @@ def _pass_b(
         s_VNB = logits(block)
         top_VB = None
         if top_VC is not None:
-            top_VB = top_VC[:, block] = all_reduce_max(s_VNB.amax(dim=1))
+            top_VB = all_reduce_max(s_VNB.amax(dim=1))
+            top_MGB = objective.by_marginal(top_VB[:num_targets])
+            top_MGB.copy_(top_MGB.amax(dim=1, keepdim=True))  # sums of one marginal, on one scale
+            top_VC[:, block] = top_VB
         top_KB = None if top_VB is None else top_VB[:num_targets]
         e_KNB = _exponentials(s_VNB[:num_targets], top_KB)
         sums = all_reduce_sum_async(
@@ -198,9 +202,9 @@ def _pass_b(
         )
 
         def collect() -> None:
-            slope_KB = marginals.add(sums(), top_KB, block)
-            for o, others_NB in enumerate(sums_of_others(s_VNB, num_targets)):
-                rho_KN[o] += e_KNB[o] @ slope_KB[o]
+            slope_MB = marginals.add(sums(), top_KB, block)
+            for o, others_NB in enumerate(sums_of_others(s_VNB, num_targets, num_places)):
+                rho_KN[o] += e_KNB[o] @ slope_MB[o // objective.per_marginal]
                 if top_KB is not None:
                     e_KNB[o] *= top_KB[o].exp2()
                 own_KN[o] += (e_KNB[o] * s_VNB[o]).sum(dim=1)
@@ -228,31 +232,40 @@ def _pass_b(
     )
 
 
-def _pass_c(logits: _Logits, num_targets: int, saved: Saved) -> Tensor:
+def _pass_c(logits: _Logits, objective: Objective, saved: Saved) -> Tensor:
     """dU [V, N, F] of the total, in nats, for the rows of this rank."""
     w_VN, b = saved.w_VN, saved.b
-    lse_of_others = [*sums_of_others(saved.lse_VN, num_targets)]
+    num_targets, num_places = objective.num_targets, objective.num_places
+    lse_of_others = [*sums_of_others(saved.lse_VN, num_targets, num_places)]
     du_VNF: Tensor | float = 0.0
     for block in logits.blocks:
         s_VNB = logits(block)
         top_VB = None if saved.top_VC is None else saved.top_VC[:, block]
         e_VNB = _exponentials(s_VNB, top_VB)
         ds_VNB = torch.zeros_like(e_VNB)
-        others = sums_of_others(s_VNB, num_targets)
-        # dS_ij / w_i as a target: e_ij (v_j a_j / K + v_j (c_i - b ln2 s'_ij)) ...
+        others = sums_of_others(s_VNB, num_targets, num_places)
+        # dS_ij / w_i as a target: e_ij (v_j a_j / M + v_j (c_i - b ln2 s'_ij)) ...
         for o, (others_NB, lse_N) in enumerate(zip(others, lse_of_others, strict=True)):
             c_N = b * LN2 * lse_N - saved.r_KN[o]
             torch.add(c_N[:, None], others_NB, alpha=-b * LN2, out=ds_VNB[o])
             if top_VB is not None:
                 ds_VNB[o] *= top_VB[o].exp2()
-            ds_VNB[o] += saved.slope_KC[o, block]
+            ds_VNB[o] += saved.slope_MC[o // objective.per_marginal, block]
         # ... and as a prediction: b (n P_ij - T_ij) = b (K P_ij - S_ij), S the sum of P over all targets.
         p_VNB = e_VNB if top_VB is None else e_VNB * top_VB[:, None].exp2()
-        sum_NB = torch.zeros_like(p_VNB[0])
-        for o in range(num_targets):
-            sum_NB.addcmul_(p_VNB[o], w_VN[o][:, None])
         ds_VNB *= e_VNB
         ds_VNB.add_(p_VNB, alpha=b * num_targets)
+        sum_NB = torch.zeros_like(p_VNB[0])
+        for first in range(0, num_targets, num_places):
+            places = range(first, first + num_places)
+            own_NB = sum_NB if num_places == 1 else torch.zeros_like(sum_NB)
+            for o in places:
+                own_NB.addcmul_(p_VNB[o], w_VN[o][:, None])
+            if num_places > 1:  # a target's own places are in K P and in S, and differ
+                sum_NB += own_NB
+                for o in places:
+                    ds_VNB[o].addcdiv_(own_NB, w_VN[o][:, None], value=b)
+                    ds_VNB[o].sub_(p_VNB[o], alpha=b * num_places)
         for v in range(len(w_VN)):
             ds_VNB[v].addcdiv_(sum_NB, w_VN[v][:, None], value=-b)
         du_VNF = du_VNF + logits.adjoint(ds_VNB, block)

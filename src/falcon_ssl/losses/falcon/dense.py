@@ -36,7 +36,8 @@ def falcon_loss_dense(
     log_p_VNC = log_softmax(u_MF @ codes_CF.T, dim=1).view(num_views, num_local, -1)
     # Cross-entropy is linear in log p: what a target pays to all others is one product with their sum.
     log_p_KNC = log_p_VNC[: objective.num_targets]
-    others_KNC = torch.stack([*sums_of_others(log_p_VNC, objective.num_targets)])
+    others = sums_of_others(log_p_VNC, objective.num_targets, objective.num_places)
+    others_KNC = torch.stack([*others])
     p_KNC = log_p_KNC.exp()
     invariance = -all_reduce_sum((p_KNC * others_KNC).sum()) / (
         objective.num_pairs * objective.num_rows
@@ -45,8 +46,10 @@ def falcon_loss_dense(
         entropy = -all_reduce_sum((p_KNC * log_p_KNC).sum()) / (
             objective.num_targets * objective.num_rows
         )
-    log_m_KC = torch.stack([log_marginal(log_p_NC, objective.num_rows) for log_p_NC in log_p_KNC])
-    prior = torch.stack([objective.match_prior(log_m_C) for log_m_C in log_m_KC]).mean()
+    log_m_MC = torch.stack(
+        [log_marginal(x_GNC, objective.num_rows) for x_GNC in objective.by_marginal(log_p_KNC)]
+    )
+    prior = torch.stack([objective.match_prior(log_m_C) for log_m_C in log_m_MC]).mean()
     terms = LossTerms(
         total=objective.beta * invariance + prior,
         invariance=invariance.detach(),
@@ -54,4 +57,4 @@ def falcon_loss_dense(
         entropy=entropy,
         consistency=invariance.detach() - entropy,
     )
-    return terms, log_m_KC.detach()
+    return terms, log_m_MC.detach()

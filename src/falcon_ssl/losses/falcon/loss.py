@@ -9,7 +9,7 @@ MI / log 2 of at most log2 min(N, C) bits of code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from falcon_ssl.core.checks import (
     check_fraction,
     check_matrix,
     check_positive,
+    check_same_shape,
 )
 from falcon_ssl.core.distributed import agreed_global_count
 from falcon_ssl.core.errors import InputError
@@ -37,6 +38,8 @@ from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.terms import LossTerms, check_prior
 from falcon_ssl.losses.rows import check_targets
 
+Marginal = Literal["separate", "pooled"]
+
 
 def falcon_loss(
     views: Sequence[Tensor],
@@ -47,6 +50,7 @@ def falcon_loss(
     beta: float = 1.0,
     prior_matching: PriorMatching | None = None,
     prior: Tensor | None = None,
+    marginal: Marginal = "separate",
     backend: Backend = "auto",
     block_size: int | None = None,
     running_marginal: Tensor | None = None,
@@ -56,10 +60,12 @@ def falcon_loss(
 
         loss = beta * mean over (o, v) CE(p_o, p_v) + mean over o D(m_o, q),      o a target, v any other view
 
-    All ordered pairs at a cost linear in V, because a cross-entropy is linear in its target and in log p.
+    All ordered pairs at a cost linear in V, because a cross-entropy is linear in its target and in log p. A view may
+    have S places; each meets all places of the other views, none of its own, and every pair of places weighs the same.
 
     Args:
-        views: V >= 2 tensors [N, F], rows no longer than 1 (this rank's); row i of each from the same sample.
+        views: V >= 2 tensors [N, F] or [N, S, F], rows no longer than 1 (this rank's); row i of each from the same
+            sample.
         dictionary: C codes of width F.
         logit_scale: L > 0, see `falcon_ssl.logit_scale`.
         num_targets: K; the first K views are targets, the large crops in multi-crop. None: all. 1 of two views is the
@@ -68,6 +74,9 @@ def falcon_loss(
         prior_matching: "reverse" KL(m || q), "forward" -sum q log m, or "renyi2" log sum m^2 / q. None is the
             dictionary's own: "reverse", and "renyi2" for the complete one, where it is exact and "reverse" sampled.
         prior: q [C], positive, sums to 1; None is uniform.
+        marginal: "separate": m_o of each target view, the mean over its N S rows, and the mean of the divergences;
+            "pooled": one marginal of all target views. "renyi2" of the complete dictionary is then taken over pairs of
+            rows of different samples alone, a U-statistic, which may be negative.
         backend: "reference", "dense", "chunked", "triton", or "auto" to choose by size and device.
         block_size: Codes a block of the chunked back end; None fits it to the cache.
         running_marginal: [C], zeros before the first batch. The prior is then matched by an average over batches, the
@@ -78,10 +87,10 @@ def falcon_loss(
         LossTerms of 0-dim tensors in nats; only ``total`` carries a gradient.
 
     Raises:
-        InputError: Fewer than two views, targets outside 1..V, shapes that do not fit, embeddings that are not floating
-            point or empty, L <= 0, beta < 0, a prior that is not a distribution over the codes, an unknown option, a
-            back end that is not available here or does not do what is asked, a running marginal without momentum or the
-            reverse, ranks that disagree.
+        InputError: Fewer than two views, targets outside 1..V, shapes that do not fit, other numbers of places,
+            embeddings that are not floating point or empty, L <= 0, beta < 0, a prior that is not a distribution over
+            the codes, an unknown option, a back end that is not available here or does not do what is asked, a running
+            marginal without momentum or the reverse, ranks that disagree.
 
     Distributed:
         1/N and the marginal run over the rows of all ranks, with gradient; ranks may hold different numbers of rows.
@@ -108,6 +117,7 @@ def falcon_loss(
         beta=beta,
         prior_matching=prior_matching,
         prior=prior,
+        marginal=marginal,
         backend=backend,
         block_size=block_size,
         marginal_momentum=marginal_momentum,
@@ -136,6 +146,7 @@ def falcon_loss(
         beta=beta,
         prior_matching=prior_matching or dictionary.default_prior_matching,
         prior=prior,
+        marginal=marginal,
         backend=backend,
         running_marginal=running_marginal,
         marginal_momentum=marginal_momentum,
@@ -152,6 +163,7 @@ class FalconLoss(nn.Module):
         beta: Weight of the invariance.
         prior_matching: "reverse", "forward", "renyi2", or None to let the dictionary decide, see `falcon_loss`.
         prior: q [C]; None is uniform.
+        marginal: "separate" or "pooled", see `falcon_loss`.
         backend: Which implementation computes it.
         block_size: Codes a block of the chunked back end.
         marginal_momentum: Momentum of a running average of the marginal, in [0, 1); 0 matches every batch alone. The
@@ -179,6 +191,7 @@ class FalconLoss(nn.Module):
         beta: float = 1.0,
         prior_matching: PriorMatching | None = None,
         prior: Tensor | None = None,
+        marginal: Marginal = "separate",
         backend: Backend = "auto",
         block_size: int | None = None,
         marginal_momentum: float = 0.0,
@@ -199,6 +212,7 @@ class FalconLoss(nn.Module):
             beta=beta,
             prior_matching=prior_matching,
             prior=prior,
+            marginal=marginal,
             backend=backend,
             block_size=block_size,
             marginal_momentum=marginal_momentum,
@@ -207,6 +221,7 @@ class FalconLoss(nn.Module):
         self.dictionary = dictionary
         self.beta = beta
         self.prior_matching: PriorMatching = prior_matching or dictionary.default_prior_matching
+        self.marginal: Marginal = marginal
         self.backend: Backend = backend
         self.block_size = block_size
         self.marginal_momentum = marginal_momentum
@@ -214,7 +229,7 @@ class FalconLoss(nn.Module):
         self.register_buffer("running_marginal", running)
 
     def forward(self, *views: Tensor, num_targets: int | None = None) -> LossTerms:
-        """Loss terms of V views [N, F], of which the first ``num_targets`` are targets; None: all.
+        """Loss terms of V views [N, F] or [N, S, F], of which the first ``num_targets`` are targets; None: all.
 
         Only shapes are checked at every call.
         """
@@ -227,6 +242,7 @@ class FalconLoss(nn.Module):
             beta=self.beta,
             prior_matching=self.prior_matching,
             prior=self.prior,
+            marginal=self.marginal,
             backend=self.backend,
             running_marginal=self.running_marginal if self.training else None,
             marginal_momentum=self.marginal_momentum if self.training else 0.0,
@@ -250,25 +266,23 @@ def _loss(
     beta: float,
     prior_matching: PriorMatching,
     prior: Tensor | None,
+    marginal: Marginal,
     backend: Backend,
     running_marginal: Tensor | None,
     marginal_momentum: float,
 ) -> LossTerms:
     """The loss of checked options; ``compute`` is None for the complete dictionary."""
-    for number, view in enumerate(views, start=1):
-        check_matrix(f"u{number}", view, columns=dictionary.width)
-    num_targets = check_targets("u", views, num_targets)
-    num_local, device = len(views[0]), views[0].device
+    u_VNF, num_places, num_targets = _by_place(views, dictionary.width, num_targets)
+    num_local, device = u_VNF.shape[1], u_VNF.device
     num_rows = agreed_global_count(
         num_local,
         lambda: (
             f"{dictionary}, codes {dictionary.checksum()}, logit_scale={logit_scale}, beta={beta}, "
-            f"prior_matching={prior_matching}, num_views={len(views)}, num_targets={num_targets}, "
-            f"backend={backend}"
+            f"prior_matching={prior_matching}, num_views={len(views)}, num_places={num_places}, "
+            f"num_targets={num_targets}, marginal={marginal}, backend={backend}"
         ),
         device,
     )
-    u_VNF = torch.stack([*views])
     if isinstance(dictionary, CompleteDictionary):
         with torch.autocast(device.type, enabled=False):
             return falcon_loss_complete(
@@ -278,6 +292,8 @@ def _loss(
                 beta=beta,
                 prior_matching=prior_matching,
                 num_targets=num_targets,
+                num_places=num_places,
+                pooled=marginal == "pooled",
                 num_rows=num_rows,
             )
     assert compute is not None
@@ -292,19 +308,37 @@ def _loss(
         logit_scale=logit_scale,
         beta=beta,
         prior_matching=prior_matching,
-        num_views=len(views),
+        num_views=len(u_VNF),
         num_targets=num_targets,
+        num_places=num_places,
+        pooled=marginal == "pooled",
         num_rows=num_rows,
         log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, device),
         log_history_C=log_history_C,
         log_weight=log_weight,
     )
     with torch.autocast(device.type, enabled=False):
-        terms, log_m_KC = compute(u_VNF, cast(StreamedDictionary, dictionary), objective)
+        terms, log_m_MC = compute(u_VNF, cast(StreamedDictionary, dictionary), objective)
     if running_marginal is not None:
-        current = log_m_KC.exp().mean(dim=0).to(running_marginal.dtype)
+        current = log_m_MC.exp().mean(dim=0).to(running_marginal.dtype)
         running_marginal.lerp_(current, 1 - marginal_momentum)
     return terms
+
+
+def _by_place(
+    views: Sequence[Tensor], width: int, num_targets: int | None
+) -> tuple[Tensor, int, int]:
+    """Checked views as [V, N, F], the places of a view one after the other; S; and K. V and K count places."""
+    rows = [view.flatten(0, 1) if view.dim() == 3 else view for view in views]
+    for number, (view, own) in enumerate(zip(views, rows, strict=True), start=1):
+        check_matrix(f"u{number}", own, columns=width)
+        check_same_shape("u1", views[0], f"u{number}", view)
+    num_targets = check_targets("u", rows, num_targets)
+    u_VNF = torch.stack([*views])
+    if u_VNF.dim() == 3:
+        return u_VNF, 1, num_targets
+    num_places = u_VNF.shape[2]
+    return u_VNF.transpose(1, 2).flatten(0, 1), num_places, num_targets * num_places
 
 
 def _log_prior(
@@ -322,6 +356,7 @@ def _check_options(
     beta: float,
     prior_matching: PriorMatching | None,
     prior: Tensor | None,
+    marginal: Marginal,
     backend: Backend,
     block_size: int | None,
     marginal_momentum: float,
@@ -333,6 +368,7 @@ def _check_options(
     check_at_least("beta", beta, 0)
     if prior_matching is not None:
         check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
+    check_choice("marginal", marginal, get_args(Marginal))
     check_fraction(
         "marginal_momentum",
         marginal_momentum,

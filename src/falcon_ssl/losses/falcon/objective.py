@@ -4,6 +4,9 @@ Df = -sum_j q_j log m_j                  forward
 Dr =  sum_j m_j log(m_j / q_j)           reverse, KL(m || q)
 D2 =  log sum_j m_j^2 / q_j              renyi2, never below Dr
 
+Every target view has a marginal, m the mean over its N S rows; or all K have one together. A view of S places is handed
+to the back ends as S views in succession that do not meet each other, so that V and K count places there.
+
 With a running average, m is replaced by m' = h + weight * m: h is history, and the gradient flows through m alone.
 """
 
@@ -25,12 +28,14 @@ class Objective:
         logit_scale: L.
         beta: Weight of the invariance.
         prior_matching: Which divergence.
-        num_views: V.
-        num_targets: K; the first K views are the targets of all others.
+        num_views: V, places counted one by one.
+        num_targets: K, places counted one by one; the first K views are the targets of all others.
         num_rows: N over all ranks.
         log_prior_C: log q, in the dtype of the computation.
         log_history_C: log h, the weighted marginals of earlier batches; None without a running average.
         log_weight: log of the current batch's weight in the marginal, 0-dim; None without a running average.
+        num_places: S; every S views in succession are places of one view, which do not meet each other.
+        pooled: One marginal of all targets, instead of one for the places of each target view.
     """
 
     logit_scale: float
@@ -42,11 +47,27 @@ class Objective:
     log_prior_C: Tensor
     log_history_C: Tensor | None = None
     log_weight: Tensor | None = None
+    num_places: int = 1
+    pooled: bool = False
 
     @property
     def num_pairs(self) -> int:
-        """Ordered pairs (target, other view): K (V - 1)."""
-        return self.num_targets * (self.num_views - 1)
+        """Ordered pairs (target, other view): K (V - S)."""
+        return self.num_targets * (self.num_views - self.num_places)
+
+    @property
+    def per_marginal(self) -> int:
+        """G: how many targets in succession share a marginal."""
+        return self.num_targets if self.pooled else self.num_places
+
+    @property
+    def num_marginals(self) -> int:
+        """M = K / G."""
+        return self.num_targets // self.per_marginal
+
+    def by_marginal(self, x_KN: Tensor) -> Tensor:
+        """What is there for every target, [K, ...], as [M, G, ...]."""
+        return x_KN.view(self.num_marginals, self.per_marginal, *x_KN.shape[1:])
 
     def match_prior(self, log_m_C: Tensor) -> Tensor:
         """The divergence of the whole marginal, 0-dim."""

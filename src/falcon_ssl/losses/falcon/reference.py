@@ -6,6 +6,8 @@ m_oj  = (1/N) sum_i p_oij                              marginal of a target over
 I     = mean over (o, v) -(1/N) sum_ij p_oij log p_vij invariance; o a target, v any other view
 D     = mean over o of the divergence of m_o and q     see objective.py
 loss  = beta I + D
+
+Places of a view are views that do not meet each other; targets that share a marginal share the sum over i.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def falcon_loss_reference(
         objective: The options.
 
     Returns:
-        The terms, and the log marginal of the batch for each of the K targets [K, C], detached.
+        The terms, and the log marginals of the batch [M, C], one for each of the targets or for all, detached.
     """
     u_VNF = at_least_float32(u_VNF)
     codes_CF = dictionary.block(0, dictionary.num_codes, device=u_VNF.device, dtype=u_VNF.dtype)
@@ -45,15 +47,16 @@ def falcon_loss_reference(
     for o in range(objective.num_targets):
         p_NC = log_p_VNC[o].exp()
         for v, log_q_NC in enumerate(log_p_VNC):
-            if v != o:
+            if v // objective.num_places != o // objective.num_places:
                 invariance = invariance - all_reduce_sum((p_NC * log_q_NC).sum())
         entropy = entropy - all_reduce_sum((p_NC * log_p_VNC[o]).sum())
-        log_m_C = log_marginal(log_p_VNC[o], objective.num_rows)
+    for log_p_GNC in objective.by_marginal(torch.stack(log_p_VNC[: objective.num_targets])):
+        log_m_C = log_marginal(log_p_GNC, objective.num_rows)
         log_marginals.append(log_m_C.detach())
         prior = prior + objective.match_prior(log_m_C)
     invariance = invariance / (objective.num_pairs * objective.num_rows)
     entropy = entropy / (objective.num_targets * objective.num_rows)
-    prior = prior / objective.num_targets
+    prior = prior / objective.num_marginals
     terms = LossTerms(
         total=objective.beta * invariance + prior,
         invariance=invariance.detach(),
@@ -69,8 +72,8 @@ def log_assignment(s_NC: Tensor) -> Tensor:
     return s_NC - s_NC.logsumexp(dim=1, keepdim=True)
 
 
-def log_marginal(log_p_NC: Tensor, num_rows: int) -> Tensor:
-    """log m_j = logsumexp_i(log p_ij) - log N over the rows of all ranks, with gradient."""
-    top_C = all_reduce_max(log_p_NC.detach().amax(dim=0))
-    sum_C = all_reduce_sum((log_p_NC - top_C).exp().sum(dim=0))
-    return sum_C.log() + top_C - math.log(num_rows)
+def log_marginal(log_p_GNC: Tensor, num_rows: int) -> Tensor:
+    """log m_j = logsumexp_i(log p_ij) - log(G N) over the rows of G targets and of all ranks, with gradient."""
+    top_C = all_reduce_max(log_p_GNC.detach().amax(dim=(0, 1)))
+    sum_C = all_reduce_sum((log_p_GNC - top_C).exp().sum(dim=(0, 1)))
+    return sum_C.log() + top_C - math.log(len(log_p_GNC) * num_rows)

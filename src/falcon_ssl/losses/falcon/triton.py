@@ -6,7 +6,8 @@
     gradient       dS of a block of codes, then dU += dS W  one a view, two beyond two views; and a library product
                    (backward)
 
-Of two views both tiles of logits stay in registers; of more, a first walk sums over the views what a second one needs.
+Of two views both tiles of logits stay in registers; of more, a first walk sums over the views what a second one needs,
+and of several places a view, a walk over each view's places what it takes off that sum.
 
 Marginals and slopes are vectors of C, made by torch in between, where ranks also meet.
 """
@@ -80,8 +81,8 @@ def falcon_loss_triton(
             "logits exceed the range of plain exponentials: this loss runs as chunked PyTorch"
         )
         return falcon_loss_chunked(u_VNF, dictionary, objective)
-    *terms, log_m_KC = _apply(u_VNF, dictionary, objective)
-    return LossTerms(*terms), log_m_KC
+    *terms, log_m_MC = _apply(u_VNF, dictionary, objective)
+    return LossTerms(*terms), log_m_MC
 
 
 @outside_graphs
@@ -100,17 +101,17 @@ class _Fused(torch.autograd.Function):
         u_VNF = u_VNF.detach().contiguous()
         scale = objective.logit_scale / math.sqrt(dictionary.width)
         bits_CB = dictionary.bits(u_VNF.device)
-        terms, log_m_KC, saved = _forward(u_VNF, bits_CB, objective, scale / LN2)
+        terms, log_m_MC, saved = _forward(u_VNF, bits_CB, objective, scale / LN2)
         ctx.save_for_backward(u_VNF, bits_CB)
-        ctx.dictionary, ctx.saved, ctx.scale = dictionary, saved, scale
-        ctx.mark_non_differentiable(*terms[1:], log_m_KC)
-        return (*terms, log_m_KC)
+        ctx.dictionary, ctx.objective, ctx.saved, ctx.scale = dictionary, objective, saved, scale
+        ctx.mark_non_differentiable(*terms[1:], log_m_MC)
+        return (*terms, log_m_MC)
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         check_first_derivative("triton")
         u_VNF, bits_CB = ctx.saved_tensors
-        du_VNF = _backward(u_VNF, bits_CB, ctx.dictionary, ctx.saved, ctx.scale)
+        du_VNF = _backward(u_VNF, bits_CB, ctx.dictionary, ctx.objective, ctx.saved, ctx.scale)
         return (du_VNF * (ctx.scale * all_reduce_sum(grad_total))).to(u_VNF.dtype), None, None
 
 
@@ -134,13 +135,14 @@ def _forward(
         u_VNF, bits_CB, lse_VN, sum_KC, num_rows, *sizes, **tile
     )
     marginals = Marginals(objective, lse_VN)
-    slope_KC = marginals.add(all_reduce_sum(sum_KC), None, slice(0, num_codes))
+    slope_MC = marginals.add(all_reduce_sum(sum_KC), None, slice(0, num_codes))
 
     splits, codes_per_split = _split_codes(num_rows, num_codes)
     terms_STKN = torch.empty(splits, 3, num_targets, num_rows, device=u_VNF.device)
     row_terms_kernel[(_tiles(num_rows, ROWS), splits)](
-        u_VNF, bits_CB, lse_VN, slope_KC, terms_STKN, num_rows, *sizes, codes_per_split,
-        VIEWS=num_views, TARGETS=num_targets, PADDED=triton.next_power_of_2(num_targets), **tile,
+        u_VNF, bits_CB, lse_VN, slope_MC, terms_STKN, num_rows, *sizes, codes_per_split,
+        VIEWS=num_views, TARGETS=num_targets, PADDED=triton.next_power_of_2(num_targets),
+        PLACES=objective.num_places, PER_MARGINAL=objective.per_marginal, **tile,
     )  # fmt: skip
     rho_KN, own_KN, cross_KN = terms_STKN.sum(dim=0)
     return finish(
@@ -158,13 +160,15 @@ def _backward(
     u_VNF: Tensor,
     bits_CB: Tensor,
     dictionary: RademacherDictionary,
+    objective: Objective,
     saved: Saved,
     scale: float,
 ) -> Tensor:
     """dU / scale [V, N, F]."""
     (num_views, num_rows, width), num_codes = u_VNF.shape, len(bits_CB)
     num_targets, num_stacked, b = len(saved.r_KN), num_views * num_rows, saved.b
-    lse_of_others_KN = torch.stack([*sums_of_others(saved.lse_VN, num_targets)])
+    others = sums_of_others(saved.lse_VN, num_targets, objective.num_places)
+    lse_of_others_KN = torch.stack([*others])
     c_KN = b * LN2 * lse_of_others_KN - saved.r_KN
     block_size = max(CODES, GRADIENT_ELEMENTS // num_stacked // CODES * CODES)
     du_MF = torch.zeros(num_stacked, width, device=u_VNF.device)
@@ -172,9 +176,10 @@ def _backward(
         size = min(block_size, num_codes - first)
         ds_MB = torch.empty(num_stacked, size, device=u_VNF.device)
         gradient_kernel[(_tiles(num_rows, ROWS), _tiles(size, CODES))](
-            u_VNF, bits_CB, saved.lse_VN, saved.slope_KC, c_KN, ds_MB, num_rows, num_codes, width, bits_CB.shape[1],
+            u_VNF, bits_CB, saved.lse_VN, saved.slope_MC, c_KN, ds_MB, num_rows, num_codes, width, bits_CB.shape[1],
             scale / LN2, first, size, b, b * LN2,
-            VIEWS=num_views, TARGETS=num_targets, ROWS=ROWS, CODES=CODES, FEATURES=FEATURES,
+            VIEWS=num_views, TARGETS=num_targets, PLACES=objective.num_places, PER_MARGINAL=objective.per_marginal,
+            ROWS=ROWS, CODES=CODES, FEATURES=FEATURES,
         )  # fmt: skip
         du_MF += dictionary.adjoint(ds_MB, first, first + size, dtype=u_VNF.dtype)
     return du_MF.view_as(u_VNF)

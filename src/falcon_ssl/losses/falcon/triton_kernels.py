@@ -83,7 +83,7 @@ def column_sums_kernel(
 @triton.jit
 def row_terms_kernel(
     u_ptr, bits_ptr, lse_ptr, slope_ptr, terms_ptr, N, C, F, bytes_per_code, scale, codes_per_split,
-    VIEWS: tl.constexpr, TARGETS: tl.constexpr, PADDED: tl.constexpr,
+    VIEWS: tl.constexpr, TARGETS: tl.constexpr, PADDED: tl.constexpr, PLACES: tl.constexpr, PER_MARGINAL: tl.constexpr,
     ROWS: tl.constexpr, CODES: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     """terms[split, (rho, own, cross), o, i] = sums over the split's codes of P a, P s and P s', s' the others' sum.
@@ -106,10 +106,12 @@ def row_terms_kernel(
             s2 = _logits(
                 u_ptr + N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
             )
-            more = _row_terms(s1, s2, target, 0, i, j, lse_ptr, slope_ptr, N, C)
+            more = _row_terms(s1, s2, target, 0, 0, i, j, lse_ptr, slope_ptr, N, C)
             rho, own, cross = rho + more[0], own + more[1], cross + more[2]
             if TARGETS == 2:
-                more = _row_terms(s2, s1, target, 1, i, j, lse_ptr, slope_ptr, N, C)
+                more = _row_terms(
+                    s2, s1, target, 1, 1 // PER_MARGINAL, i, j, lse_ptr, slope_ptr, N, C
+                )
                 rho, own, cross = rho + more[0], own + more[1], cross + more[2]
         else:
             total = tl.zeros((ROWS, CODES), dtype=tl.float32)
@@ -117,11 +119,21 @@ def row_terms_kernel(
                 total += _logits(
                     u_ptr + v * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
                 )  # fmt: skip
-            for o in range(TARGETS):
+            for place in range(TARGETS):
                 s = _logits(
-                    u_ptr + o * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+                    u_ptr + place * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
                 )  # fmt: skip
-                more = _row_terms(s, total - s, target, o, i, j, lse_ptr, slope_ptr, N, C)
+                same = s
+                if PLACES > 1:
+                    first_place = place // PLACES * PLACES
+                    same = tl.zeros((ROWS, CODES), dtype=tl.float32)
+                    for v in range(first_place, first_place + PLACES):
+                        same += _logits(
+                            u_ptr + v * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+                        )  # fmt: skip
+                more = _row_terms(
+                    s, total - same, target, place, place // PER_MARGINAL, i, j, lse_ptr, slope_ptr, N, C
+                )  # fmt: skip
                 rho, own, cross = rho + more[0], own + more[1], cross + more[2]
     out_ptr = terms_ptr + split * 3 * TARGETS * N + target * N + i[None, :]
     inside = (target < TARGETS) & (i < N)[None, :]
@@ -131,11 +143,11 @@ def row_terms_kernel(
 
 
 @triton.jit
-def _row_terms(s, others, target, o, i, j, lse_ptr, slope_ptr, N, C):
+def _row_terms(s, others, target, o, marginal, i, j, lse_ptr, slope_ptr, N, C):
     """One tile's part of (rho, own, cross) of target o, in its row of [PADDED, ROWS]."""
     lse = tl.load(lse_ptr + o * N + i, mask=i < N, other=0.0)
     p = tl.where((j < C)[None, :], tl.exp2(s - lse[:, None]), 0.0)
-    a = tl.load(slope_ptr + o * C + j, mask=j < C, other=0.0)
+    a = tl.load(slope_ptr + marginal * C + j, mask=j < C, other=0.0)
     mine = target == o
     rho = tl.where(mine, tl.sum(p * a[None, :], axis=1)[None, :], 0.0)
     own = tl.where(mine, tl.sum(p * s, axis=1)[None, :], 0.0)
@@ -146,7 +158,7 @@ def _row_terms(s, others, target, o, i, j, lse_ptr, slope_ptr, N, C):
 @triton.jit
 def gradient_kernel(
     u_ptr, bits_ptr, lse_ptr, slope_ptr, c_ptr, ds_ptr, N, C, F, bytes_per_code, scale, first, K, b, b_ln2,
-    VIEWS: tl.constexpr, TARGETS: tl.constexpr,
+    VIEWS: tl.constexpr, TARGETS: tl.constexpr, PLACES: tl.constexpr, PER_MARGINAL: tl.constexpr,
     ROWS: tl.constexpr, CODES: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     """ds[v, i, j - first] = P_ij (a_j + c_i - b ln2 s'_ij) + b (n P_ij - T_ij) for codes first to first + K.
@@ -165,15 +177,16 @@ def gradient_kernel(
         )
         p1 = tl.exp2(s1 - tl.load(lse_ptr + i, mask=i < N, other=0.0)[:, None])
         p2 = tl.exp2(s2 - tl.load(lse_ptr + N + i, mask=i < N, other=0.0)[:, None])
-        ds1 = p1 * _as_target(s2, 0, i, j, slope_ptr, c_ptr, N, C, b_ln2)
+        ds1 = p1 * _as_target(s2, 0, 0, i, j, slope_ptr, c_ptr, N, C, b_ln2)
         ds2 = b * (p2 - p1)
         if TARGETS == 2:
             ds1 += b * (p1 - p2)
-            ds2 += p2 * _as_target(s1, 1, i, j, slope_ptr, c_ptr, N, C, b_ln2)
+            ds2 += p2 * _as_target(s1, 1, 1 // PER_MARGINAL, i, j, slope_ptr, c_ptr, N, C, b_ln2)
         tl.store(out_ptr, ds1, mask=inside)
         tl.store(out_ptr + N.to(tl.int64) * K, ds2, mask=inside)
     else:
-        # n P - T = K P - S with S the sum over all targets: of a target, P itself is in both.
+        # n P - T = K P - sum of P over all targets: of a target, P itself is in both. Of several places a view, its own
+        # are in both and differ: S P - their sum is taken off.
         total = tl.zeros((ROWS, CODES), dtype=tl.float32)
         sum_p = tl.zeros((ROWS, CODES), dtype=tl.float32)
         for v in range(VIEWS):
@@ -190,13 +203,29 @@ def gradient_kernel(
             p = tl.exp2(s - tl.load(lse_ptr + v * N + i, mask=i < N, other=0.0)[:, None])
             ds = b * (TARGETS * p - sum_p)
             if v < TARGETS:
-                ds += p * _as_target(total - s, v, i, j, slope_ptr, c_ptr, N, C, b_ln2)
+                same = s
+                if PLACES > 1:
+                    ds -= b * PLACES * p
+                    first_place = v // PLACES * PLACES
+                    same = tl.zeros((ROWS, CODES), dtype=tl.float32)
+                    for place in range(first_place, first_place + PLACES):
+                        s_place = _logits(
+                            u_ptr + place * N * F, bits_ptr, i, j, N, C, F, bytes_per_code, scale, ROWS, CODES, FEATURES
+                        )  # fmt: skip
+                        same += s_place
+                        ds += b * tl.exp2(
+                            s_place
+                            - tl.load(lse_ptr + place * N + i, mask=i < N, other=0.0)[:, None]
+                        )
+                ds += p * _as_target(
+                    total - same, v, v // PER_MARGINAL, i, j, slope_ptr, c_ptr, N, C, b_ln2
+                )
             tl.store(out_ptr + v * N.to(tl.int64) * K, ds, mask=inside)
 
 
 @triton.jit
-def _as_target(others, o, i, j, slope_ptr, c_ptr, N, C, b_ln2):
+def _as_target(others, o, marginal, i, j, slope_ptr, c_ptr, N, C, b_ln2):
     """a_j + c_i - b ln2 s'_ij of target o."""
-    a = tl.load(slope_ptr + o * C + j, mask=j < C, other=0.0)[None, :]
+    a = tl.load(slope_ptr + marginal * C + j, mask=j < C, other=0.0)[None, :]
     c = tl.load(c_ptr + o * N + i, mask=i < N, other=0.0)[:, None]
     return a + c - b_ln2 * others
