@@ -211,6 +211,17 @@ class TestFolder:
         with pytest.raises(InputError, match="leaves a part empty"):
             load_splits(f"folder:{root}", ReadingConfig(holdout=0.01))
 
+    def test_a_test_part_stays_unread_when_a_part_of_train_is_held_out(self, write_folder):
+        """Options are chosen there, and never by the test part."""
+        files = {f"train/{i}.png": i for i in range(10)} | {"test/broken.png": b"not an image"}
+        root = write_folder(files)
+        splits = load_splits(f"folder:{root}", ReadingConfig(holdout=0.2))
+        assert (len(splits.train), len(splits.test)) == (8, 2)
+        with pytest.raises(InputError, match=r"broken\.png"):
+            load_splits(f"folder:{root}")
+        digits = load_splits("digits", ReadingConfig(holdout=0.2))
+        assert (len(digits.train), len(digits.test)) == (1150, 287)
+
 
 class TestUnreadable:
     def write(self, write_folder, broken: int, good: int = 20):

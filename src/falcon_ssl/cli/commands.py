@@ -319,6 +319,7 @@ def reproduce(
     epochs: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     table: str | None = None,
+    tuning: bool = False,
     processes: int | None = None,
     minutes: float | None = None,
     dry_run: bool = False,
@@ -335,6 +336,7 @@ def reproduce(
         epochs: Epochs of every run, the warm-up in proportion; null is the grid's own.
         device: Device of every run; null is the grid's own.
         table: Folder of table.json and table.md; runs that stand there with the same options are done.
+        tuning: Run the tries of every row, from which its options are chosen, in place of the rows.
         processes: Runs at a time; null is one per GPU, or one.
         minutes: Time limit: begins no run that is not expected to end in it; null is none.
         dry_run: Only list the runs, and how long they would train by a few timed steps.
@@ -346,7 +348,9 @@ def reproduce(
         rows=rows, datasets=datasets, seeds=seeds, data=data or {}, epochs=epochs, device=device
     )
     if dry_run:
-        plan = studies.plan(grid, out=out, table=table, selection=selection, processes=processes)
+        plan = studies.plan(
+            grid, out=out, table=table, selection=selection, tuning=tuning, processes=processes
+        )
         printing.print_plan(*plan)
     else:
         written = studies.reproduce(
@@ -354,6 +358,7 @@ def reproduce(
             out=out,
             table=table,
             selection=selection,
+            tuning=tuning,
             processes=processes,
             minutes=minutes,
         )

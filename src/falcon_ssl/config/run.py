@@ -40,7 +40,7 @@ class ReadingConfig(Options, group="reading"):
     )
     holdout: float = option(
         0.0,
-        "Fraction of the training images to hold out for evaluation when there is no test part.",
+        "Fraction of the training images to hold out and evaluate on; a test part, if there is one, is then not read.",
         at_least=0,
         below=1,
     )

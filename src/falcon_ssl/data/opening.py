@@ -50,13 +50,16 @@ def load_splits(
     _check(data, kind, where, reading, channels)
     if kind == "digits":
         note = "scikit-learn digits, fixed stratified split: 80 % train, 20 % test"
-        return Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
+        digits = Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
+        return hold_out(digits, reading.holdout) if reading.holdout else digits
     if kind == "folder":
         parts, note = folder_splits(Path(where), labeled=reading.folder_labels)
     elif kind == "parquet":
         parts, note = parquet_splits(Path(where), stream=reading.stream)
     else:
         parts, note = hub_splits(where, stream=reading.stream)
+    if reading.holdout:  # options are chosen on it: the test part stays unseen
+        parts = parts[:1]
     opened: list[Opened] = []
     for part in parts:
         like = opened[0].source if opened else None
@@ -69,7 +72,7 @@ def load_splits(
         note=f"{note}; {opened[0].encoding} files",
         skipped=tuple(one.skipped for one in opened),
     )
-    return hold_out(splits, reading.holdout) if reading.holdout and splits.test is None else splits
+    return hold_out(splits, reading.holdout) if reading.holdout else splits
 
 
 def _check(data: str, kind: str, where: str, reading: ReadingConfig, channels: int | None) -> None:

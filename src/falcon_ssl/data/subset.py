@@ -47,12 +47,12 @@ class Subset:
 
 
 def hold_out(splits: Splits, fraction: float) -> Splits:
-    """Take a test part out of the training part of data that has none.
+    """Take a test part out of the training part, in place of the data's own.
 
     The images are chosen at random, always the same ones.
 
     Args:
-        splits: Without test part.
+        splits: The data.
         fraction: Of the images, in (0, 1).
 
     Raises:

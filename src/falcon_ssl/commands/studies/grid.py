@@ -24,6 +24,16 @@ class GridRow:
     paper: str | None = None  # the row of the paper that it stands beside, or None
     # options of its runs, which win over those of the data set
     options: Mapping[str, Any] = field(default_factory=dict)
+    tries: tuple[Mapping[str, Any], ...] = ()  # options over these, to choose from
+
+
+@dataclass(frozen=True)
+class GridTuning:
+    """How the tries of the rows are run: with options that win over all others, held-out images among them."""
+
+    datasets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class Grid:
     rows: Mapping[str, GridRow]
     # options of all runs, as in a recipe; a method's group applies to the rows of that method
     shared: Mapping[str, Any] = field(default_factory=dict)
+    # how its rows' options are chosen, see `falcon_ssl.commands.studies.tries`; None: stated without tries
+    tuning: GridTuning | None = None
     # numbers to compare with; in a file also the name of the grid that holds them
     paper: Paper | None = None
 
@@ -105,6 +117,20 @@ def _check(grid: Grid) -> None:
                 f"row {name} stands beside a row that the paper does not have",
                 received=row.paper,
                 expected=f"one of {_names(papers)}",
+            )
+    tried = [name for name, row in grid.rows.items() if row.tries]
+    if tried and grid.tuning is None:
+        raise InputError(
+            "there are tries and no tuning that says how they are run",
+            received=f"tries of {_names(tried)}",
+            expected="tuning: {datasets, seeds, options}",
+        )
+    for name in grid.tuning.datasets if grid.tuning else ():
+        if name not in grid.datasets:
+            raise InputError(
+                "unknown data set of tuning",
+                received=name,
+                expected=f"one of {_names(grid.datasets)}",
             )
     trained = sorted({_method(row) for row in grid.rows.values()})
     options = {name: data.options for name, data in grid.datasets.items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from falcon_ssl.commands.studies.estimate import Estimate, estimate, expected_seconds
 from falcon_ssl.commands.studies.grid import (
     EVERYTHING,
+    Grid,
     GridRun,
     Selection,
     make_runs,
@@ -25,6 +26,7 @@ from falcon_ssl.commands.studies.runner import (
     worker_environments,
 )
 from falcon_ssl.commands.studies.table import read_cells, recorded, table_record
+from falcon_ssl.commands.studies.tries import best_tries, tuning_grid, with_tries
 from falcon_ssl.core.checks import check_positive
 from falcon_ssl.records.folder import TABLE
 from falcon_ssl.report.table import write_tables
@@ -38,6 +40,7 @@ def reproduce(
     out: str | Path,
     table: str | Path | None = None,
     selection: Selection = EVERYTHING,
+    tuning: bool = False,
     processes: int | None = None,
     minutes: float | None = None,
 ) -> Path:
@@ -52,6 +55,7 @@ def reproduce(
         table: Folder of ``table.json`` and ``table.md``; None is ``out``. These show all finished runs of the grid that
             have the same options, also those that are not selected now.
         selection: Which runs, and with what in place of the grid's own options.
+        tuning: Run the tries of the rows in place of the rows.
         processes: See `run_jobs`.
         minutes: Time limit: no run begins that is not expected to end in it. None is none.
 
@@ -63,7 +67,7 @@ def reproduce(
         FailedRunsError: Some runs failed; all others are done and in the table.
     """
     started = time.monotonic()
-    out, grid = Path(out), read_grid(name)
+    out, (grid, selection) = Path(out), _chosen(name, selection, tuning)
     table = out if table is None else Path(table)
     if minutes is not None:
         check_positive("minutes", minutes)
@@ -90,14 +94,18 @@ def reproduce(
     if not left:
         out.mkdir(parents=True, exist_ok=True)
         return write()
-    run_jobs(
-        left,
-        out,
-        processes=processes,
-        device=selection.device,
-        after_each=write,
-        may_start=may_start,
-    )
+    try:
+        run_jobs(
+            left,
+            out,
+            processes=processes,
+            device=selection.device,
+            after_each=write,
+            may_start=may_start,
+        )
+    finally:
+        if tuning:
+            _log_best(name, table)
     return table / "table.md"
 
 
@@ -107,6 +115,7 @@ def plan(
     out: str | Path,
     table: str | Path | None = None,
     selection: Selection = EVERYTHING,
+    tuning: bool = False,
     processes: int | None = None,
 ) -> tuple[list[tuple[GridRun, Status]], Estimate]:
     """What `reproduce` would do, and how long its training would take.
@@ -117,13 +126,34 @@ def plan(
     Raises:
         InputError: As `reproduce`.
     """
-    out, grid = Path(out), read_grid(name)
+    out, (grid, selection) = Path(out), _chosen(name, selection, tuning)
     runs = make_runs(grid, selection)
     left = _without_recorded(runs, out, out if table is None else Path(table))
     check_jobs(left, out)
     found = [(run, read_status(out / run.name) if run in left else Status("done")) for run in runs]
     workers = worker_environments(processes, selection.device)
     return found, estimate(grid, found, len(workers))
+
+
+def _chosen(name: str | Path, selection: Selection, tuning: bool) -> tuple[Grid, Selection]:
+    """The grid to run, and what of it."""
+    grid = read_grid(name)
+    if not tuning:
+        return grid, selection
+    tuned = tuning_grid(grid)
+    return tuned, with_tries(selection, tuned)
+
+
+def _log_best(name: str | Path, table: Path) -> None:
+    """Which try of every row is the best so far, and what is to be done about it."""
+    grid = read_grid(name)
+    for best in best_tries(grid, read_cells(table).values()):
+        remarks = [f"{best.tries} of {len(grid.rows[best.row].tries)} tries"]
+        if best.at_edge:
+            remarks.append("its learning rate is at the edge of those tried: try more")
+        if not best.is_chosen:
+            remarks.append("the grid has other options")
+        logger.info("%s: %s, %.4f (%s)", best.row, best.name, best.value, "; ".join(remarks))
 
 
 def _without_recorded(runs: Sequence[GridRun], out: Path, table: Path) -> list[GridRun]:
