@@ -6,10 +6,11 @@ They import what they need when they run: a report is written without torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import ReadingConfig, Representation, RunConfig, from_mapping
@@ -252,119 +253,6 @@ def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool =
     print(f"views: {sheet}")
 
 
-def sweep(
-    config: RunConfig,
-    *,
-    out: str,
-    num_codes: tuple[int, ...] = (64, 256, 1024, 4096),
-    seeds: tuple[int, ...] = (0,),
-    complete: bool = True,
-    processes: int | None = None,
-) -> None:
-    """Measure quality and geometry against the size of the dictionary; skips finished runs.
-
-    Args:
-        config: Options of the run.
-        out: Folder of the runs and of sweep.html.
-        num_codes: Sizes of the dictionary.
-        seeds: Seeds of every size.
-        complete: Add the complete dictionary as the last point.
-        processes: Runs at a time; null is one per GPU, or one.
-    """
-    from falcon_ssl.commands import studies
-
-    page = studies.sweep(
-        config, out=out, num_codes=num_codes, seeds=seeds, complete=complete, processes=processes
-    )
-    print(f"report: {page}")
-
-
-def tune(
-    config: RunConfig,
-    *,
-    out: str,
-    betas: tuple[float, ...] = (0.5, 1.0, 2.0),
-    temperatures: tuple[float, ...] = (0.2, 0.4, 0.8),
-    seeds: tuple[int, ...] = (0,),
-    processes: int | None = None,
-) -> None:
-    """Choose beta and temperature without labels, by training every pair; skips finished runs.
-
-    Args:
-        config: Options of the run.
-        out: Folder of the runs and of tune.json.
-        betas: Weights of the invariance term.
-        temperatures: Effective temperatures.
-        seeds: Seeds of every pair.
-        processes: Runs at a time; null is one per GPU, or one.
-    """
-    from falcon_ssl.cli import printing
-    from falcon_ssl.commands import studies
-
-    tuning = studies.tune(
-        config, out=out, betas=betas, temperatures=temperatures, seeds=seeds, processes=processes
-    )
-    printing.print_tuning(tuning)
-    print(f"all numbers: {Path(out) / 'tune.json'}")
-
-
-def reproduce(
-    grid: str,
-    *,
-    out: str,
-    rows: tuple[str, ...] | None = None,
-    datasets: tuple[str, ...] | None = None,
-    seeds: tuple[int, ...] | None = None,
-    data: Mapping[str, str] | None = None,
-    epochs: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] | None = None,
-    table: str | None = None,
-    tuning: bool = False,
-    processes: int | None = None,
-    minutes: float | None = None,
-    dry_run: bool = False,
-) -> None:
-    """Run a whole table of methods, data sets and seeds beside the paper's numbers; skips finished runs.
-
-    Args:
-        grid: small, table1, table2, or a YAML file of the same form.
-        out: Folder of the runs, of table.html, and of table.json and table.md where --table names no other.
-        rows: Rows of the table; null is all.
-        datasets: Data sets; null is all.
-        seeds: Seeds; null is the grid's own.
-        data: Where images are, cifar10=parquet:PATH ...; null is the grid's own.
-        epochs: Epochs of every run, the warm-up in proportion; null is the grid's own.
-        device: Device of every run; null is the grid's own.
-        table: Folder of table.json and table.md; runs that stand there with the same options are done.
-        tuning: Run the tries of every row, from which its options are chosen, in place of the rows.
-        processes: Runs at a time; null is one per GPU, or one.
-        minutes: Time limit: begins no run that is not expected to end in it; null is none.
-        dry_run: Only list the runs, and how long they would train by a few timed steps.
-    """
-    from falcon_ssl.cli import printing
-    from falcon_ssl.commands import studies
-
-    selection = studies.Selection(
-        rows=rows, datasets=datasets, seeds=seeds, data=data or {}, epochs=epochs, device=device
-    )
-    if dry_run:
-        plan = studies.plan(
-            grid, out=out, table=table, selection=selection, tuning=tuning, processes=processes
-        )
-        printing.print_plan(*plan)
-    else:
-        written = studies.reproduce(
-            grid,
-            out=out,
-            table=table,
-            selection=selection,
-            tuning=tuning,
-            processes=processes,
-            minutes=minutes,
-        )
-        print(f"table: {written}")
-
-
 def _given(**options: Any) -> dict[str, Any]:
     """Those options that are not left at null."""
     return {name: value for name, value in options.items() if value is not None}
@@ -379,6 +267,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
         *(demo, pretrain, evaluate, baseline, diagnose, report, embed, export, views),
-        *(sweep, tune, reproduce),
+        *(speedrun, sweep, tune, reproduce),
     )
 }

@@ -62,6 +62,17 @@ def print_baseline(record: dict[str, Any]) -> None:
     )
 
 
+def print_speedrun(record: dict[str, Any]) -> None:
+    """Accuracies beside the untrained network's, and where the seconds went."""
+    print(f"{record['about']['note']}; {record['split']}, seed {record['seed']}")
+    for name in ("top1_linear", "top1_knn"):
+        beside = record["untrained"][name]
+        print(f"{describe(name).label}: {record[name]:.4f}  (untrained {beside:.4f})")
+    print(f"{record['numbers_read']} numbers an image, {record['images']} images trained on")
+    parts = ", ".join(f"{k} {format_duration(v)}" for k, v in record["seconds_of"].items())
+    print(f"{format_duration(record['seconds'])} on {record['about']['device']}: {parts}")
+
+
 def print_tuning(tuning: Any) -> None:
     """All settings, the chosen one marked, and what to do with it."""
     labelled = list(tuning.by_labels)

@@ -14,6 +14,7 @@ with train_extra("falcon_ssl.commands"):
     from falcon_ssl.commands.export import export
     from falcon_ssl.commands.loading import load_run
     from falcon_ssl.commands.pretrain import pretrain
+    from falcon_ssl.commands.speedrun import speedrun
     from falcon_ssl.commands.views import views_sheet
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "export",
     "load_run",
     "pretrain",
+    "speedrun",
     "views_sheet",
 ]

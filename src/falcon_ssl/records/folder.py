@@ -35,6 +35,8 @@ FAILURE = "failure.txt"
 TABLE = "table.json"  # of all its runs, in a folder of its own
 # and by baseline, in a folder of its own.
 BASELINE = "baseline.json"
+# By speedrun, in the run's folder.
+SPEEDRUN = "speedrun.json"
 
 _BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}
 
