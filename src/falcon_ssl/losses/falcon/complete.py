@@ -8,7 +8,8 @@ With x = L / sqrt(F) u and t = tanh(x) the assignment is a product of F bits, p(
     Dr = E_{w ~ m} [ log m(w) ] + F log 2                                      reverse, from drawn codes
 
 o runs over the targets and v over all other views; a cross-entropy is linear in x_v and log cosh x_v, so that a target
-meets their sums, and of a view of many places the sum over places meets that of the others. The matrix K would take N^2 F logarithms. But with t = tan angle
+meets their sums, and of views of many places the sum over places meets the sum over places. The matrix K would take
+N^2 F logarithms. But with t = tan angle
 
     1 + t_i t_k = cos(angle_i - angle_k) / (cos angle_i cos angle_k)
 
