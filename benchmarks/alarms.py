@@ -5,7 +5,6 @@ make bench-alarms
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -21,9 +20,8 @@ from falcon_ssl import commands
 from falcon_ssl.commands.loading import prepare
 from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config import EngineConfig, FalconConfig, RunConfig
-from falcon_ssl.core.devices import hardware
 from falcon_ssl.core.monitor import Moment, Monitor, Observation
-from falcon_ssl.records.provenance import environment
+from record import arguments, machine, write_record
 
 SETTINGS = {
     "default: C = 4096, F = 128, batch 256, digits": RunConfig(epochs=24),
@@ -80,23 +78,25 @@ def measure(config: RunConfig) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every setting three times; write the median by share."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("results/diagnosis/alarms.json"))
+    """Measure every setting some times; write the median by share."""
+    parser = arguments(__doc__, "diagnosis/alarms")
+    parser.add_argument("--runs", type=int, default=3, help="of every setting")
+    parser.add_argument("--epochs", type=int, help="of every run, for a quick try")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = {}
     for name, config in SETTINGS.items():
-        runs = sorted((measure(config) for _ in range(3)), key=lambda run: run["share"])
-        found[name] = {key: round(value, 4) for key, value in runs[1].items()}
-        print(f"{name}: {100 * runs[1]['share']:.2f} % of {runs[1]['cpu_ms_per_step']:.1f} ms")
+        config = replace(config, epochs=options.epochs or config.epochs)
+        runs = sorted((measure(config) for _ in range(options.runs)), key=lambda run: run["share"])
+        typical = runs[len(runs) // 2]
+        found[name] = {key: round(value, 4) for key, value in typical.items()}
+        print(f"{name}: {100 * typical['share']:.2f} % of {typical['cpu_ms_per_step']:.1f} ms")
     record = {
-        "what": "CPU time of AlarmMonitor over that of all else in a run; median of three runs",
+        "what": "CPU time of AlarmMonitor over that of all else in a run; median of the runs",
         "settings": found,
-        "environment": environment(hardware(torch.device("cpu"))),
+        "environment": machine(),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(options.out, record)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +23,16 @@ from torch import Tensor
 
 from falcon_ssl.commands.loading import build
 from falcon_ssl.config.run import from_mapping
-from falcon_ssl.core.devices import hardware
 from falcon_ssl.engine.step import TrainingStep
-from falcon_ssl.records.provenance import environment
+from record import arguments, command, machine, write_record
 from timeline import (
     MarkedAccelerator,
     MarkedViews,
     Spent,
     Timeline,
-    command,
     mark_around,
     median_parts,
     whole,
-    write_record,
 )
 
 SIDE = 32
@@ -53,6 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "GEDI": {"method": "gedi"},
     "DINO": {"method": "dino"},
     "LeJEPA": {"method": "lejepa"},
+    "SimCLR": {"method": "simclr"},
 }
 PARTS = ("views", "encoder", "head + loss", "optimizer")
 
@@ -194,8 +191,8 @@ def table(record: Mapping[str, Any]) -> str:
     lines = [
         "# A step of every method, side by side",
         "",
-        f"{about['device']}; torch {about['torch']}, Python {about['python']}; {record['date']}; `{record['command']}`."
-        + (f" {record['note']}" if record["note"] else ""),
+        f"{about['device']}; torch {about['torch']}, Python {about['python']}; {about['date']}; "
+        f"`{command(about, record['note'])}`. {record['note']}".rstrip(),
         "",
         f"{options['encoder']} of width {options['width']}, stem {options['stem']}, {options['batch_size']} images of "
         f"{SIDE}x{SIDE}, two views, AdamW, precision {options['precision']}; medians of {options['rounds']} "
@@ -223,7 +220,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Measure, write the record and the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, "speed/methods")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("no", "bf16"), default="no")
     parser.add_argument("--batch-size", type=int, default=256)
@@ -236,7 +233,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--note", default="", help="what a reader of the record must know")
-    parser.add_argument("--name", default="methods", help="of the record, without suffix")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.stem = None if options.stem == "none" else options.stem
@@ -247,24 +243,15 @@ def main() -> None:
     rows = measure(options)
     if options.memory:
         add_memory(rows, sys.argv[1:])
+    kept = ("methods", "worker", "note", "out")
     record = {
         "what": "seconds of a training step of every method, medians over interleaved rounds",
-        "command": command("benchmarks/methods.py", options.note),
         "note": options.note,
-        "date": time.strftime("%Y-%m-%d"),
-        "options": {
-            key: value
-            for key, value in vars(options).items()
-            if key not in ("methods", "worker", "note", "name")
-        },
-        "environment": {
-            key: value
-            for key, value in environment(hardware(torch.device(options.device))).items()
-            if key != "command"
-        },
+        "options": {key: value for key, value in vars(options).items() if key not in kept},
         "methods": rows,
+        "environment": machine(options.device),
     }
-    write_record(options.name, record, table(record))
+    write_record(options.out, record, table(record))
 
 
 if __name__ == "__main__":

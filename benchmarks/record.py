@@ -34,6 +34,11 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     return {**found, "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d")}
 
 
+def command(about: Mapping[str, Any], note: str) -> str:
+    """What was typed, except the note."""
+    return " ".join(word for word in about["command"] if word not in ("--note", note))
+
+
 def write_record(out: Path, record: Mapping[str, Any], table: str = "") -> None:
     """Write a record as JSON and, where there is one, its table; print the table."""
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,14 +5,10 @@ Wall time and CPU time of the process on a CPU; on a GPU wall time by CUDA event
 
 from __future__ import annotations
 
-import json
-import shlex
 import statistics
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -116,6 +112,7 @@ def mark_around(
     before: str,
     forward: str,
     before_backward: str,
+    by_maps: bool = False,
 ) -> None:
     """Mark where a module's forward pass begins and ends, and where the gradient reaches its output.
 
@@ -125,6 +122,7 @@ def mark_around(
         before: Name of the part that ends when the forward pass begins.
         forward: Name of the forward pass.
         before_backward: Name of the part of the backward pass that ends when the gradient of the output is there.
+        by_maps: It is an encoder whose last map is taken, by its method ``maps``.
     """
 
     def leave(_: nn.Module, __: object, out: Tensor) -> None:
@@ -132,6 +130,17 @@ def mark_around(
         if out.requires_grad:
             out.register_hook(lambda _: timeline.mark(before_backward))
 
+    if by_maps:
+        plain = module.maps
+
+        def maps(images: Tensor) -> tuple[Tensor, ...]:
+            timeline.mark(before)
+            found: tuple[Tensor, ...] = plain(images)
+            leave(module, images, found[-1])
+            return found
+
+        module.maps = maps  # type: ignore[assignment]
+        return
     module.register_forward_pre_hook(lambda *_: timeline.mark(before))
     module.register_forward_hook(leave)
 
@@ -154,18 +163,3 @@ def median_parts(steps: Sequence[dict[str, Spent]]) -> dict[str, Spent]:
 def whole(step: dict[str, Spent]) -> Spent:
     """All parts of a step together."""
     return Spent(*(sum(values) for values in zip(*step.values(), strict=True)))
-
-
-def command(script: str, note: str) -> str:
-    """What was typed to run this benchmark, except the note."""
-    words = [word for word in sys.argv[1:] if word not in ("--note", note)]
-    return shlex.join(["python", script, *words])
-
-
-def write_record(name: str, record: Mapping[str, Any], table: str) -> None:
-    """Leave a record in results/speed, as numbers and as a table, and print the table."""
-    folder = Path(__file__).parents[1] / "results" / "speed"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (folder / f"{name}.md").write_text(table)
-    print(table)

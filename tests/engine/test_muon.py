@@ -83,7 +83,7 @@ def test_kernels_move_along_the_orthogonal_factor(
     assert cosine > 0.97
 
 
-@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 5, 40), (1, 40, 5), (3, 8, 30)])
+@pytest.mark.parametrize("shape", [(16, 16), (2, 5, 40), (40, 5), (3, 8, 30)])
 def test_singular_values_end_near_one_and_vectors_stay(shape: tuple[int, ...]) -> None:
     g = gradients(*shape, count=1)[0].double()
     found = orthogonal(g, 6)
@@ -107,6 +107,17 @@ def test_float32_is_as_good_as_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None
         found = orthogonal(g, 5)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, exact, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_kernel_is_a_matrix_and_back(memory_format: torch.memory_format) -> None:
+    w = torch.randn(4, 3, 2, 5).to(memory_format=memory_format)
+    matrix = muon._as_matrix(w, w)
+    assert matrix.shape == (4, 30)
+    assert matrix.data_ptr() == w.data_ptr(), "nothing is copied"
+    back = muon._as_kernel(matrix, w)
+    assert torch.equal(back, w)
+    assert back.stride() == w.stride()
 
 
 def test_matrices_of_one_shape_do_not_touch_each_other() -> None:

@@ -107,13 +107,17 @@ class Muon(Optimizer):
         g = [w.grad for w in same if w.grad is not None]
         old_v = [self.state[w]["v"] for w in same]
         new_v = torch._foreach_lerp(old_v, g, 1 - momentum)
-        m = torch._foreach_lerp(g, new_v, momentum)
-        uv = orthogonal(torch.stack([one.flatten(1) for one in m]), group["newton_schulz"])
-        size = group["lr"] * _RMS * math.sqrt(max(uv.shape[1:]))
+        ahead = torch._foreach_lerp(g, new_v, momentum)
+        m = [_as_matrix(one, w) for one, w in zip(ahead, same, strict=True)]
+        steps: int = group["newton_schulz"]
+        if same[0].device.type == "cpu":  # one after the other is faster there
+            uv = [orthogonal(one, steps) for one in m]
+        else:
+            uv = list(orthogonal(torch.stack(m), steps))
+        keep = 1 - group["lr"] * group["weight_decay"]
+        size = group["lr"] * _RMS * math.sqrt(max(m[0].shape))
         for w, one in zip(same, uv, strict=True):
-            self._assign(
-                w, w * (1 - group["lr"] * group["weight_decay"]) - size * one.reshape(w.shape)
-            )
+            self._assign(w, (keep * w).sub_(_as_kernel(one, w), alpha=size))
         for old, new in zip(old_v, new_v, strict=True):
             self._assign(old, new)
 
@@ -152,19 +156,36 @@ class Muon(Optimizer):
 
 
 def orthogonal(g: Tensor, steps: int) -> Tensor:
-    """About U V^T of every matrix g = U S V^T [count, out, in], in the dtype of g.
+    """About U V^T of a matrix g = U S V^T, or of several [count, out, in], in the dtype of g.
 
         x = g / |g|_F      then, so many times:      x = a x + (b (x x^T) + c (x x^T)^2) x
 
     This is an odd polynomial of the singular values alone, which brings those above 1e-3 or so near 1 in five steps.
     """
+    add_product = torch.addmm if g.ndim == 2 else torch.baddbmm
     wide = g if g.shape[-2] <= g.shape[-1] else g.mT
     x = wide.to(_dtype_of_products(g.device) if g.dtype == torch.float32 else g.dtype)
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
+        x = add_product(x, add_product(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
     return (x if wide is g else x.mT).to(g.dtype)
+
+
+def _as_matrix(m: Tensor, w: Tensor) -> Tensor:
+    """[out, rest] of ``m``, the columns as ``w`` has them in memory: U V^T permutes its columns as the matrix does."""
+    return (m.movedim(1, -1) if _channels_last(w) else m).flatten(1)
+
+
+def _as_kernel(matrix: Tensor, w: Tensor) -> Tensor:
+    """The inverse of `_as_matrix`, in the shape and the order of ``w``."""
+    if not _channels_last(w):
+        return matrix.reshape(w.shape)
+    return matrix.reshape(w.movedim(1, -1).shape).movedim(-1, 1)
+
+
+def _channels_last(w: Tensor) -> bool:
+    return w.ndim == 4 and w.is_contiguous(memory_format=torch.channels_last)
 
 
 @cache

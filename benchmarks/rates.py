@@ -1,0 +1,66 @@
+"""How fast a step multiplies, beside how fast the machine can: FLOP of a model, and of a plain matrix product."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from falcon_ssl.losses import LossTerms
+from falcon_ssl.methods import Falcon
+from timeline import Spent, Timeline
+
+SIDE, TIMES = 2048, 7  # of the matrix product
+
+
+class Product(NamedTuple):
+    """A matrix product in the precision that the machine multiplies faster."""
+
+    precision: str
+    per_second: Spent  # FLOP a second, by the wall clock and of the processor's time
+
+
+class _Sum(nn.Module):
+    """In place of a loss: one addition a number."""
+
+    def forward(self, *views: Tensor, **_: object) -> LossTerms:
+        total = torch.stack([view.sum() for view in views]).sum()
+        return LossTerms(*[total] * len(LossTerms._fields))
+
+
+def model_flop(method: Falcon, views: Sequence[Tensor]) -> int:
+    """Floating point operations of the products of one step in encoder and projector, forward and backward.
+
+    The method has no loss afterwards.
+    """
+    method.loss = _Sum()  # type: ignore[assignment]
+    with FlopCounterMode(display=False) as counter:
+        method.train()(list(views)).loss.backward()
+    return counter.get_total_flops()
+
+
+def matrix_product(device: torch.device) -> Product:
+    """The machine's own rate, by as many threads as torch has; medians."""
+    return max(
+        (_timed(name, dtype, device) for name, dtype in _PRECISIONS.items()),
+        key=lambda product: product.per_second.cpu,
+    )
+
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _timed(name: str, dtype: torch.dtype, device: torch.device) -> Product:
+    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
+    timeline, spent = Timeline(device), []
+    for _ in range(TIMES):
+        timeline.start()
+        a @ b
+        timeline.mark("product")
+        spent.append(timeline.parts()["product"])
+    typical = [statistics.median(times) for times in zip(*spent, strict=True)]
+    return Product(name, Spent(*(2 * SIDE**3 / seconds for seconds in typical)))
