@@ -110,6 +110,30 @@ def test_views_disagree_when_beta_is_zero():
     assert "two views of an image differ as much as at the start" in text
 
 
+def test_a_network_that_reads_off_the_place_alone_is_no_collapse_of_codes_and_yet_found():
+    """Places of one view differ, images do not: mutual information is about places, and the views disagree by more."""
+    u = normalize(noise(1, 4, F, seed=1), dim=2).expand(N, -1, -1)
+    terms = falcon_loss((u, u), DICTIONARY, logit_scale=L).as_floats()
+    assert math.log(C) - terms["prior_matching"] - terms["entropy"] > 1
+    watcher, found = monitor(), {}
+    for step in range(0, 300, 5):
+        found |= watcher(Moment(step, 0.0, terms, u[:, 0], NETWORK, is_epoch_end=False)).alarms
+    assert "views_disagree" in found
+
+
+def test_an_unbiased_divergence_is_no_number_of_bits():
+    terms = {
+        "total": 3.0,
+        "invariance": 3.0,
+        "prior_matching": -0.1,
+        "entropy": 2.0,
+        "consistency": 1.0,
+    }
+    moment = Moment(0, 0.0, terms, noise(N, F, seed=0), NETWORK, is_epoch_end=False)
+    assert "mutual_information_bits" in monitor()(moment).metrics
+    assert "mutual_information_bits" not in monitor(unbiased=True)(moment).metrics
+
+
 def test_views_that_approach_each_other_slowly_are_no_alarm():
     """As on CIFAR-10, where consistency exceeds the mutual information for hundreds of steps."""
     watcher, found, ratio = monitor(), {}, []

@@ -136,5 +136,7 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
             prior_matching=method.loss.prior_matching,
             batch_size=config.batch_size,
             complete=config.falcon.dictionary == "complete",
+            rows_per_sample=method.rows_per_sample(config.views.count),
+            unbiased=method.loss.is_unbiased,
         )
     )

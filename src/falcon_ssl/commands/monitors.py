@@ -20,6 +20,7 @@ def default_monitors(run: RunParts) -> list[Monitor]:
             logit_scale=method.logit_scale,
             beta=config.falcon.beta,
             prior_matching=method.loss.prior_matching if isinstance(method, Falcon) else "reverse",
+            unbiased=isinstance(method, Falcon) and method.loss.is_unbiased,
             uniform_prior=config.falcon.prior_exponent == 0,
             batch_size=config.batch_size,
             stuck_values=method.stuck_values(config.batch_size),

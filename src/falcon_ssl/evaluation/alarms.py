@@ -84,12 +84,18 @@ class AlarmMonitor:
     Only the first of the first three that applies is raised. They need the terms of a FALCON loss; other methods state
     themselves at which values they are stuck.
 
+    Of several places a view, and where target views share a marginal, mutual information is that between codes and
+    places or views. A network that reads off these alone carries some; its views then differ by more, for the mean of
+    KL(p_a || p_b) over its places exceeds that of KL(p_a || m), and views_disagree is what is raised.
+
     Args:
         dictionary: Codes that embeddings are assigned to; None for methods without codes.
         logit_scale: L; None for a method that is not FALCON, whose loss terms mean something else.
         beta: Weight of the invariance.
         prior_matching: Of the loss.
         uniform_prior: Whether the prior is uniform; mutual information is known only then.
+        unbiased: Whether the divergence is a U-statistic, `FalconLoss.is_unbiased`: mutual information is estimated for
+            the symptoms and not reported, because it may exceed what the batch can carry.
         batch_size: N of the global batch.
         stuck_values: Where loss terms stay when nothing is learned, see `falcon_ssl.methods.Method.stuck_values`.
         few_codes_hint: What to ask when few codes are used, see `falcon_ssl.methods.Method`.
@@ -113,6 +119,7 @@ class AlarmMonitor:
     beta: float = 1.0
     prior_matching: PriorMatching = "reverse"
     uniform_prior: bool = True
+    unbiased: bool = False
     batch_size: int = 2
     stuck_values: Sequence[StuckValue] = ()
     few_codes_hint: str = "is beta too large?"
@@ -190,7 +197,8 @@ class AlarmMonitor:
             symptoms["views_disagree"] = (
                 "two views of an image differ as much as at the start: is beta or the learning rate too small?"
             )
-        return ({} if bits is None else {"mutual_information_bits": bits}), symptoms
+        metrics = {} if bits is None or self.unbiased else {"mutual_information_bits": bits}
+        return metrics, symptoms
 
     def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
         """Whether two views of an image are still as far apart as they were; ``nats`` of mutual information."""

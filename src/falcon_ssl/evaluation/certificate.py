@@ -8,7 +8,9 @@ All are zero exactly at the optimum. And a threshold: a network that gives every
 
     reverse, renyi2:  beta H(p) + KL(p || q)      forward:  beta H(p) + CE(q, p)
 
-Its least value over all p is the collapse threshold. A measured loss below it cannot come from such a network.
+Its least value over all p is the collapse threshold. A measured loss below it cannot come from such a network; nor from
+one whose assignments depend on the view or the place in it but not on the image, whatever the marginals: with m_o the
+mean over the places of target o, and m over all targets, I >= mean_o H(m_o) and I >= H(m) (docs: theory, "Places").
 Pure Python numbers in and out.
 """
 
@@ -36,15 +38,17 @@ class Certificate:
         bound: Least loss on orthogonal codes.
         gap_entropy: beta (entropy - H_least). Random codes are only nearly orthogonal, so it may be slightly negative.
         gap_consistency: beta * consistency: what the two views of a sample disagree about.
-        gap_prior: D - D_min. With N < C samples and sure assignments at least log(C / N) of it is due to the batch.
+        gap_prior: D - D_min. With N < C samples and sure assignments at least log(C / N) of it is due to the batch. An
+            unbiased D is an estimate, which chance takes below 0.
         collapse_threshold: Least loss of a network that gives every sample the same assignment; None where it is not
             known (forward matching of a prior that is not uniform).
         certified: Whether the loss is below that threshold, by more than rounding.
-        mutual_information_bits: Bits of code that the batch carries about its samples; None where the terms do not
-            contain it (forward matching, priors that are not uniform).
+        mutual_information_bits: Bits of code that the batch carries about its samples (their places, their views, where
+            these share a marginal); None where the terms do not contain it (forward matching, priors that are not
+            uniform, an unbiased divergence).
         shared_bits: Mutual information minus consistency: bits about a sample that the codes of both views contain,
             see `certify`; negative when guessing would do better. None where the former is.
-        max_bits: log2 min(N, C), the most it could carry.
+        max_bits: log2 min(N, C), N rows of a marginal: the most it could carry.
         sentence: The verdict in plain words.
     """
 
@@ -80,6 +84,8 @@ def certify(
     batch_size: int,
     prior: Sequence[float] | None = None,
     complete: bool = False,
+    rows_per_sample: int = 1,
+    unbiased: bool = False,
 ) -> Certificate:
     """Read the terms of a FALCON loss.
 
@@ -91,8 +97,10 @@ def certify(
 
         MI(J; X') >= H(J) + E log p'(J | X') = log C - D - invariance = MI(sample; code) - consistency
 
-    These are the shared bits. Neither beta nor the temperature is part of the definition, so runs that differ in them
-    can be compared.
+    These are the shared bits. Of places and pooled marginals, J is drawn at a random place of a random target view, and
+    any other view guesses at any of its places: bits about the sample all the same, never about view or place, for
+    I >= mean_i H(p_i), p_i the mean over the places and target views of a sample. Neither beta nor the temperature is
+    part of the definition, so runs that differ in them can be compared.
 
     Args:
         terms: Loss terms in nats, as of ``LossTerms.as_floats()``; other names are of no interest.
@@ -104,6 +112,10 @@ def certify(
         prior: q [C]; None is uniform.
         complete: Whether the dictionary is the complete one, with C = 2^F. Its codes are far from orthogonal; the
             least entropy is that of F bits whose features are all equally large, see `least_entropy`.
+        rows_per_sample: Rows of one sample in a marginal: S of a view of S places, K S of K target views together.
+        unbiased: Whether D is a U-statistic, `FalconLoss.is_unbiased`. It may be below the divergence of the batch, so
+            that nothing is said about mutual information. The threshold holds: where assignments do not depend on
+            the sample it is the divergence.
 
     Returns:
         The certificate of this batch.
@@ -124,6 +136,7 @@ def certify(
     check_at_least("num_codes", num_codes, 2)
     check_at_least("batch_size", batch_size, 1, fix="pass the global batch size")
     check_at_least("beta", beta, 0)
+    check_at_least("rows_per_sample", rows_per_sample, 1)
     if not all(math.isfinite(terms.get(name, math.nan)) for name in TERMS):
         raise InputError(
             "loss terms are missing or not finite",
@@ -137,14 +150,15 @@ def certify(
     optimum = Optimum(num_codes, logit_scale, beta, prior_matching, prior, complete)
     loss, threshold = terms["total"], optimum.collapse_threshold
     certified = threshold is not None and loss < threshold * (1 - ROUNDING)
-    max_bits = math.log2(min(batch_size, num_codes))
-    nats = optimum.mutual_information(terms)
+    max_bits = math.log2(min(batch_size * rows_per_sample, num_codes))
+    nats = None if unbiased else optimum.mutual_information(terms)
     bits = None if nats is None else max(0.0, nats) / LN2
     shared_bits = None if nats is None else (nats - terms["consistency"]) / LN2
     about, at_least = "", "at least " if prior_matching == "renyi2" else ""
     if bits is not None:
         carried = f"{at_least}{bits:.1f} of at most {max_bits:.1f} bits"
-        about = f"; the code of an image carries {carried} about which image of the batch it is"
+        whose, which = ("a place or view", "one") if rows_per_sample > 1 else ("an image", "image")
+        about = f"; the code of {whose} carries {carried} about which {which} of the batch it is"
     return Certificate(
         loss=loss,
         bound=optimum.bound,

@@ -42,8 +42,9 @@ class Falcon(Method):
             prior = power_law_prior(config.num_codes, config.prior_exponent)
         self.config = config
         self.encoder = parts.encoder
+        self.num_places, in_dim = _measure_places(parts) if config.places else (1, parts.in_dim)
         self.projector = FalconProjector(
-            _width_of_places(parts) if config.places else parts.in_dim,
+            in_dim,
             config.embed_dim,
             embedding_norm=config.embedding_norm,
             affine=config.affine,
@@ -73,6 +74,11 @@ class Falcon(Method):
         terms = self.loss(*u_V, num_targets=self.config.num_targets or num_large(views))
         return StepOutput.of(terms, _of_images(u_V[0]))
 
+    def rows_per_sample(self, num_large: int) -> int:
+        """Rows of one image in a marginal of a batch of so many large views: places, of all targets if pooled."""
+        num_targets = self.config.num_targets or num_large
+        return self.num_places * (num_targets if self.config.marginal == "pooled" else 1)
+
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Representations z_ND and unit embeddings u_NF."""
         z_ND = self.encoder(images)
@@ -88,9 +94,11 @@ class _Places(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+        self.num_places = 0  # S of the images seen last
 
     def forward(self, images: Tensor) -> Tensor:
         x_NCHW = self.encoder.maps(images)[-1]  # type: ignore[operator]
+        self.num_places = x_NCHW.shape[2] * x_NCHW.shape[3]
         z_MC: Tensor = x_NCHW.permute(0, 2, 3, 1).flatten(0, 2)
         return z_MC
 
@@ -100,8 +108,8 @@ def _of_images(u: Tensor) -> Tensor:
     return u if u.dim() == 2 else normalize(u.mean(dim=1), dim=1).to(u.dtype)
 
 
-def _width_of_places(parts: Parts) -> int:
-    """Channels of the encoder's last map.
+def _measure_places(parts: Parts) -> tuple[int, int]:
+    """S and C of the encoder's last map of a large view.
 
     Raises:
         InputError: An encoder without maps.
@@ -113,7 +121,9 @@ def _width_of_places(parts: Parts) -> int:
             expected="an encoder with maps(images), such as resnet18",
             fix="choose another encoder, or leave places out",
         )
-    return representation_width(_Places(parts.encoder), parts.image_shape)
+    places = _Places(parts.encoder)
+    width = representation_width(places, parts.image_shape)
+    return places.num_places, width
 
 
 def build_dictionary(config: FalconConfig) -> Dictionary:

@@ -219,6 +219,64 @@ def test_what_depends_on_the_place_and_not_on_the_image_is_never_certified(
         assert certificate.loss >= min(beta, 1) * dictionary.log_num_codes * (1 - 1e-12)
 
 
+@pytest.mark.parametrize("marginal", ["separate", "pooled"])
+@pytest.mark.parametrize("same", [False, True])
+def test_shared_bits_are_about_the_image_and_never_about_its_places(marginal, same):
+    """log C - D - I <= MI(image; code), the code drawn at a random place of a random target."""
+    for seed in range(5):
+        u, dictionary = places(3, 4, seed=seed), RademacherDictionary(C, F)
+        if same:  # every image the same places
+            u = u[:, :1].expand(-1, N, -1, -1)
+        terms = falcon_loss(
+            tuple(u), dictionary, logit_scale=12.0, num_targets=2, marginal=marginal
+        ).as_floats()
+        certificate = certify(
+            terms,
+            num_codes=C,
+            logit_scale=12.0,
+            beta=1.0,
+            prior_matching="reverse",
+            batch_size=N,
+            rows_per_sample=8 if marginal == "pooled" else 4,
+        )
+        codes_CF = dictionary.block(0, C, dtype=torch.float64)
+        p_KNSC = (12.0 / math.sqrt(F) * u[:2] @ codes_CF.T).softmax(dim=3)
+        p_KNC = p_KNSC.mean(dim=2)
+        p_GNC = p_KNC.mean(dim=0, keepdim=True) if marginal == "pooled" else p_KNC
+        entropies = [-(p * p.log()).sum(dim=-1) for p in (p_GNC.mean(dim=1), p_GNC)]
+        about_image = float(entropies[0].mean() - entropies[1].mean()) / math.log(2)
+        assert certificate.shared_bits <= about_image + 1e-12
+        assert certificate.mutual_information_bits > about_image  # of places and views, too
+        assert certificate.max_bits == math.log2(min(C, N * (8 if marginal == "pooled" else 4)))
+        assert "the code of a place or view carries" in certificate.sentence
+
+
+def test_an_unbiased_divergence_says_nothing_about_mutual_information():
+    u = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).expand(2, 8) / math.sqrt(8)
+    loss = FalconLoss(CompleteDictionary(8), temperature=0.25, marginal="pooled")
+    assert loss.is_unbiased
+    assert not FalconLoss(CompleteDictionary(8), temperature=0.25).is_unbiased
+    assert not FalconLoss(RademacherDictionary(C, F), marginal="pooled").is_unbiased
+    terms = loss(u, u).as_floats()
+    told = {}
+    for unbiased in (False, True):
+        told[unbiased] = certify(
+            terms,
+            num_codes=2**8,
+            logit_scale=loss.logit_scale,
+            beta=1.0,
+            prior_matching="renyi2",
+            batch_size=2,
+            complete=True,
+            unbiased=unbiased,
+        )
+    # What would be claimed otherwise is more than the one bit that tells two images apart.
+    assert told[False].mutual_information_bits > 2
+    assert told[True].mutual_information_bits is None
+    assert told[True].shared_bits is None
+    assert told[True].certified
+
+
 def test_the_divergence_over_pairs_of_images_may_be_negative():
     u = torch.eye(4, 8, dtype=torch.float64)
     u = torch.cat([u, -u])  # as far from one another as rows can be
@@ -255,6 +313,8 @@ def test_bad_options():
         FalconLoss(RademacherDictionary(C, F), marginal="both")
     with pytest.raises(InputError, match="kernel_order is not odd: received 2"):
         CompleteDictionary(F, kernel_order=2)
+    with pytest.raises(InputError, match="kernel_order does nothing with prior_matching='reverse'"):
+        FalconLoss(CompleteDictionary(F, kernel_order=3), prior_matching="reverse")
     one = places(2, 3, rows=1)
     with pytest.raises(InputError, match="number of samples is too small: received 1"):
         FalconLoss(CompleteDictionary(F), marginal="pooled")(*one)

@@ -8,7 +8,8 @@ With x = L / sqrt(F) u and t = tanh(x) the assignment is a product of F bits, p(
     Dr = E_{w ~ m} [ log m(w) ] + F log 2                                      reverse, from drawn codes
 
 o runs over the targets and v over all other views; a cross-entropy is linear in x_v and log cosh x_v, so that a target
-meets their sums. The matrix K would take N^2 F logarithms. But with t = tan angle
+meets their sums, and of views of many places the sum over places meets the sum over places. The matrix K would take
+N^2 F logarithms. But with t = tan angle
 
     1 + t_i t_k = cos(angle_i - angle_k) / (cos angle_i cos angle_k)
 
@@ -103,17 +104,17 @@ def falcon_loss_complete(
             fix="use renyi2, which is exact",
         )
     x_VNF = at_least_float32(u_VNF) * (logit_scale / math.sqrt(dictionary.width))
-    x_KNF = x_VNF[:num_targets]
-    t_KNF = x_KNF.tanh()
-    log_cosh_VNF = _log_cosh(x_VNF)
-    own_KNF = log_cosh_VNF[:num_targets] - x_KNF * t_KNF
-    others = sums_of_others(torch.stack([x_VNF, log_cosh_VNF], dim=1), num_targets, num_places)
-    cross_KNF = torch.stack(
-        [other[1] - other[0] * t for t, other in zip(t_KNF, others, strict=True)]
-    )
-    cross_KNF = cross_KNF / (len(u_VNF) - num_places)
-    sums = torch.stack([cross_KNF.sum(), own_KNF.sum(), (cross_KNF - own_KNF).sum()])
-    means = all_reduce_sum(sums) / (num_targets * num_rows)
+    x_KNF, t_VNF = x_VNF[:num_targets], x_VNF.tanh()
+    t_KNF = t_VNF[:num_targets]
+    log_cosh_V = _LogCosh.apply(x_VNF, t_VNF.detach()).sum(dim=(1, 2))  # type: ignore[no-untyped-call]
+    by_view = (-1, num_places, *x_VNF.shape[1:])
+    others = sums_of_others(x_VNF.view(by_view).sum(dim=1), num_targets // num_places)
+    met = [(t * x).sum() for t, x in zip(t_KNF.view(by_view).sum(dim=1), others, strict=True)]
+    meets_V = log_cosh_V.new_full((len(u_VNF),), num_targets)  # targets that a view meets
+    meets_V[:num_targets] -= num_places
+    cross = (log_cosh_V @ meets_V - torch.stack(met).sum()) / (len(u_VNF) - num_places)
+    own = log_cosh_V[:num_targets].sum() - (x_KNF * t_KNF).detach().sum()
+    means = all_reduce_sum(torch.stack([cross, own])) / (num_targets * num_rows)
     per_marginal = num_targets if pooled else num_places
     if prior_matching == "renyi2":
         divergence = functools.partial(
@@ -136,7 +137,7 @@ def falcon_loss_complete(
         invariance=invariance.detach(),
         prior_matching=prior.detach(),
         entropy=means[1].detach() + dictionary.log_num_codes,
-        consistency=means[2].detach(),
+        consistency=(means[0] - means[1]).detach(),
     )
 
 
@@ -165,7 +166,8 @@ def renyi2(
     if not same_sample:
         check_at_least("number of samples", num_rows, 2, fix="pairs of different ones are needed")
         first = sum(row_counts(num_local, t_GNF.device)[: rank()])
-        sample_M = torch.arange(first, first + num_local, device=t_GNF.device).repeat(per_sample)
+        sample_N = torch.arange(first, first + num_local, device=t_GNF.device, dtype=torch.int32)
+        sample_M = sample_N.repeat(per_sample)
     t_MF = t_GNF.flatten(0, 1)
     if order is None:
         log_rho_M = 0.5 * torch.log1p(t_MF.square()).sum(dim=1)
@@ -191,8 +193,23 @@ def kernel_error(t_NF: Tensor, order: int) -> Tensor:
 
 def _log_cosh(x: Tensor) -> Tensor:
     """log cosh x, without overflow."""
-    y: Tensor = x.abs() + softplus(-2 * x.abs()) - LN2
-    return y
+    y: Tensor = x.abs()
+    return y + softplus(-2 * y) - LN2
+
+
+class _LogCosh(torch.autograd.Function):
+    """log cosh x, with its derivative tanh x, which is there already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tanh_x: Tensor) -> Tensor:
+        ctx.save_for_backward(tanh_x)
+        return _log_cosh(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        check_first_derivative("complete")
+        (tanh_x,) = ctx.saved_tensors
+        return grad * tanh_x, None
 
 
 def _states(t_NF: Tensor) -> Tensor:
@@ -260,28 +277,31 @@ class _LogSumExpSeries(torch.autograd.Function):
         ctx: Any, t_MF: Tensor, sample_M: Tensor | None, order: int, dtype: torch.dtype
     ) -> Tensor:
         t_MF = t_MF.detach()
-        powers = range(1, order + 1)
-        mine_MD = torch.cat([t_MF.pow(k) * ((-1) ** (k + 1) / k) for k in powers], dim=1).to(dtype)
-        all_NF = all_gather_rows(t_MF)
-        all_ND = torch.cat([all_NF.pow(k) for k in powers], dim=1).to(dtype)
+        powers = [t_MF]
+        while len(powers) < order:
+            powers.append(powers[-1] * t_MF)
+        c_D = torch.tensor([(-1) ** k / (k + 1) for k in range(order)], dtype=dtype)
+        power_MD = torch.cat([power.to(dtype) for power in powers], dim=1)
+        mine_MD = power_MD * c_D.to(t_MF.device).repeat_interleave(t_MF.shape[1])
+        all_ND = all_gather_rows(power_MD)
         sample_N = None if sample_M is None else all_gather_rows(sample_M)
-        log_sum_M, mean_MD = torch.empty_like(t_MF[:, 0]), torch.empty_like(mine_MD)
+        log_sum_M, mean_MD = torch.empty_like(t_MF[:, 0]), torch.empty_like(power_MD)
         size = max(8, BLOCK_ELEMENTS.get(t_MF.device.type, 2**25) // len(all_ND))
         for block in (slice(i, i + size) for i in range(0, len(t_MF), size)):
             k_RN = (mine_MD[block] @ all_ND.T).to(t_MF.dtype)
             if sample_M is not None and sample_N is not None:
                 k_RN.masked_fill_(sample_M[block, None] == sample_N, -math.inf)
-            log_sum_M[block] = k_RN.logsumexp(dim=1)
-            mean_MD[block] = k_RN.sub_(log_sum_M[block, None]).exp_().to(dtype) @ all_ND
+            top_R1 = k_RN.amax(dim=1, keepdim=True)
+            sum_R = k_RN.sub_(top_R1).exp_().sum(dim=1)
+            log_sum_M[block] = sum_R.log() + top_R1[:, 0]
+            mean_MD[block] = (k_RN.to(dtype) @ all_ND) / sum_R[:, None].to(dtype)
         top = all_reduce_max(log_sum_M.amax())
         total = all_reduce_sum((log_sum_M - top).exp().sum())
         # The kernel is symmetric: what row i does as a column, on whichever rank, equals what it does as a row.
         weight_M = 2 * (log_sum_M - top).exp() / total
-        parts = mean_MD.to(t_MF.dtype).chunk(order, dim=1)
-        slope_MF = sum(
-            ((-1) ** k * t_MF.pow(k) * part_MF for k, part_MF in enumerate(parts)),
-            start=torch.zeros_like(t_MF),
-        )
+        *parts, slope_MF = mean_MD.to(t_MF.dtype).chunk(order, dim=1)
+        for part_MF in reversed(parts):
+            slope_MF = torch.addcmul(part_MF, t_MF, slope_MF, value=-1)
         ctx.save_for_backward(slope_MF * weight_M[:, None])
         return total.log() + top
 

@@ -9,36 +9,23 @@ MI / log 2 of at most log2 min(N, C) bits of code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.core.checks import (
-    check_at_least,
-    check_choice,
-    check_fraction,
-    check_matrix,
-    check_positive,
-    check_same_shape,
-)
+from falcon_ssl.core.checks import check_matrix, check_same_shape
 from falcon_ssl.core.distributed import agreed_global_count
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.theory import (
-    PRIOR_MATCHINGS,
-    PriorMatching,
-    choose_logit_scale,
-    effective_temperature,
-)
+from falcon_ssl.core.theory import PriorMatching, choose_logit_scale, effective_temperature
 from falcon_ssl.dictionary.base import Dictionary, StreamedDictionary, check_streamed
 from falcon_ssl.dictionary.complete import CompleteDictionary
-from falcon_ssl.losses.falcon.backends import Backend, Compute, choose_backend
+from falcon_ssl.losses.falcon.backends import Backend, Compute
 from falcon_ssl.losses.falcon.complete import falcon_loss_complete
 from falcon_ssl.losses.falcon.objective import Objective
-from falcon_ssl.losses.falcon.terms import LossTerms, check_prior
+from falcon_ssl.losses.falcon.options import Marginal, check_options
+from falcon_ssl.losses.falcon.terms import LossTerms
 from falcon_ssl.losses.rows import check_targets
-
-Marginal = Literal["separate", "pooled"]
 
 
 def falcon_loss(
@@ -111,7 +98,7 @@ def falcon_loss(
         >>> bool(terms.total > 0)
         True
     """
-    compute = _check_options(
+    compute = check_options(
         dictionary,
         logit_scale=logit_scale,
         beta=beta,
@@ -206,7 +193,7 @@ class FalconLoss(nn.Module):
             temperature=temperature,
             default_temperature=dictionary.default_temperature,
         )
-        self._compute = _check_options(
+        self._compute = check_options(
             dictionary,
             logit_scale=self.logit_scale,
             beta=beta,
@@ -227,6 +214,12 @@ class FalconLoss(nn.Module):
         self.marginal_momentum = marginal_momentum
         self.register_buffer("prior", prior, persistent=False)
         self.register_buffer("running_marginal", running)
+
+    @property
+    def is_unbiased(self) -> bool:
+        """Whether the divergence is a U-statistic: that over all codes, of all target views together."""
+        complete = isinstance(self.dictionary, CompleteDictionary)
+        return complete and self.prior_matching == "renyi2" and self.marginal == "pooled"
 
     def forward(self, *views: Tensor, num_targets: int | None = None) -> LossTerms:
         """Loss terms of V views [N, F] or [N, S, F], of which the first ``num_targets`` are targets; None: all.
@@ -347,50 +340,3 @@ def _log_prior(
     if prior is None:
         return -torch.full((num_codes,), num_codes, dtype=dtype, device=device).log()
     return prior.detach().double().log().to(device=device, dtype=dtype)
-
-
-def _check_options(
-    dictionary: Dictionary,
-    *,
-    logit_scale: float,
-    beta: float,
-    prior_matching: PriorMatching | None,
-    prior: Tensor | None,
-    marginal: Marginal,
-    backend: Backend,
-    block_size: int | None,
-    marginal_momentum: float,
-) -> Compute | None:
-    """What computes the loss; raise InputError for options that are out of range or do not suit the dictionary."""
-    check_positive(
-        "logit_scale", logit_scale, fix="compute it with logit_scale(num_codes, epsilon)"
-    )
-    check_at_least("beta", beta, 0)
-    if prior_matching is not None:
-        check_choice("prior_matching", prior_matching, PRIOR_MATCHINGS)
-    check_choice("marginal", marginal, get_args(Marginal))
-    check_fraction(
-        "marginal_momentum",
-        marginal_momentum,
-        below_one=True,
-        fix="use 0 to match every batch alone, 0.9 to average over about ten",
-    )
-    if not isinstance(dictionary, CompleteDictionary):
-        if prior is not None:
-            check_prior(prior, dictionary.num_codes)
-        return choose_backend(backend, check_streamed(dictionary), block_size=block_size)
-    needs_codes = {
-        "prior": prior is not None,
-        "backend": backend != "auto",
-        "block_size": block_size is not None,
-        "marginal_momentum": marginal_momentum != 0,
-    }
-    for name, is_given in needs_codes.items():
-        if is_given:
-            raise InputError(
-                f"the complete dictionary takes no {name}",
-                received=f"a {name}",
-                expected="its closed form: uniform prior, one back end, no blocks, no average",
-                fix=f"leave {name} out, or use a finite dictionary",
-            )
-    return None
