@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.losses import (
     barlow_twins_loss,
+    byol_loss,
     dino_loss,
     lejepa_loss,
     random_directions,
@@ -101,3 +102,10 @@ def test_simclr(lightly: ModuleType) -> None:
     a, b = (normalize(view, dim=1) for view in views(2))
     theirs = lightly.NTXentLoss(temperature=0.2)(a, b)
     assert relative_error(simclr_loss(a, b, temperature=0.2).total, theirs) < CLOSE
+
+
+def test_byol(lightly: ModuleType) -> None:
+    p1, p2, z1, z2 = views(4)
+    cosine = lightly.NegativeCosineSimilarity()
+    theirs = 4 + 2 * cosine(p1, z2) + 2 * cosine(p2, z1)
+    assert relative_error(byol_loss(p1, p2, z1, z2).total, theirs) < CLOSE

@@ -47,6 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "dino": {"embed_dim": 32, "num_prototypes": 60},
     "lejepa": {"embed_dim": 32, "num_directions": 128},
     "simclr": {"embed_dim": 32},
+    "byol": {"embed_dim": 32},
 }
 TAKES_CROPS = [name for name in SMALL if getattr(RunConfig(), name).takes_small_views]
 # Epochs, and options that differ from the above: with seed 0, twice as much as the test asks for.
@@ -59,6 +60,7 @@ ON_DIGITS: dict[str, tuple[int, dict[str, Any]]] = {
     "dino": (8, {"num_prototypes": 256, "teacher_momentum": 0.95}),  # averages take their time
     "lejepa": (4, {}),
     "simclr": (3, {}),
+    "byol": (8, {"target_momentum": 0.95}),  # as DINO
 }
 # The value of a collapse must be far from the start: no queue, a temperature at which samples differ.
 FAR_FROM_STUCK: dict[str, dict[str, Any]] = {
@@ -165,6 +167,10 @@ def test_the_alarm_names_the_value_at_which_the_method_is_stuck(name: str, kind:
     seen = monitor(Moment(1, 0.0, terms, out.u_NF, method, is_epoch_end=False))
     if kind == "healthy":
         assert "stuck_loss" not in seen.alarms
+        return
+    assert "few_directions" in seen.alarms
+    if name == "byol":  # its loss is least where it collapses
+        assert method.stuck_values(12) == ()
         return
     term, value, _ = method.stuck_values(12)[0]
     assert terms[term] == pytest.approx(value, rel=0.01)
@@ -319,6 +325,7 @@ def test_the_configuration_names_its_own_options_alone(name: str) -> None:
         ("gedi", "temperature", 0.0, "gedi.temperature is not positive"),
         ("lejepa", "regularization", 2.0, "lejepa.regularization is out of range"),
         ("simclr", "temperature", float("inf"), "simclr.temperature is not finite"),
+        ("byol", "target_momentum", -0.1, "byol.target_momentum is out of range"),
     ],
 )
 def test_bad_options_are_refused_by_name(

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl import commands
-from falcon_ssl.config import DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
+from falcon_ssl.config import BYOLConfig, DINOConfig, GEDIConfig, LeJEPAConfig, SwAVConfig
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.dictionary.assign import nearest_codes
-from falcon_ssl.methods import DINO, GEDI, LeJEPA, Method, Parts, SwAV
+from falcon_ssl.methods import BYOL, DINO, GEDI, LeJEPA, Method, Parts, SwAV
 from falcon_ssl.networks import build_encoder
 from support.small_methods import parts, views
 
@@ -35,16 +35,34 @@ def step(method: nn.Module, seed: int, *, at: int = 0, num_steps: int = 10) -> N
     method.after_step(at, num_steps)
 
 
+def byol(**options: float) -> BYOL:
+    return BYOL(parts(), BYOLConfig(32, 16, **options))
+
+
+@pytest.mark.parametrize("name", ["dino", "byol"])
 @pytest.mark.parametrize(("at", "momentum"), [(0, 0.9), (5, 0.95), (10, 1.0)])
-def test_the_teacher_is_a_running_average_of_the_student(at: int, momentum: float) -> None:
-    method = dino(teacher_momentum=0.9)
+def test_the_teacher_is_a_running_average_of_the_student(
+    name: str, at: int, momentum: float
+) -> None:
+    method = dino(teacher_momentum=0.9) if name == "dino" else byol(target_momentum=0.9)
+    teacher = method.teacher if isinstance(method, DINO) else method.target
     step(method, 0)
-    before = {k: v.clone() for k, v in method.teacher.named_parameters()}
+    before = {k: v.clone() for k, v in teacher.named_parameters()}
     student = dict(method.named_parameters())
     method.after_step(at, 10)
-    for name, now in method.teacher.named_parameters():
+    for name, now in teacher.named_parameters():
         expected = momentum * before[name] + (1 - momentum) * student[name]
         torch.testing.assert_close(now, expected)
+
+
+def test_the_target_of_byol_starts_as_the_online_network_and_is_not_trained() -> None:
+    method = byol()
+    online = dict(method.named_parameters())
+    for name, parameter in method.target.named_parameters():
+        assert torch.equal(parameter, online[name])
+        assert not parameter.requires_grad
+    assert method.evaluated_encoder is method.encoder, "the paper keeps the online encoder"
+    assert any(name.startswith("predictor") for name in online), "which has a predictor alone"
 
 
 def test_the_teacher_starts_as_the_student_and_is_not_trained() -> None:

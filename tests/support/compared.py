@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.losses import (
     barlow_twins_loss,
+    byol_loss,
     dino_loss,
     energy,
     energy_loss,
@@ -50,6 +51,11 @@ def gedi_with_energy(views: list[Tensor]) -> Any:
     return terms._replace(total=terms.total + energy_loss(data, drawn))
 
 
+def byol_of_shifted_targets(views: list[Tensor]) -> Any:
+    """The targets are functions of the views without a gradient, as those of its running average."""
+    return byol_loss(*views, *(view.detach().roll(1, dims=1) for view in views))
+
+
 # Name -> (how many views, the loss).
 LOSSES: dict[str, tuple[int, Loss]] = {
     "barlow_twins": (2, lambda v: barlow_twins_loss(*v, redundancy_weight=0.2)),
@@ -81,6 +87,7 @@ LOSSES: dict[str, tuple[int, Loss]] = {
         lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularization=0.3),
     ),
     "simclr": (2, lambda v: simclr_loss(*v, temperature=0.5)),
+    "byol": (2, byol_of_shifted_targets),
 }
 
 

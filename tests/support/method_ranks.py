@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from falcon_ssl.config import (
     BarlowTwinsConfig,
+    BYOLConfig,
     DINOConfig,
     GEDIConfig,
     LeJEPAConfig,
@@ -19,6 +20,7 @@ from falcon_ssl.config import (
     VICRegConfig,
 )
 from falcon_ssl.methods import (
+    BYOL,
     DINO,
     GEDI,
     BarlowTwins,
@@ -56,6 +58,7 @@ def methods() -> dict[str, Any]:
         "gedi": lambda parts: GEDI(parts, gedi),
         "lejepa": lambda parts: LeJEPA(parts, LeJEPAConfig(12, 6, num_directions=7)),
         "simclr": lambda parts: SimCLR(parts, SimCLRConfig(12, 6)),
+        "byol": lambda parts: BYOL(parts, BYOLConfig(12, 6, target_momentum=0.5)),
     }
 
 

@@ -2,6 +2,7 @@
 
 from falcon_ssl.config.methods import (
     BarlowTwinsConfig,
+    BYOLConfig,
     DINOConfig,
     FalconConfig,
     GEDIConfig,
@@ -28,6 +29,7 @@ from falcon_ssl.config.run import (
 
 __all__ = [
     "METHODS",
+    "BYOLConfig",
     "BarlowTwinsConfig",
     "DINOConfig",
     "EncoderConfig",

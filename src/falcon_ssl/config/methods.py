@@ -283,3 +283,20 @@ class SimCLRConfig(MethodConfig, group="simclr"):
     temperature: float = option(
         0.5, "T; the smaller, the more the nearest negatives count.", above=0
     )
+
+
+@dataclass(frozen=True)
+class BYOLConfig(MethodConfig, group="byol"):
+    """BYOL (Grill et al., 2020, arXiv 2006.07733)."""
+
+    hidden_dim: int = option(
+        2048, "Width of the hidden layers of head and predictor; 4096 on ImageNet.", at_least=1
+    )
+    embed_dim: int = option(256, "F, width of the embedding.", at_least=2)
+    target_momentum: float = option(
+        0.99,
+        "Momentum (decay) of the running average of the online network that the target is; increases to 1 along a "
+        "cosine. The paper's is 0.996 for 1000 epochs and 0.99 for 300.",
+        at_least=0,
+        at_most=1,
+    )

@@ -279,6 +279,7 @@ class RunConfig(Options, group=""):
     dino: methods.DINOConfig = field(default_factory=methods.DINOConfig)
     lejepa: methods.LeJEPAConfig = field(default_factory=methods.LeJEPAConfig)
     simclr: methods.SimCLRConfig = field(default_factory=methods.SimCLRConfig)
+    byol: methods.BYOLConfig = field(default_factory=methods.BYOLConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)

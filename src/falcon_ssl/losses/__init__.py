@@ -1,6 +1,7 @@
 """Losses: embeddings or scores in, loss terms out; nothing here knows an encoder."""
 
 from falcon_ssl.losses.barlow_twins import BarlowTwinsTerms, barlow_twins_loss
+from falcon_ssl.losses.byol import BYOLTerms, byol_loss
 from falcon_ssl.losses.dino import DINOTerms, dino_loss, updated_center
 from falcon_ssl.losses.falcon.loss import FalconLoss, falcon_loss
 from falcon_ssl.losses.falcon.terms import LossTerms, power_law_prior
@@ -12,6 +13,7 @@ from falcon_ssl.losses.swav import SwAVTerms, sinkhorn, swav_loss
 from falcon_ssl.losses.vicreg import VICRegTerms, vicreg_loss
 
 __all__ = [
+    "BYOLTerms",
     "BarlowTwinsTerms",
     "DINOTerms",
     "FalconLoss",
@@ -23,6 +25,7 @@ __all__ = [
     "SwAVTerms",
     "VICRegTerms",
     "barlow_twins_loss",
+    "byol_loss",
     "dino_loss",
     "energy",
     "energy_loss",

@@ -9,6 +9,7 @@ from falcon_ssl.config import RunConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.methods.barlow_twins import BarlowTwins
 from falcon_ssl.methods.base import Method, Parts, StepOutput
+from falcon_ssl.methods.byol import BYOL
 from falcon_ssl.methods.dino import DINO
 from falcon_ssl.methods.falcon import Falcon, build_dictionary
 from falcon_ssl.methods.gedi import GEDI
@@ -20,6 +21,7 @@ from falcon_ssl.methods.vicreg import VICReg
 from falcon_ssl.networks import build_encoder, representation_width
 
 __all__ = [
+    "BYOL",
     "DINO",
     "GEDI",
     "BarlowTwins",
@@ -72,4 +74,5 @@ _METHODS: dict[str, Callable[[Parts, Any], Method]] = {
     "dino": DINO,
     "lejepa": LeJEPA,
     "simclr": SimCLR,
+    "byol": BYOL,
 }

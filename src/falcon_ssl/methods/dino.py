@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from falcon_ssl.config import DINOConfig
 from falcon_ssl.core.monitor import StuckValue
@@ -15,6 +13,7 @@ from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.losses.dino import dino_loss, updated_center
 from falcon_ssl.methods.base import Parts, StepOutput, represent
 from falcon_ssl.methods.heads import Projected, Prototypes, mlp, unit_rows
+from falcon_ssl.methods.teacher import Teacher
 
 NUM_LARGE = 2  # views that the teacher sees
 
@@ -40,12 +39,7 @@ class DINO(Projected):
         super().__init__(parts.encoder, head)
         self.config = config
         self.prototypes = Prototypes(config.num_prototypes, config.embed_dim)
-        self.teacher = nn.ModuleDict(
-            {
-                name: _disable_dropout(copy.deepcopy(module)).requires_grad_(False)
-                for name, module in self._student().items()
-            }
-        )
+        self.teacher = Teacher(self._student())
         teacher_prototypes = self.teacher["prototypes"]
         assert isinstance(teacher_prototypes, Prototypes)
         # Not a buffer: those are replaced when a module moves, and the dictionary follows this one as it follows the
@@ -98,15 +92,10 @@ class DINO(Projected):
         """Frozen prototypes are neither moved nor decayed."""
         self.prototypes.cancel_gradient()
 
-    @torch.no_grad()
     def after_step(self, step: int, num_steps: int) -> None:
-        """teacher = m teacher + (1 - m) student, m from its start to 1 along a cosine."""
-        cosine = (1 + math.cos(math.pi * step / num_steps)) / 2
-        weight = (1 - self.config.teacher_momentum) * cosine  # 1 - m
-        for name, module in self._student().items():
-            pairs = zip(self.teacher[name].parameters(), module.parameters(), strict=True)
-            for mine, theirs in pairs:
-                mine.lerp_(theirs, weight)
+        """The teacher follows the student, more and more slowly."""
+        momentum = self.config.teacher_momentum
+        self.teacher.follow(self._student(), momentum=momentum, step=step, num_steps=num_steps)
 
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """log C when teacher or student is uniform."""
@@ -115,15 +104,3 @@ class DINO(Projected):
 
     def _student(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "head": self.head, "prototypes": self.prototypes}
-
-
-def _disable_dropout(module: nn.Module) -> nn.Module:
-    """Dropout and stochastic depth off, in training mode too; batch statistics stay those of the batch."""
-    for child in module.modules():
-        if isinstance(child, _DropoutNd):
-            child.p = 0.0
-        if isinstance(child, nn.MultiheadAttention):
-            child.dropout = 0.0
-        if isinstance(getattr(child, "drop_prob", None), (int, float)):  # timm's DropPath
-            child.drop_prob = 0.0  # type: ignore[assignment]
-    return module
