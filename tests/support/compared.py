@@ -51,9 +51,9 @@ def gedi_with_energy(views: list[Tensor]) -> Any:
     return terms._replace(total=terms.total + energy_loss(data, drawn))
 
 
-def byol_of_shifted_targets(views: list[Tensor]) -> Any:
-    """The targets are functions of the views without a gradient, as those of its running average."""
-    return byol_loss(*views, *(view.detach().roll(1, dims=1) for view in views))
+def byol_targets(views: list[Tensor]) -> list[Tensor]:
+    """Functions of the views that differ from them, as those of a running average of the network."""
+    return [view.detach().roll(1, dims=1) for view in views]
 
 
 # Name -> (how many views, the loss).
@@ -87,7 +87,7 @@ LOSSES: dict[str, tuple[int, Loss]] = {
         lambda v: lejepa_loss(v, random_directions(5, WIDTH, seed=3), regularization=0.3),
     ),
     "simclr": (2, lambda v: simclr_loss(*v, temperature=0.5)),
-    "byol": (2, byol_of_shifted_targets),
+    "byol": (2, lambda v: byol_loss(*v, *byol_targets(v))),
 }
 
 
