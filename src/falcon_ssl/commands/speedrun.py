@@ -57,12 +57,12 @@ def speedrun(
     device = best_device()
     config, method, views = load_method(folder, device=device)
     run = RunParts(config, splits, views, method)
-    found = _accuracies(run, device, ends)
+    found = accuracies(run, device, ends)
     reference = untrained(config, splits.train, trained=method, device=device)
     parts = zip(("train", "extract", "linear", "knn"), pairwise(ends), strict=True)
     record = {
         **found,
-        "untrained": _accuracies(run._replace(method=reference), device, []),
+        "untrained": accuracies(run._replace(method=reference), device, []),
         "seconds": round(ends[-1] - ends[0], 1),
         "seconds_of": {name: round(end - begin, 1) for name, (begin, end) in parts},
         "images": config.epochs * (len(splits.train) // config.batch_size) * config.batch_size,
@@ -75,7 +75,7 @@ def speedrun(
     return record
 
 
-def _accuracies(run: RunParts, device: torch.device, ends: list[float]) -> dict[str, float]:
+def accuracies(run: RunParts, device: torch.device, ends: list[float]) -> dict[str, float]:
     """Linear probe and kNN on the test images; appends when features, probe and kNN were ready."""
     config, splits, views, method = run
     assert splits.test is not None
