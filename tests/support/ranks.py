@@ -28,6 +28,9 @@ def problems():
         "complete": lambda: FalconLoss(CompleteDictionary(WIDTH), temperature=0.4),
         "places": lambda: ByPlace(random, block_size=25),
         "dense pooled places": lambda: ByPlace(random, backend="dense", marginal="pooled"),
+        "complete, some places": lambda: ByPlace(
+            CompleteDictionary(WIDTH, kernel_places=1), marginal="pooled"
+        ),
         "complete pooled places": lambda: ByPlace(CompleteDictionary(WIDTH), marginal="pooled"),
         "series": lambda: ByPlace(CompleteDictionary(WIDTH, kernel_order=3)),
         "series pooled": lambda: ByPlace(

@@ -72,6 +72,12 @@ class FalconConfig(MethodConfig, group="falcon"):
         at_least=1,
         needs="dictionary=complete",
     )
+    kernel_places: int | None = option(
+        None,
+        "How many of a view's places enter the complete dictionary's renyi2, other ones for every image; null is all.",
+        at_least=1,
+        needs="places=true",
+    )
     hidden_dim: int = option(
         0, "Width of a hidden layer of the projector; 0 is none, as in the paper.", at_least=0
     )

@@ -28,9 +28,11 @@ class CompleteDictionary(Dictionary):
             3 for a few products in place of the exact value, None. Never below the truth; how far above depends on
             how sure single bits are, see `falcon_ssl.losses.falcon.complete.kernel_error`. The products are in half
             precision where the embeddings are.
+        kernel_places: For prior_matching="renyi2": how many of a view's places enter the kernel, other ones for every
+            sample, None for all. Its cost goes with the square; the invariance has all places.
 
     Raises:
-        InputError: F < 1, fewer than two samples a row, or an order that is not odd.
+        InputError: F < 1, fewer than two samples a row, an order that is not odd, or fewer than one place.
 
     Example:
         >>> dictionary = CompleteDictionary(128)
@@ -44,10 +46,16 @@ class CompleteDictionary(Dictionary):
     has_histogram = False
 
     def __init__(
-        self, width: int, *, samples_per_row: int = 16, kernel_order: int | None = None
+        self,
+        width: int,
+        *,
+        samples_per_row: int = 16,
+        kernel_order: int | None = None,
+        kernel_places: int | None = None,
     ) -> None:
         check_at_least("width", width, 1)
         check_at_least("samples_per_row", samples_per_row, 2)
+        check_at_least("kernel_places", 1 if kernel_places is None else kernel_places, 1)
         if kernel_order is not None and (kernel_order < 1 or kernel_order % 2 == 0):
             raise InputError(
                 "kernel_order is not odd",
@@ -59,6 +67,7 @@ class CompleteDictionary(Dictionary):
         self.num_codes = 1 << width
         self.samples_per_row = samples_per_row
         self.kernel_order = kernel_order
+        self.kernel_places = kernel_places
 
     @property
     def log_num_codes(self) -> float:
@@ -112,8 +121,9 @@ class CompleteDictionary(Dictionary):
         return f"complete-{self.width}"
 
     def __repr__(self) -> str:
-        order = "" if self.kernel_order is None else f", kernel_order={self.kernel_order}"
-        return f"CompleteDictionary(width={self.width}{order})"
+        options = {"kernel_order": self.kernel_order, "kernel_places": self.kernel_places}
+        given = [f", {name}={value}" for name, value in options.items() if value is not None]
+        return f"CompleteDictionary(width={self.width}{''.join(given)})"
 
 
 def _index_weights(width: int) -> Tensor:

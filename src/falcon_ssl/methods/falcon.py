@@ -129,6 +129,10 @@ def _measure_places(parts: Parts) -> tuple[int, int]:
 def build_dictionary(config: FalconConfig) -> Dictionary:
     """The codes of a configuration, rebuilt from their seed."""
     if config.dictionary == "complete":
-        return CompleteDictionary(config.embed_dim, kernel_order=config.kernel_order)
+        return CompleteDictionary(
+            config.embed_dim,
+            kernel_order=config.kernel_order,
+            kernel_places=config.kernel_places,
+        )
     kind = HadamardDictionary if config.dictionary == "hadamard" else RademacherDictionary
     return kind(config.num_codes, config.embed_dim, config.dictionary_seed)

@@ -132,6 +132,29 @@ def test_gradient_is_the_numerical_one(backend):
     assert torch.autograd.gradcheck(total, (u,), check_undefined_grad=False)
 
 
+@pytest.mark.parametrize(("num_places", "kept"), [(4, 1), (4, 2), (3, 2), (2, 2), (2, 5)])
+@pytest.mark.parametrize("kernel_order", [None, 3])
+def test_some_places_of_every_view_enter_the_kernel(num_places, kept, kernel_order):
+    u = places(3, num_places)
+    options = {"kernel_order": kernel_order, "kernel_places": kept}
+    some = FalconLoss(CompleteDictionary(F, **options), marginal="pooled")(*u, num_targets=2)
+    every = FalconLoss(CompleteDictionary(F, kernel_order=kernel_order), marginal="pooled")
+    torch.testing.assert_close(some.invariance, every(*u, num_targets=2).invariance)
+    kept = min(kept, num_places)
+    chosen = [
+        [(n + j * num_places // kept) % num_places for n in range(N)]
+        if kept < num_places
+        else [j] * N
+        for j in range(kept)
+    ]
+    t_KRNF = torch.stack(
+        [torch.stack([u[v, range(N), place] for place in chosen]) for v in range(2)]
+    )
+    t_GNF = (math.sqrt(1 / 0.38) * t_KRNF).tanh().flatten(0, 1)
+    expected = renyi2(t_GNF, N, order=kernel_order, same_sample=False)
+    torch.testing.assert_close(some.prior_matching, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("kernel_order", [None, 1, 3, 5])
 @pytest.mark.parametrize("marginal", ["separate", "pooled"])
 def test_gradient_over_all_codes_is_the_numerical_one(marginal, kernel_order):

@@ -117,6 +117,9 @@ def falcon_loss_complete(
     means = all_reduce_sum(torch.stack([cross, own])) / (num_targets * num_rows)
     per_marginal = num_targets if pooled else num_places
     if prior_matching == "renyi2":
+        if dictionary.kernel_places is not None and dictionary.kernel_places < num_places:
+            t_KNF = _some_places(t_KNF, num_places, dictionary.kernel_places)
+            per_marginal = per_marginal // num_places * dictionary.kernel_places
         divergence = functools.partial(
             renyi2,
             order=dictionary.kernel_order,
@@ -139,6 +142,19 @@ def falcon_loss_complete(
         entropy=means[1].detach() + dictionary.log_num_codes,
         consistency=(means[0] - means[1]).detach(),
     )
+
+
+def _some_places(t_KNF: Tensor, num_places: int, kept: int) -> Tensor:
+    """R of the S places of every view: place n + j S / R mod S of sample n, j < R; [K R / S, N, F].
+
+    Samples come in random order, so that each of their places has the same chance, on any number of ranks.
+    """
+    t_VSNF = t_KNF.view(-1, num_places, *t_KNF.shape[1:])
+    first = sum(row_counts(t_KNF.shape[1], t_KNF.device)[: rank()])
+    n_N = torch.arange(first, first + t_KNF.shape[1], device=t_KNF.device)
+    j_R = torch.arange(kept, device=t_KNF.device) * num_places // kept
+    place_RN = (n_N + j_R[:, None]) % num_places
+    return t_VSNF.take_along_dim(place_RN[None, :, :, None], dim=1).flatten(0, 1)
 
 
 def renyi2(
