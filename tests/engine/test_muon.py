@@ -99,6 +99,11 @@ def test_singular_values_end_near_one_and_vectors_stay(shape: tuple[int, ...]) -
     assert torch.linalg.svdvals(orthogonal(g, 0)).min() < 0.65, "they were not there before"
 
 
+def test_several_at_once_are_orthogonalized_alike() -> None:
+    g = gradients(3, 8, 30, count=1)[0].double()
+    torch.testing.assert_close(orthogonal(g, 5), torch.stack([orthogonal(one, 5) for one in g]))
+
+
 def test_float32_is_as_good_as_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     g = gradients(2, 12, 30, count=1)[0]
     exact = orthogonal(g.double(), 5).float()
@@ -209,6 +214,22 @@ def test_a_skipped_step_changes_nothing() -> None:
         p.grad = torch.ones_like(p)
     optimizer.step()
     assert not any(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+
+
+def test_a_gradient_scaler_skips_steps_and_takes_its_scale_back() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    plain, scaled = (nn.Parameter(torch.ones(3, 4)) for _ in range(2))
+    x = torch.arange(12.0).view(3, 4)
+    steps = [Muon([plain], lr=0.1), Muon([scaled], lr=0.1)]
+    (plain * x).sum().backward()
+    steps[0].step()
+    scaler.scale((scaled * x).sum()).backward()
+    scaler.step(steps[1])
+    scaler.update()
+    assert torch.equal(plain, scaled)
+    scaled.grad = torch.full_like(scaled, torch.inf)
+    scaler.step(steps[1])
+    assert torch.equal(plain, scaled)
 
 
 def tensors_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
