@@ -50,6 +50,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "DINO": {"method": "dino"},
     "LeJEPA": {"method": "lejepa"},
     "SimCLR": {"method": "simclr"},
+    "BYOL": {"method": "byol"},
 }
 PARTS = ("views", "encoder", "head + loss", "optimizer")
 

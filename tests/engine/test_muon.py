@@ -189,8 +189,10 @@ def test_every_method_keeps_its_outputs_for_adamw(name: str) -> None:
     names = [n for n, p in method.named_parameters() if id(p) in orthogonal_ids]
     assert any(n.startswith("encoder.") for n in names)
     trainable = [m for m in method.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
-    head = method.projector if name == "falcon" else method.head
-    assert [m for m in head.modules() if isinstance(m, nn.Linear)][-1] is trainable[-1]
+    head = {"falcon": "projector", "byol": "predictor"}.get(name, "head")
+    outputs = [m for m in getattr(method, head).modules() if isinstance(m, nn.Linear)]
+    assert outputs[-1] is trainable[-1]
+    assert id(outputs[-1].weight) not in orthogonal_ids
     assert not any("prototypes" in n or "classifiers" in n for n in names)
 
 
