@@ -236,3 +236,15 @@ def test_a_gradient_scaler_skips_steps_and_takes_its_scale_back() -> None:
 
 def tensors_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [x for entry in optimizer.state_dict()["state"].values() for x in entry.values()]
+
+
+@pytest.mark.parametrize("out", [8, 10, 3])
+def test_blocks_of_rows_are_matrices_of_their_own(out: int) -> None:
+    whole = nn.Parameter(torch.zeros(out, 6))
+    whole.grad = torch.randn(out, 6, generator=torch.Generator().manual_seed(0))
+    Muon([whole], lr=1.0, block_rows=4).step()
+    for first in range(0, out, 4):
+        alone = nn.Parameter(torch.zeros_like(whole[first : first + 4]))
+        alone.grad = whole.grad[first : first + 4].clone()
+        Muon([alone], lr=1.0).step()
+        torch.testing.assert_close(whole[first : first + 4], alone)

@@ -36,7 +36,7 @@ def images(count: int = 64, channels: int = 3, side: int = 32) -> Tensor:
 
 @pytest.fixture
 def stem() -> WhitenedStem:
-    stem = WhitenedStem(3, patch_size=6)
+    stem = WhitenedStem(3, patch_size=6, eigenvectors=48)
     stem.fit_images(images())
     return stem
 
@@ -64,7 +64,7 @@ def test_a_stem_that_was_not_fitted_gives_no_numbers():
 
 
 def test_fewer_pixels_than_eigenvectors():
-    stem = WhitenedStem(1, patch_size=6)
+    stem = WhitenedStem(1, patch_size=6, eigenvectors=48)
     assert stem.width == 2 * 6**2
     stem.fit_images(images(channels=1))
     assert stem(images(2, channels=1)).isfinite().all()
@@ -81,6 +81,15 @@ def test_two_by_two_places_and_four_times_the_width(side, stages, patch_size):
     assert len(maps) == stages + 1
     assert maps[1].shape[1] == 16
     assert maps[-1].shape[1:] == (64, 2, 2)
+
+
+def test_widths_of_every_stage_and_eigenvectors():
+    encoder = build_encoder("whitened_cnn", in_channels=3, widths=[24, 40], eigenvectors=10)
+    assert [one.shape[1] for one in encoder.maps(torch.zeros(1, 3, 24, 24))] == [20, 24, 40]
+    with pytest.raises(InputError, match="one way to say it"):
+        build_encoder("whitened_cnn", in_channels=3, widths=[24, 40], width=8)
+    with pytest.raises(InputError, match="number of entries"):
+        build_encoder("whitened_cnn", in_channels=3, widths=[24])
 
 
 def test_the_least_side_is_the_least():
@@ -111,7 +120,7 @@ def test_the_fitted_layer_alone_is_copied():
 
 def test_too_few_patches():
     with pytest.raises(InputError, match="number of patches"):
-        WhitenedStem(3, patch_size=6).fit_images(images(1, side=12))
+        WhitenedStem(3, patch_size=6, eigenvectors=48).fit_images(images(1, side=12))
 
 
 def test_a_patch_size_that_has_no_third():

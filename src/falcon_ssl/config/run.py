@@ -115,8 +115,14 @@ class EncoderConfig(Options, group="encoder"):
         "How many of their four stages to build, for small images on a CPU, null is all; of whitened_cnn 2 or more, "
         "null is 2.",
     )
+    widths: tuple[int, ...] | None = option(
+        None, "Channels of every stage of whitened_cnn, instead of width and stages.", at_least=1
+    )
     patch_size: int | None = option(
         None, "Side of a patch, for vision transformers and whitened_cnn (null is 6)."
+    )
+    eigenvectors: int | None = option(
+        None, "Eigenvectors of patches in the stem of whitened_cnn (null is 48).", at_least=1
     )
     drop_path: float | None = option(None, "Rate of stochastic depth, for timm models.")
 
@@ -141,6 +147,13 @@ class OptimConfig(Options, group="optim"):
     )
     newton_schulz: int = option(
         5, "muon: steps of the iteration that orthogonalizes.", at_least=1, needs="name=muon"
+    )
+    block_rows: int | None = option(
+        None,
+        "muon: rows of a matrix that are orthogonalized together, each block alone; null is all. Costs less for wide "
+        "layers.",
+        at_least=1,
+        needs="name=muon",
     )
     schedule: Literal["cosine", "linear"] = option(
         "cosine", "How the learning rate falls from its peak, after the warm-up."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from functools import cache
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ class Muon(Optimizer):
         momentum: Of v.
         newton_schulz: Steps of the iteration for U V^T. Five bring its singular values near 1; fewer leave the small
             ones small.
+        block_rows: Rows of a matrix that are orthogonalized together, each block alone; None is all (block-wise Muon,
+            arXiv 2510.16981). A matrix of k blocks costs 1 / k, or less.
         betas: Of AdamW.
         eps: Of AdamW.
 
@@ -62,6 +64,7 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         newton_schulz: int = 5,
+        block_rows: int | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
@@ -73,6 +76,7 @@ class Muon(Optimizer):
                 "orthogonal": True,
                 "momentum": momentum,
                 "newton_schulz": newton_schulz,
+                "block_rows": block_rows,
                 "betas": betas,
                 "eps": eps,
                 "fused": True,  # torch keeps AdamW's count of steps on the device when a checkpoint is loaded
@@ -109,15 +113,16 @@ class Muon(Optimizer):
         new_v = torch._foreach_lerp(old_v, g, 1 - momentum)
         ahead = torch._foreach_lerp(g, new_v, momentum)
         m = [_as_matrix(one, w) for one, w in zip(ahead, same, strict=True)]
-        steps: int = group["newton_schulz"]
+        update = functools.partial(
+            _update, steps=group["newton_schulz"], block_rows=group["block_rows"] or len(m[0])
+        )
         if same[0].device.type == "cpu":  # one after the other is faster there
-            uv = [orthogonal(one, steps) for one in m]
+            updates = [update(one) for one in m]
         else:
-            uv = list(orthogonal(torch.stack(m), steps))
+            updates = list(update(torch.stack(m)))
         keep = 1 - group["lr"] * group["weight_decay"]
-        size = group["lr"] * _RMS * math.sqrt(max(m[0].shape))
-        for w, one in zip(same, uv, strict=True):
-            self._assign(w, (keep * w).sub_(_as_kernel(one, w), alpha=size))
+        for w, one in zip(same, updates, strict=True):
+            self._assign(w, (keep * w).sub_(_as_kernel(one, w), alpha=group["lr"]))
         for old, new in zip(old_v, new_v, strict=True):
             self._assign(old, new)
 
@@ -155,6 +160,14 @@ class Muon(Optimizer):
         )
 
 
+def _update(m: Tensor, *, steps: int, block_rows: int) -> Tensor:
+    """.2 sqrt(max(out, in)) U V^T of a matrix, or of several [count, out, in]; of each block of rows on its own."""
+    blocks = torch.split(m, block_rows, dim=-2)
+    sizes = [_RMS * math.sqrt(max(block.shape[-2:])) for block in blocks]
+    parts = [orthogonal(block, steps) * size for block, size in zip(blocks, sizes, strict=True)]
+    return torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0]
+
+
 def orthogonal(g: Tensor, steps: int) -> Tensor:
     """About U V^T of a matrix g = U S V^T, or of several [count, out, in], in the dtype of g.
 
@@ -188,6 +201,6 @@ def _channels_last(w: Tensor) -> bool:
     return w.ndim == 4 and w.is_contiguous(memory_format=torch.channels_last)
 
 
-@cache
+@functools.cache
 def _dtype_of_products(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if multiplies_bf16(device) else torch.float32

@@ -30,7 +30,12 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
             {**group, "orthogonal": False, "lr": config.lr_rest} for group in _groups(rest, config)
         ]
         groups = [group for group in (kernels, *others) if group["params"]]
-        return Muon(groups, lr=config.lr, newton_schulz=config.newton_schulz)
+        return Muon(
+            groups,
+            lr=config.lr,
+            newton_schulz=config.newton_schulz,
+            block_rows=config.block_rows,
+        )
     groups = _groups(trainable, config)
     if config.name == "lars":
         return LARS(groups, lr=config.lr, trust=config.trust, clip_trust=config.clip_trust)

@@ -57,7 +57,9 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
         width=config.encoder.width,
         stem=config.encoder.stem,
         stages=config.encoder.stages,
+        widths=config.encoder.widths,
         patch_size=config.encoder.patch_size,
+        eigenvectors=config.encoder.eigenvectors,
         drop_path=config.encoder.drop_path,
     )
     parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -26,7 +26,10 @@ _RESNET_OPTIONS = frozenset({"width", "stem", "stages"})
 # name -> what builds it, and the options it takes
 _ENCODERS: dict[str, tuple[Callable[..., nn.Module], frozenset[str]]] = {
     "digits_cnn": (DigitsCNN, frozenset({"width"})),
-    "whitened_cnn": (WhitenedCNN, frozenset({"width", "stages", "patch_size"})),
+    "whitened_cnn": (
+        WhitenedCNN,
+        frozenset({"width", "stages", "widths", "patch_size", "eigenvectors"}),
+    ),
     "resnet8": (ResNet8, frozenset({"width"})),
     "resnet10": (_RESNET10, _RESNET_OPTIONS),
     "resnet18": (_RESNET18, _RESNET_OPTIONS),
@@ -48,7 +51,9 @@ def build_encoder(
     width: int | None = None,
     stem: str | None = None,
     stages: int | None = None,
+    widths: Sequence[int] | None = None,
     patch_size: int | None = None,
+    eigenvectors: int | None = None,
     drop_path: float | None = None,
 ) -> nn.Module:
     """Build an encoder by name; None leaves an option at the encoder's own default.
@@ -60,7 +65,9 @@ def build_encoder(
         width: Channels of the first stage.
         stem: "cifar", "half" or "imagenet" (the default), for resnet10, resnet18 and resnet50.
         stages: How many of their four stages to build, each that is left out halves D; or of whitened_cnn's own.
+        widths: Channels of every stage of whitened_cnn, instead of the two.
         patch_size: Side of a patch, for vision transformers and whitened_cnn.
+        eigenvectors: Of patches, in the stem of whitened_cnn.
         drop_path: Rate of stochastic depth, for timm models.
 
     Returns:
@@ -78,7 +85,9 @@ def build_encoder(
         "width": width,
         "stem": stem,
         "stages": stages,
+        "widths": widths,
         "patch_size": patch_size,
+        "eigenvectors": eigenvectors,
         "drop_path": drop_path,
     }
     given = {option: value for option, value in options.items() if value is not None}

@@ -13,6 +13,7 @@ the learned convolutions have hundreds of channels, and nothing is padded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -25,7 +26,6 @@ from falcon_ssl.networks.batchnorm import GlobalBatchNorm
 from falcon_ssl.networks.convolution import SmallMapConv2d
 
 OVERLAP = 3  # patch size by stride
-EIGENVECTORS = 48  # at most; twice as many channels
 FLOOR = 0.001  # added to the eigenvalues, as a fraction of their mean
 LEARNED_FROM = 200_000  # patches
 
@@ -36,15 +36,16 @@ class WhitenedStem(nn.Module):
     Args:
         in_channels: Channels of the images.
         patch_size: P, in pixels; patches are P / 3 pixels apart.
+        eigenvectors: K at most; the layer has twice as many channels.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, in_channels: int, *, patch_size: int) -> None:
+    def __init__(self, in_channels: int, *, patch_size: int, eigenvectors: int) -> None:
         super().__init__()
         self.patch_size, self.stride = patch_size, patch_size // OVERLAP
-        kept = min(EIGENVECTORS, in_channels * patch_size**2)
+        kept = min(eigenvectors, in_channels * patch_size**2)
         self.width = 2 * kept
         # NaN until they are fitted: features of a stem that nobody fitted must not look like numbers.
         shape = (self.width, in_channels, patch_size, patch_size)
@@ -93,7 +94,9 @@ class WhitenedCNN(nn.Module):
         in_channels: Channels of the images.
         width: Channels of the first stage; the last has four times as many, and D = 4 width.
         stages: How many 3x3 convolutions, >= 2.
+        widths: Channels of every stage instead; D is the last.
         patch_size: P of the stem, in pixels, a multiple of 3: with twice of it, images of twice the size cost the same.
+        eigenvectors: K of the stem.
 
     Raises:
         InputError: A size below its least; in `forward`, images so small that no place is left.
@@ -106,22 +109,27 @@ class WhitenedCNN(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, *, width: int = 128, stages: int = 2, patch_size: int = 6
+        self,
+        in_channels: int,
+        *,
+        width: int | None = None,
+        stages: int | None = None,
+        widths: Sequence[int] | None = None,
+        patch_size: int = 6,
+        eigenvectors: int = 48,
     ) -> None:
         super().__init__()
-        check_at_least("encoder.width", width, 1)
-        check_at_least("encoder.stages", stages, 2)
+        widths = _widths(width, stages, widths)
+        check_at_least("encoder.eigenvectors", eigenvectors, 1)
         if patch_size < OVERLAP or patch_size % OVERLAP:
             raise InputError(
                 "encoder.patch_size does not fit whitened_cnn",
                 received=patch_size,
                 expected=f"a multiple of {OVERLAP}: patches are a third of it apart",
             )
-        self.stem = WhitenedStem(in_channels, patch_size=patch_size)
-        growth = 4 ** (1 / (stages - 1))
-        widths = [self.stem.width, *(round(width * growth**s) for s in range(stages))]
+        self.stem = WhitenedStem(in_channels, patch_size=patch_size, eigenvectors=eigenvectors)
         self.stages = nn.ModuleList()
-        for number, (before, after) in enumerate(pairwise(widths)):
+        for number, (before, after) in enumerate(pairwise((self.stem.width, *widths))):
             pool = [nn.AvgPool2d(2)] if number else []
             conv = SmallMapConv2d(before, after, 3)
             self.stages.append(nn.Sequential(*pool, conv, GlobalBatchNorm(after), nn.GELU()))
@@ -152,3 +160,22 @@ class WhitenedCNN(nn.Module):
         for _ in range(len(self.stages) - 1):
             side = 2 * side + 2
         return self.stem.stride * (side - 1) + self.stem.patch_size
+
+
+def _widths(width: int | None, stages: int | None, widths: Sequence[int] | None) -> Sequence[int]:
+    """Channels of every stage: those that are given, or a geometric series to four times the first."""
+    if widths is None:
+        first, count = 128 if width is None else width, 2 if stages is None else stages
+        check_at_least("encoder.width", first, 1)
+        check_at_least("encoder.stages", count, 2)
+        return [round(first * 4 ** (s / (count - 1))) for s in range(count)]
+    if width is not None or stages is not None:
+        raise InputError(
+            "encoder.widths says the width of every stage",
+            received="encoder.width or encoder.stages beside it",
+            expected="one way to say it",
+        )
+    check_at_least("number of entries of encoder.widths", len(widths), 2)
+    for one in widths:
+        check_at_least("encoder.widths", one, 1)
+    return widths
