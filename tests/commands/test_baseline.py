@@ -14,7 +14,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--patch_size", "3", "--num_centers", "20", "--out", str(tmp_path)]
     assert cli.main(["baseline", "digits", *options]) == 0
     record = json.loads((tmp_path / "baseline.json").read_text())
-    assert record["width"] == 80
+    assert record["numbers_read"] == 80
     assert record["top1_linear"] > 0.9
     assert record["options"]["num_centers"] == 20
     assert set(record["seconds"]) == {"fit", "extract", "linear", "knn"}

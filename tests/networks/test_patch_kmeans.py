@@ -34,7 +34,7 @@ def test_features_are_the_triangle_of_distances_pooled(photos: torch.Tensor) -> 
     quarters = [
         by_loops[:, :, y : y + 2, x : x + 2].mean(dim=(2, 3)) for y in (0, 2) for x in (0, 2)
     ]
-    torch.testing.assert_close(z, torch.stack(quarters, dim=2).flatten(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(z, torch.stack(quarters, dim=1).flatten(1), rtol=1e-4, atol=1e-5)
 
 
 def test_whitened_patches_are_white(photos: torch.Tensor) -> None:

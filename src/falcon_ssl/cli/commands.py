@@ -13,7 +13,13 @@ from typing import Any, Literal
 from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
-from falcon_ssl.config.run import ReadingConfig, Representation, RunConfig, from_mapping
+from falcon_ssl.config.run import (
+    EvaluationConfig,
+    ReadingConfig,
+    Representation,
+    RunConfig,
+    from_mapping,
+)
 from falcon_ssl.core.errors import CollapseError
 from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, EVALUATION
 
@@ -96,6 +102,7 @@ def baseline(
     patch_size: int = 6,
     stride: int = 1,
     grid: int = 2,
+    knn_components: int | None = None,
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
     """Evaluate features without a gradient on labelled images: whitened patches and k-means (Coates, Ng, 2011).
@@ -107,6 +114,7 @@ def baseline(
         patch_size: Side of a patch in pixels.
         stride: Pixels between two patches.
         grid: Cells a side that features are averaged over.
+        knn_components: Whitened principal components that kNN compares; null compares the features themselves.
         reading: How images are read.
     """
     from falcon_ssl import commands
@@ -119,6 +127,7 @@ def baseline(
         patch_size=patch_size,
         stride=stride,
         grid=grid,
+        evaluation=EvaluationConfig(knn_components=knn_components),
         reading=reading,
     )
     printing.print_baseline(record)

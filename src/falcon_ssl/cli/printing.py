@@ -52,7 +52,7 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
 
 def print_baseline(record: dict[str, Any]) -> None:
     """Accuracies, width of the representation and seconds."""
-    print(f"{record['about']['note']}; patch k-means, {record['width']} numbers an image")
+    print(f"{record['about']['note']}; patch k-means, {record['numbers_read']} numbers an image")
     for name in ("top1_linear", "top5_linear", "top1_knn"):
         if name in record:
             print(f"{describe(name).label}: {record[name]:.3f}")

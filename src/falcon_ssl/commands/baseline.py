@@ -56,7 +56,8 @@ def baseline(
         evaluation: Options of kNN, and the seed.
 
     Returns:
-        What the record holds: ``top1_linear``, ``top1_knn``, ``width``, seconds of each part, options, environment.
+        What the record holds: ``top1_linear``, ``top1_knn``, ``numbers_read``, seconds of each part, options and
+            environment.
 
     Raises:
         InputError: Images without labels or without a test part, or options out of range.
@@ -91,7 +92,7 @@ def baseline(
     ends.append(time.perf_counter())
 
     def features(source: Source) -> Features:
-        return extract(network, source, _Unit(), batch_size=256, device=device)
+        return extract(network, source, _Unit(), batch_size=64, device=device)
 
     train_features, test_features = features(train), features(test)
     ends.append(time.perf_counter())
@@ -106,15 +107,20 @@ def baseline(
         num_classes=num_classes,
         k=evaluation.knn_neighbors,
         temperature=evaluation.knn_temperature,
+        components=evaluation.knn_components,
         device=device,
     )
     ends.append(time.perf_counter())
     parts = zip(("fit", "extract", "linear", "knn"), pairwise(ends), strict=True)
     record = {
         **found,
-        "width": network.width,
+        "numbers_read": network.width,
         "seconds": {name: round(end - begin, 2) for name, (begin, end) in parts},
-        "options": {**options, "seed": evaluation.seed},
+        "options": {
+            **options,
+            "knn_components": evaluation.knn_components,
+            "seed": evaluation.seed,
+        },
         "about": {"data": data, "note": splits.note, **environment(hardware(device))},
     }
     folder = Path(out)

@@ -74,6 +74,7 @@ def evaluate(
             dictionary=network.dictionary,
             knn_neighbors=config.evaluation.knn_neighbors,
             knn_temperature=config.evaluation.knn_temperature,
+            knn_components=config.evaluation.knn_components,
             seed=config.evaluation.seed,
             device=device,
         )
@@ -99,6 +100,7 @@ def evaluate(
             "split": "test",
             "readout": asdict(Readout.of(config.evaluation)),
             "numbers_read": trained.test.z.shape[1],
+            "knn_components": config.evaluation.knn_components,
             "overrides": dict(evaluation or {}),
             "num_train": len(trained.train),
             "num_test": len(trained.test),

@@ -38,6 +38,7 @@ def default_monitors(run: RunParts) -> list[Monitor]:
                 train=splits.train if labelled else None,
                 every_epochs=config.monitor.every_epochs,
                 linear=config.monitor.linear and labelled,
+                knn_components=config.evaluation.knn_components,
                 readout=Readout.of(config.evaluation),
                 autocast=reads_bf16(config, named_device(config.engine.device)),
                 batch_size=config.evaluation.batch_size,

@@ -258,6 +258,12 @@ class EvaluationConfig(Options, group="evaluation"):
     batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)
     knn_neighbors: int = option(20, "k of the nearest-neighbor classifier.", at_least=1)
     knn_temperature: float = option(0.07, "T of its weights exp(cosine / T).")
+    knn_components: int | None = option(
+        None,
+        "Principal components of train that it compares, each divided by its standard deviation; null compares what is "
+        "read as it is.",
+        at_least=1,
+    )
     seed: int = option(0, "Seed of k-means, permutations and held-out splits.", at_least=0)
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ def evaluate_features(
     dictionary: Dictionary | None = None,
     knn_neighbors: int = 20,
     knn_temperature: float = 0.07,
+    knn_components: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
@@ -43,6 +44,7 @@ def evaluate_features(
         dictionary: The codes themselves, to measure how well ``own.u`` aligns with them.
         knn_neighbors: k of kNN.
         knn_temperature: T of its weights exp(cosine / T).
+        knn_components: Principal components that it compares; None compares z itself.
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
 
@@ -67,8 +69,15 @@ def evaluate_features(
     _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
     found["numbers_read"] = float(train.z.shape[1])
     found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
-    k, t = knn_neighbors, knn_temperature
-    found |= knn(train, test, num_classes=num_classes, k=k, temperature=t, device=device)
+    found |= knn(
+        train,
+        test,
+        num_classes=num_classes,
+        k=knn_neighbors,
+        temperature=knn_temperature,
+        components=knn_components,
+        device=device,
+    )
     if own.code is not None:
         found |= code_agreement(own.code, label_N, seed=seed)
     for name, x in (("z", own.z), ("u", own.u)):

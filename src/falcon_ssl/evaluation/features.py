@@ -225,7 +225,8 @@ def extract(
             if len(index_B) == 0:
                 continue
             parts["index"].append(index_B)
-            x_BCHW, u_BF = views.evaluate(pixels.to(device)), None
+            x_BCHW = views.evaluate(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+            u_BF: Tensor | None = None
             with half:
                 if readout.is_own:
                     z_BD, u_BF = method.embed(x_BCHW)  # type: ignore[operator]

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.evaluation.components import whitened
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.labels import check_labeled_pair
 
@@ -17,6 +18,7 @@ def knn(
     num_classes: int,
     k: int = 20,
     temperature: float = 0.07,
+    components: int | None = None,
     block_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
@@ -30,6 +32,8 @@ def knn(
         num_classes: K.
         k: Voters, at most all of train.
         temperature: T of the weights, > 0.
+        components: Compare so many leading principal components of standardized train, each divided by its standard
+            deviation, instead of z: wide features have few directions of most variance, which would decide alone.
         block_size: Test rows at a time.
         device: Where to compute.
 
@@ -52,9 +56,13 @@ def knn(
     check_at_least("k", k, 1, fix="20 is usual")
     check_at_least("temperature", temperature, 1e-6, fix="0.07 is usual")
     k = min(k, len(train))
-    memory_DM, label_M = normalize(train.z.to(device), dim=1).T, train_label.to(device)
+    memory_MD, query_ND = train.z.to(device), test.z
+    if components is not None:
+        check_at_least("components", components, 1, fix="1024 are usual for wide features")
+        memory_MD, query_ND = whitened(train.z, test.z, components, device=device)
+    memory_DM, label_M = normalize(memory_MD, dim=1).T, train_label.to(device)
     predicted = []
-    for query_BD in torch.split(test.z, block_size):
+    for query_BD in torch.split(query_ND, block_size):
         cosine_Bk, index_Bk = (normalize(query_BD.to(device), dim=1) @ memory_DM).topk(k, dim=1)
         # Minus the largest cosine: the same winner, and exp cannot overflow at a small T.
         weight_Bk = ((cosine_Bk - cosine_Bk[:, :1]) / temperature).exp()

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from falcon_ssl.evaluation.components import ROWS, Standardization, principal_axes
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.labels import check_labeled_pair
 
 ALPHAS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # from strong to weak: each start is near the next
 ROUGH = 1e-3  # tolerance while the penalty is chosen: 3 times faster, top-1 within 0.003
+FINE = 1e-4
+FINE_HALF = 3e-4  # of products in bfloat16, whose rounding a line search sees below it
 HELD_OUT = 0.2  # fraction of train on which the penalty is chosen
+EXACT_WIDTH = 1024  # up to which all axes of the covariance are used, and not only the leading ones
+AXES = 256  # of wider features
 TOP5_FROM_CLASSES = 11  # top-5 of ten classes would say little
 Classifier: TypeAlias = tuple[Tensor, Tensor]  # W [D, K] and b [K] of x -> x W + b
 
@@ -49,16 +54,13 @@ def linear_probe(
             fewer than 10 rows.
     """
     train_label, test_label = check_labeled_pair(train, test, num_classes=num_classes, least=10)
-    mean_D, std_D = train.z.mean(dim=0), train.z.std(dim=0)
-    # A feature that is constant up to float32 rounding becomes 0, rather than amplified noise.
-    scale_D = torch.where(std_D > 1e-6 * mean_D.abs(), std_D, torch.inf)
-    x_ND = ((train.z - mean_D) / scale_D).to(device)
-    y_N = train_label.to(device)
+    standardized = Standardization.of(train.z)
+    x_ND, y_N = standardized(train.z, device=device), train_label.to(device)
 
     order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).to(device)
     chosen, fitted = order_N.tensor_split([max(1, round(HELD_OUT * len(train)))])
     x_fitted, y_fitted, x_chosen, y_chosen = x_ND[fitted], y_N[fitted], x_ND[chosen], y_N[chosen]
-    fit = partial(fit_logistic_regression, num_classes=num_classes)
+    fit = partial(fit_logistic_regression, num_classes=num_classes, curvature=Curvature.of(x_ND))
     best_alpha, best, classifier, least_loss = ALPHAS[0], None, None, math.inf
     for alpha in ALPHAS:
         classifier = fit(x_fitted, y_fitted, alpha=alpha, start=classifier, tolerance=ROUGH)
@@ -66,13 +68,46 @@ def linear_probe(
         if loss >= least_loss:
             break
         best_alpha, best, least_loss = alpha, classifier, loss
-    classifier = fit(x_ND, y_N, alpha=best_alpha, start=best)
+    del x_fitted, x_chosen
+    tolerance = FINE_HALF if x_ND.dtype == torch.bfloat16 else FINE
+    classifier = fit(x_ND, y_N, alpha=best_alpha, start=best, tolerance=tolerance)
 
-    logits_NK = _logits(classifier, ((test.z - mean_D) / scale_D).to(device)).cpu()
+    logits_NK = _logits(classifier, standardized(test.z, device=device)).cpu()
     found = {"top1_linear": _top_k(logits_NK, test_label, k=1)}
     if num_classes >= TOP5_FROM_CLASSES:
         found["top5_linear"] = _top_k(logits_NK, test_label, k=5)
     return found
+
+
+class Curvature(NamedTuple):
+    """Covariance of the features, as far as it speeds up the fit: exact axes, and the rest as a multiple of I.
+
+    x^T x / N ~ V diag(e) V^T + r (I - V V^T)
+    """
+
+    axes_DR: Tensor
+    variance_R: Tensor
+    rest: float
+
+    @classmethod
+    def of(cls, x_ND: Tensor) -> Curvature:
+        """All axes of narrow features, the leading ones of wide features."""
+        width = x_ND.shape[1]
+        if width <= EXACT_WIDTH:
+            variance_D, axes_DD = torch.linalg.eigh(x_ND.T @ x_ND / len(x_ND))
+            return cls(axes_DD, variance_D.clamp(min=0), 0.0)
+        axes_DR, variance_R = principal_axes(x_ND, AXES)
+        total = float(x_ND[:ROWS].float().square().mean()) * width
+        rest = max(0.0, total - float(variance_R.sum())) / (width - len(variance_R))
+        return cls(axes_DR, variance_R, rest)
+
+    def times(self, w_DK: Tensor, *, alpha: float, power: float) -> Tensor:
+        """(1/2 x^T x / N + alpha I)^power W."""
+        rest = math.pow(self.rest / 2 + alpha, power)
+        scale_R = (self.variance_R / 2 + alpha) ** power - rest
+        # (w^T V V^T)^T: 4 times faster than V V^T w.
+        inside_DK: Tensor = ((w_DK.T @ self.axes_DR * scale_R) @ self.axes_DR.T).T
+        return (inside_DK + rest * w_DK).contiguous()
 
 
 def fit_logistic_regression(
@@ -81,8 +116,9 @@ def fit_logistic_regression(
     *,
     num_classes: int,
     alpha: float,
+    curvature: Curvature | None = None,
     start: Classifier | None = None,
-    tolerance: float = 1e-4,
+    tolerance: float = FINE,
 ) -> Classifier:
     """Minimise mean cross-entropy + alpha/2 ||W||^2 (the bias is free) by full-batch L-BFGS.
 
@@ -91,25 +127,25 @@ def fit_logistic_regression(
     fewer steps when features are correlated. scikit-learn's C is 1 / (alpha N).
 
     Args:
-        x_ND: Features [N, D], float32 or float64, roughly centered.
+        x_ND: Features [N, D], floating, roughly centered. bfloat16 is multiplied by two bfloat16 parts of the other
+            factor: a line search sees steps that are smaller than the rounding of a weight.
         label_N: Classes [N], int64.
         num_classes: K.
         alpha: Strength of the penalty, > 0.
+        curvature: Of x or of rows alike; None computes it.
         start: Classifier to start from; zero when None.
         tolerance: Stops when no entry of the preconditioned gradient is larger.
 
     Returns:
         W [D, K] and b [K] at the minimum.
     """
-    eigenvalue_D, eigenvector_DD = torch.linalg.eigh(x_ND.T @ x_ND / (2 * len(x_ND)))
-    bound_D = eigenvalue_D.clamp(min=0) + alpha
-    root_DD = (eigenvector_DD * bound_D.rsqrt()) @ eigenvector_DD.T
-    if start is None:
-        t_DK = x_ND.new_zeros(x_ND.shape[1], num_classes)
-        bias_K = x_ND.new_zeros(num_classes)
-    else:
-        t_DK = (eigenvector_DD * bound_D.sqrt()) @ (eigenvector_DD.T @ start[0])
-        bias_K = start[1].clone()
+    curvature = curvature or Curvature.of(x_ND)
+    scaled = partial(curvature.times, alpha=alpha)
+    dtype = torch.float32 if x_ND.dtype == torch.bfloat16 else x_ND.dtype
+    t_DK = torch.zeros(x_ND.shape[1], num_classes, dtype=dtype, device=x_ND.device)
+    bias_K = t_DK.new_zeros(num_classes)
+    if start is not None:
+        t_DK, bias_K = scaled(start[0], power=0.5), start[1].clone()
     t_DK.requires_grad_()
     bias_K.requires_grad_()
     solver = torch.optim.LBFGS(
@@ -120,22 +156,50 @@ def fit_logistic_regression(
         history_size=20,
         line_search_fn="strong_wolfe",
     )
+    rows_N = torch.arange(len(x_ND), device=x_ND.device)
 
+    @torch.no_grad()
     def closure() -> float:
-        solver.zero_grad()
-        weight_DK = root_DD @ t_DK
-        loss = cross_entropy(torch.addmm(bias_K, x_ND, weight_DK), label_N)
-        loss = loss + alpha / 2 * weight_DK.square().sum()
-        loss.backward()
-        return float(loss.detach())
+        #   l = mean_i -log p_i(y_i) + alpha/2 ||W||^2,   dl/dlogits = (p - onehot(y)) / N
+        weight_DK = scaled(t_DK, power=-0.5)
+        log_p_NK = (_scores(x_ND, weight_DK) + bias_K).log_softmax(dim=1)
+        loss = -log_p_NK[rows_N, label_N].mean() + alpha / 2 * weight_DK.square().sum()
+        g_NK = log_p_NK.exp_()
+        g_NK[rows_N, label_N] -= 1
+        g_NK /= len(x_ND)
+        slope_DK = _slope(x_ND, g_NK) + alpha * weight_DK
+        t_DK.grad, bias_K.grad = scaled(slope_DK, power=-0.5), g_NK.sum(dim=0)
+        return float(loss)
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    return (root_DD @ t_DK).detach(), bias_K.detach()
+    return scaled(t_DK, power=-0.5).detach(), bias_K.detach()
+
+
+def _scores(x_ND: Tensor, w_DK: Tensor) -> Tensor:
+    """X W, in float32 where x is bfloat16."""
+    if x_ND.dtype != torch.bfloat16:
+        return x_ND @ w_DK
+    high, low = (x_ND @ _two_parts(w_DK)).float().chunk(2, dim=1)
+    return high + low
+
+
+def _slope(x_ND: Tensor, g_NK: Tensor) -> Tensor:
+    """X^T G, as (G^T X)^T, which is 7 times faster."""
+    if x_ND.dtype != torch.bfloat16:
+        return (g_NK.T @ x_ND).T
+    high, low = (_two_parts(g_NK).T @ x_ND).float().chunk(2)
+    return (high + low).T
+
+
+def _two_parts(w: Tensor) -> Tensor:
+    """A float32 matrix as two of bfloat16 side by side: what one can hold, and the rest."""
+    high = w.to(torch.bfloat16)
+    return torch.cat([high, (w - high.float()).to(torch.bfloat16)], dim=1)
 
 
 def _logits(classifier: Classifier, x_ND: Tensor) -> Tensor:
     weight_DK, bias_K = classifier
-    return x_ND @ weight_DK + bias_K
+    return _scores(x_ND, weight_DK) + bias_K
 
 
 def _top_k(logits_NK: Tensor, label_N: Tensor, *, k: int) -> float:

@@ -35,6 +35,7 @@ class QualityMonitor:
         every_epochs: Epochs between two evaluations.
         linear: Whether to fit a linear probe too, which takes longer than kNN.
         readout: What the classifiers read; RankMe is that of the network's own representation.
+        knn_components: Principal components that kNN compares; None compares z itself.
         autocast: Whether the network computes in bfloat16.
         batch_size: Images of a forward pass.
         seed: Of the choice of train images and of the linear probe.
@@ -53,6 +54,7 @@ class QualityMonitor:
     every_epochs: int = 5
     linear: bool = False
     readout: Readout = OWN
+    knn_components: int | None = None
     autocast: bool = False
     batch_size: int = 512
     seed: int = 0
@@ -88,7 +90,7 @@ class QualityMonitor:
             assert train.label is not None
             assert test.label is not None
             num_classes = int(max(train.label.max(), test.label.max())) + 1
-            found |= knn(train, test, num_classes=num_classes)
+            found |= knn(train, test, num_classes=num_classes, components=self.knn_components)
             if self.linear:
                 found |= linear_probe(train, test, num_classes=num_classes, seed=self.seed)
         return Observation(evaluation=found)

@@ -106,12 +106,21 @@ class PatchKMeans(nn.Module):
         """z [B, G G K] of images [B, C, H, W] in [0, 1]."""
         p_BLP, rows = self._patches(images)
         x_BLP = (p_BLP - self.mean_P) @ self.whitening_PP
-        product_BLK = (x_BLP.to(self.dtype) @ self.centers_KP.T.to(self.dtype)).float()
-        square_BLK = x_BLP.square().sum(dim=2, keepdim=True) + self.centers_KP.square().sum(dim=1)
-        d_BLK = (square_BLK - 2 * product_BLK).clamp(min=0).sqrt()
-        f_BLK = (d_BLK.mean(dim=2, keepdim=True) - d_BLK).relu()
-        f_BKHW = f_BLK.transpose(1, 2).reshape(len(images), len(self.centers_KP), rows, -1)
-        return adaptive_avg_pool2d(f_BKHW, self.grid).flatten(1)
+        # Means over cells as a product; the entries of a cell sum to 1.
+        places = torch.eye(x_BLP.shape[1], device=images.device).view(x_BLP.shape[1], 1, rows, -1)
+        cells_GL = adaptive_avg_pool2d(places, self.grid).flatten(1).T.contiguous()
+        # On a processor image by image: an [L, K] that stays in the cache makes this 4 times faster.
+        size = 1 if images.device.type == "cpu" else len(images)
+        z_BGK = [cells_GL @ self._triangle(some_BLP) for some_BLP in torch.split(x_BLP, size)]
+        return torch.cat(z_BGK).flatten(1)
+
+    def _triangle(self, x_BLP: Tensor) -> Tensor:
+        """f [B, L, K] of whitened patches."""
+        c_KP = self.centers_KP
+        product_BLK = x_BLP.to(self.dtype) @ c_KP.T.to(self.dtype)
+        square_BLK = x_BLP.square().sum(dim=2, keepdim=True) + c_KP.square().sum(dim=1)
+        d_BLK = torch.sub(square_BLK, product_BLK, alpha=2).clamp_(min=0).sqrt_()
+        return (d_BLK.mean(dim=2, keepdim=True) - d_BLK).relu_()
 
     def embed(self, images: Tensor) -> tuple[Tensor, None]:
         """Representations, and no embedding: what `falcon_ssl.evaluation.extract` asks for."""
@@ -119,10 +128,13 @@ class PatchKMeans(nn.Module):
 
     def _patches(self, images: Tensor) -> tuple[Tensor, int]:
         """Normalized patches [B, L, P] and how many of the L lie below each other."""
-        p_BLP = unfold(images, self.patch_size, stride=self.stride).transpose(1, 2)
-        variance, mean = torch.var_mean(p_BLP, dim=2, keepdim=True)
+        p_BPL = unfold(images, self.patch_size, stride=self.stride)
+        p_BLP = p_BPL.transpose(1, 2).contiguous()
+        mean = p_BLP.mean(dim=2, keepdim=True)
+        p_BLP -= mean
+        variance = p_BLP.square().sum(dim=2, keepdim=True) / (p_BLP.shape[2] - 1)
         rows = (images.shape[2] - self.patch_size) // self.stride + 1
-        return (p_BLP - mean) * (variance + CONTRAST).rsqrt(), rows
+        return p_BLP.mul_((variance + CONTRAST).rsqrt()), rows
 
     def _drawn_patches(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """At most `LEARNED_FROM` patches [M, P], as many of every image that is looked at."""
