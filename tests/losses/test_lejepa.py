@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from falcon_ssl import InputError
 from falcon_ssl.losses import lejepa_loss, random_directions, sigreg_loss
+from falcon_ssl.losses.lejepa import collapsed_sigreg
 from support.compared import WIDTH, views
 from support.tolerances import EXACT, relative_error
 
@@ -47,6 +49,41 @@ def test_few_points_are_enough() -> None:
     assert relative_error(coarse, fine) < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("limit", "num_points", "reaches"), [(5.0, 9, 4), (5.0, 17, 8), (3.0, 9, 6), (3.0, 17, 10)]
+)
+def test_a_coarse_step_does_not_see_wide_embeddings(limit, num_points, reaches) -> None:
+    """The pull on the scale of Gaussian embeddings, against that of the integral: a step of .625 loses it at 6."""
+    z = torch.erfinv(2 * (torch.arange(4000.0).double() + 0.5) / 4000 - 1)[:, None] * math.sqrt(2)
+    direction = torch.ones(1, 1)
+
+    def pull(scale: float, **grid: float) -> float:
+        s = torch.tensor(scale, dtype=torch.float64, requires_grad=True)
+        sigreg_loss(s * z, direction, **grid).backward()
+        return float(s.grad)
+
+    shares = {
+        scale: pull(scale, limit=limit, num_points=num_points)
+        / pull(scale, limit=5.0, num_points=500)
+        for scale in (2, 4, 6, 8, 10)
+    }
+    assert all(0.7 < share < 1.25 for scale, share in shares.items() if scale <= reaches)
+    if (limit, num_points) == (5.0, 9):
+        assert shares[6] == pytest.approx(0.05, abs=0.01)
+        assert shares[8] < 0.001
+
+
+def test_grids_reach_the_loss() -> None:
+    z, directions = views(2), random_directions(4, WIDTH, seed=1)
+    usual = lejepa_loss(z, directions).sigreg
+    assert lejepa_loss(z, directions, limit=3.0).sigreg != usual
+    assert lejepa_loss(z, directions, num_points=12).sigreg != usual
+    with pytest.raises(InputError, match="limit is not positive"):
+        sigreg_loss(z[0], directions, limit=0.0)
+    with pytest.raises(InputError, match="num_points is too small"):
+        sigreg_loss(z[0], directions, num_points=1)
+
+
 def test_the_statistic_of_a_gaussian_sample_is_known() -> None:
     """E[EP] = int (1 - exp(-t^2)) exp(-t^2/2) dt = sqrt(2 pi) - sqrt(2 pi / 3), whatever N."""
     z = torch.randn(500, 300, generator=torch.Generator().manual_seed(0)).double()
@@ -62,6 +99,9 @@ def test_the_statistic_of_a_collapsed_network_is_known() -> None:
     zeros, directions = torch.zeros(64, WIDTH).double(), random_directions(3, WIDTH, seed=0)
     expected = 64 * math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
     assert float(sigreg_loss(zeros, directions)) == pytest.approx(expected, rel=1e-4)
+    for grid in ((5.0, 9), (3.0, 17), (2.0, 4)):
+        own = sigreg_loss(zeros, directions, limit=grid[0], num_points=grid[1])
+        assert 64 * collapsed_sigreg(*grid) == pytest.approx(float(own), rel=1e-12)
 
 
 def test_other_distributions_stand_out() -> None:

@@ -278,6 +278,14 @@ class LeJEPAConfig(MethodConfig, group="lejepa"):
         0.05, "lambda, weight of SIGReg against the prediction.", at_least=0, at_most=1
     )
     num_directions: int = option(1024, "Random directions of a step.", at_least=1)
+    integration_limit: float = option(
+        5.0, "SIGReg compares characteristic functions up to this t.", above=0
+    )
+    num_points: int = option(
+        9,
+        "Points of the quadrature from 0 to there; more where embeddings are wider than about 4, see docs/methods.md.",
+        at_least=2,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,13 @@
     EP         = N int |phi^(t) - exp(-t^2/2)|^2 exp(-t^2/2) dt,   phi^(t) = (1/N) sum_n exp(i t <a, z_n>)
     loss       = (1 - lambda) prediction + lambda mean_v SIGReg(Z_v)
 
-EP is the statistic of Epps and Pulley (1983) for normality. Written from the definitions. The integrand is even, and at
-t = 5 the weight has fallen to 4e-6: twice the trapezoidal rule on [0, 5].
+EP is the statistic of Epps and Pulley (1983) for normality. Written from the definitions. The integrand is even: twice
+the trapezoidal rule on [0, limit]; at t = 5 the weight has fallen to 4e-6.
+
+The step between points must resolve phi^, which for embeddings of scale s is exp(-s^2 t^2 / 2), 1/s wide: 9 points on
+[0, 5], the paper's 17 on [-5, 5], have a step of .625. At s = 3 they pull embeddings back by 1.18 times what the
+integral does, at s = 5 by .23 and at s = 6 by .04: only t = 0 is left, where nothing is to be seen. 17 points on
+[0, 5] reach to s = 8 (.78), and so do 9 on [0, 3] to s = 6.
 """
 
 from __future__ import annotations
@@ -19,13 +24,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.core.checks import check_at_least, check_fraction, check_matrix
+from falcon_ssl.core.checks import check_at_least, check_fraction, check_matrix, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
 from falcon_ssl.losses.rows import check_views, global_count
 
-LIMIT = 5.0
+LIMIT, NUM_POINTS = 5.0, 9
 
 
 class LeJEPATerms(NamedTuple):
@@ -49,7 +54,8 @@ def lejepa_loss(
     *,
     regularization: float = 0.05,
     num_large: int = 2,
-    num_points: int = 9,
+    limit: float = LIMIT,
+    num_points: int = NUM_POINTS,
 ) -> LeJEPATerms:
     """LeJEPA loss of two or more views.
 
@@ -59,7 +65,8 @@ def lejepa_loss(
             them from the CPU: there ranks compare them, while reading them from an accelerator would stop it.
         regularization: lambda, in [0, 1].
         num_large: How many of the first views make the mean that all predict.
-        num_points: Points of the quadrature.
+        limit: End of the integration.
+        num_points: Points of the quadrature on [0, limit], at least 2.
 
     Returns:
         LeJEPATerms.
@@ -96,7 +103,7 @@ def lejepa_loss(
         views[0],
         lambda: (
             f"lejepa_loss, {len(views)} views, regularization={regularization}, "
-            f"num_points={num_points}, {_fingerprint(directions)}"
+            f"limit={limit}, num_points={num_points}, {_fingerprint(directions)}"
         ),
     )
     with torch.autocast(views[0].device.type, enabled=False):
@@ -107,25 +114,28 @@ def lejepa_loss(
             num_rows * z_VNF[:, 0].numel()
         )
         sigreg = torch.stack(
-            [_sigreg(z_NF, directions_MF, num_rows, num_points) for z_NF in z_VNF]
+            [_sigreg(z_NF, directions_MF, num_rows, limit, num_points) for z_NF in z_VNF]
         ).mean()
         total = (1 - regularization) * prediction + regularization * sigreg
     return LeJEPATerms(total, prediction.detach(), sigreg.detach())
 
 
-def sigreg_loss(z: Tensor, directions: Tensor, *, num_points: int = 9) -> Tensor:
+def sigreg_loss(
+    z: Tensor, directions: Tensor, *, limit: float = LIMIT, num_points: int = NUM_POINTS
+) -> Tensor:
     """Sketched isotropic Gaussian regularization: how far rows are from a standard Gaussian, along random directions.
 
     Args:
         z: [N, F] (this rank's rows).
         directions: [M, F] unit rows, the same on every rank.
-        num_points: Points of the quadrature, at least 2.
+        limit: End of the integration.
+        num_points: Points of the quadrature on [0, limit], at least 2.
 
     Returns:
         0-dim, with gradient, equal on every rank.
 
     Raises:
-        InputError: Shapes that do not fit, fewer than two points, or ranks that disagree.
+        InputError: Shapes that do not fit, fewer than two points, a limit that is not positive, or ranks that disagree.
 
     Example:
         >>> z = torch.randn(512, 8)
@@ -135,11 +145,24 @@ def sigreg_loss(z: Tensor, directions: Tensor, *, num_points: int = 9) -> Tensor
     """
     check_matrix("z", z)
     num_rows = global_count(
-        z, lambda: f"sigreg_loss, num_points={num_points}, {_fingerprint(directions)}"
+        z,
+        lambda: f"sigreg_loss, limit={limit}, num_points={num_points}, {_fingerprint(directions)}",
     )
     with torch.autocast(z.device.type, enabled=False):
         z_NF = at_least_float32(z)
-        return _sigreg(z_NF, directions.to(z_NF), num_rows, num_points)
+        return _sigreg(z_NF, directions.to(z_NF), num_rows, limit, num_points)
+
+
+def collapsed_sigreg(limit: float = LIMIT, num_points: int = NUM_POINTS) -> float:
+    """The statistic of samples that are all zero, divided by their number: int (1 - exp(-t^2/2))^2 exp(-t^2/2) dt.
+
+    Example:
+        >>> round(collapsed_sigreg(), 4)  # sqrt(2 pi) (1 - sqrt(2) + 1 / sqrt(3))
+        0.4088
+    """
+    t_P = torch.linspace(0.0, limit, num_points, dtype=torch.float64)
+    gauss_P = (-t_P.square() / 2).exp()
+    return 2 * float(torch.trapezoid((1 - gauss_P).square() * gauss_P, t_P))
 
 
 def random_directions(num_directions: int, width: int, *, seed: int) -> Tensor:
@@ -174,11 +197,14 @@ def _fingerprint(directions: Tensor) -> str:
     return f"directions {tuple(directions.shape)} {digest}"
 
 
-def _sigreg(z_NF: Tensor, directions_MF: Tensor, num_rows: int, num_points: int) -> Tensor:
-    check_at_least("num_points", num_points, 2, fix="9 points are enough")
+def _sigreg(
+    z_NF: Tensor, directions_MF: Tensor, num_rows: int, limit: float, num_points: int
+) -> Tensor:
+    check_positive("limit", limit, fix="the paper's is 5")
+    check_at_least("num_points", num_points, 2, fix="the paper's are 9")
     check_matrix("directions", directions_MF, columns=z_NF.shape[1])
     x_NM = z_NF @ directions_MF.T
-    t_P = torch.linspace(0.0, LIMIT, num_points, dtype=z_NF.dtype, device=z_NF.device)
+    t_P = torch.linspace(0.0, limit, num_points, dtype=z_NF.dtype, device=z_NF.device)
     angle_PNM = t_P[:, None, None] * x_NM
     # Real and imaginary part of phi^ together: one sum over ranks for two.
     phi_2PM = all_reduce_sum(torch.stack([angle_PNM.cos(), angle_PNM.sin()]).sum(dim=2)) / num_rows

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from falcon_ssl.config import LeJEPAConfig
 from falcon_ssl.core.monitor import StuckValue
-from falcon_ssl.losses.lejepa import lejepa_loss, random_directions
+from falcon_ssl.losses.lejepa import collapsed_sigreg, lejepa_loss, random_directions
 from falcon_ssl.methods.base import Parts, StepOutput
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
 
 NUM_LARGE = 2
-# int |1 - exp(-t^2/2)|^2 exp(-t^2/2) dt: the statistic of samples that are all zero, divided by their number.
-COLLAPSED = math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
 
 
 class LeJEPA(Projected):
@@ -46,6 +42,8 @@ class LeJEPA(Projected):
             directions,
             regularization=self.config.regularization,
             num_large=NUM_LARGE,
+            limit=self.config.integration_limit,
+            num_points=self.config.num_points,
         )
         return StepOutput.of(terms, unit_rows(y_VNF[0]))
 
@@ -56,4 +54,5 @@ class LeJEPA(Projected):
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """The statistic of samples that are all zero."""
         words = "every sample gets the same embedding"
-        return (StuckValue("sigreg", COLLAPSED * batch_size, words),)
+        value = batch_size * collapsed_sigreg(self.config.integration_limit, self.config.num_points)
+        return (StuckValue("sigreg", value, words),)
