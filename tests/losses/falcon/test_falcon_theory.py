@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from falcon_ssl import RademacherDictionary, falcon_loss, logit_scale
+from falcon_ssl import CompleteDictionary, RademacherDictionary, falcon_loss, logit_scale
+from falcon_ssl.dictionary.base import StreamedDictionary
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
 
 F = 64
@@ -143,3 +144,48 @@ def test_random_embeddings_satisfy_none_of_it():
     h_NF = scaled(u)
     assert float((h_NF.T @ h_NF - torch.eye(F)).norm() / math.sqrt(F)) > 1
     assert falcon_loss((u, u), dictionary, logit_scale=logit_scale(F, EPSILON)).total > 1
+
+
+class WrittenOut(StreamedDictionary):
+    """All 2^F codes as a finite dictionary: KL divergences without sampling."""
+
+    granule = 1
+
+    def __init__(self, width):
+        self.width, self.num_codes = width, 2**width
+        self.codes_CF = CompleteDictionary(width).block(0, 2**width, dtype=torch.float64)
+
+    def block(self, start, stop, *, device="cpu", dtype=torch.float64):
+        return self.codes_CF[start:stop].to(device, dtype)
+
+    def checksum(self):
+        return "written out"
+
+
+@pytest.mark.parametrize("shares", [(8, 8, 8, 8, 8, 8, 8, 8), (32, 12, 8, 4, 4, 2, 1, 1)])
+def test_the_prior_holds_leading_directions_by_their_square_and_renyi2_twice_as_hard(shares):
+    """docs/theory.md: loss = const - (beta / T) sum_v rho_v s_v + (kappa / 2 T^2) (|S|^2 - 1/F), kappa 1/2 or 1."""
+    width, temperature = 8, 16.0
+    v_FF = HadamardDictionary(width, width).block(0, width, dtype=torch.float64) / math.sqrt(width)
+    agreeing = torch.tensor([round(0.75 * share) for share in shares])
+    direction = torch.arange(width).repeat_interleave(torch.tensor(shares))
+    place = torch.cat([torch.arange(share) for share in shares])
+    first = torch.cat(
+        [v_FF[direction], -v_FF[direction]]
+    )  # both signs: mean 0, S = sum_v s_v v v^T
+    sign = torch.where(place < agreeing[direction], 1.0, -1.0).double().repeat(2)[:, None]
+    s_F = torch.tensor(shares) / sum(shares)
+    rho_F = 2 * agreeing / torch.tensor(shares) - 1
+    square = float(s_F.square().sum()) - 1 / width
+    for prior_matching, kappa in (("reverse", 0.5), ("renyi2", 1.0)):
+        terms = falcon_loss(
+            (first, sign * first),
+            WrittenOut(width),
+            logit_scale=math.sqrt(width / temperature),
+            prior_matching=prior_matching,
+            backend="dense",
+        )
+        agreed = 1 / (2 * temperature) - float((rho_F * s_F).sum()) / temperature
+        assert float(terms.invariance) - width * math.log(2) == pytest.approx(agreed, abs=2e-3)
+        expected = kappa / (2 * temperature**2) * square
+        assert float(terms.prior_matching) == pytest.approx(expected, rel=0.05, abs=1e-5)
