@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from falcon_ssl import InputError, logit_scale
-from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig, ViewsConfig
+from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig, ViewsConfig, from_mapping
 from falcon_ssl.methods import Falcon, Parts, build_method
 
 CONFIG = RunConfig(
@@ -133,6 +133,29 @@ def test_places_need_maps_and_large_views() -> None:
         InputError, match=r"kernel_order does nothing without .*dictionary=complete"
     ):
         replace(CONFIG.falcon, kernel_order=3)
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_views_that_do_not_fit_each_other(places: bool) -> None:
+    method = Falcon(Parts(Maps(), 16, (1, 8, 8)), replace(CONFIG.falcon, places=places))
+    first, second = views()
+    with pytest.raises(InputError, match="views differ in their number of images: received 8, 6"):
+        method([first, second[:6]])
+    with pytest.raises(InputError, match="too few views: received 1"):
+        method([first])
+    if places:  # as small crops would have it
+        with pytest.raises(InputError, match=r"views of one size.*received \(8, 8\), \(11, 11\)"):
+            method([first, torch.randn(8, 1, 11, 11)])
+
+
+@pytest.mark.parametrize(("num_targets", "fits"), [(1, True), (4, True), (5, False)])
+def test_targets_are_views(num_targets: int, fits: bool) -> None:
+    options = {"falcon": {"num_targets": num_targets}, "views": {"count": 3, "small_views": 1}}
+    if fits:
+        assert from_mapping(options).falcon.num_targets == num_targets
+        return
+    with pytest.raises(InputError, match=r"num_targets is larger than the number of views.*most 4"):
+        from_mapping(options)
 
 
 @pytest.mark.parametrize("places", [False, True])

@@ -140,5 +140,7 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
             complete=config.falcon.dictionary == "complete",
             rows_per_sample=method.rows_per_sample(config.views.count),
             unbiased=method.loss.is_unbiased,
+            num_places=method.num_places,
+            kernel_places=config.falcon.kernel_places,
         )
     )

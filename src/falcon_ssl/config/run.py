@@ -336,6 +336,14 @@ class RunConfig(Options, group=""):
                     received=f"views.{name}={getattr(self.views, name)}",
                     expected=f"more of them with {', '.join(takers)} alone",
                 )
+        num_views = self.views.count + self.views.small_views
+        if self.method == "falcon" and (self.falcon.num_targets or 1) > num_views:
+            raise InputError(
+                "falcon.num_targets is larger than the number of views",
+                received=self.falcon.num_targets,
+                expected=f"at most {num_views}: views.count={self.views.count} and "
+                f"views.small_views={self.views.small_views}",
+            )
         if self.falcon.places and self.views.small_views:
             raise InputError(
                 "falcon.places takes no small crops, whose last map has fewer places",

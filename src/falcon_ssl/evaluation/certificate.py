@@ -86,6 +86,8 @@ def certify(
     complete: bool = False,
     rows_per_sample: int = 1,
     unbiased: bool = False,
+    num_places: int = 1,
+    kernel_places: int | None = None,
 ) -> Certificate:
     """Read the terms of a FALCON loss.
 
@@ -116,6 +118,9 @@ def certify(
         unbiased: Whether D is a U-statistic, `FalconLoss.is_unbiased`. It may be below the divergence of the batch, so
             that nothing is said about mutual information. The threshold holds: where assignments do not depend on
             the sample it is the divergence.
+        num_places: S, places of a view.
+        kernel_places: How many of them enter the divergence of each sample; None for all. With some, nothing is said
+            about mutual information, and the threshold is lower by what `_unseen` says.
 
     Returns:
         The certificate of this batch.
@@ -149,9 +154,13 @@ def certify(
         raise InputError("prior has the wrong length", received=len(prior), expected=expected)
     optimum = Optimum(num_codes, logit_scale, beta, prior_matching, prior, complete)
     loss, threshold = terms["total"], optimum.collapse_threshold
+    is_partial = kernel_places is not None and kernel_places < num_places
+    if is_partial and threshold is not None:
+        unseen = _unseen(batch_size, num_places, unbiased=unbiased)
+        threshold = None if unseen is None else threshold - unseen
     certified = threshold is not None and loss < threshold * (1 - ROUNDING)
     max_bits = math.log2(min(batch_size * rows_per_sample, num_codes))
-    nats = None if unbiased else optimum.mutual_information(terms)
+    nats = None if unbiased or is_partial else optimum.mutual_information(terms)
     bits = None if nats is None else max(0.0, nats) / LN2
     shared_bits = None if nats is None else (nats - terms["consistency"]) / LN2
     about, at_least = "", "at least " if prior_matching == "renyi2" else ""
@@ -172,6 +181,23 @@ def certify(
         max_bits=max_bits,
         sentence=_sentence(loss, threshold, certified, about),
     )
+
+
+def _unseen(num_rows: int, num_places: int, *, unbiased: bool) -> float | None:
+    """By how much D may be below that of all S places if each of N samples shows some; None if one may be missing.
+
+    Assignments p_a that depend on the place a alone, shown by at least a fraction w = floor(N/S) / N of the samples:
+
+        m' = sum_a w_a p_a >= w S m            so  D2(m') >= D2(m) + 2 log(w S)
+        mean_i |q_i|^2 <= |m'|^2 / w           so, without pairs of one sample,  D2 >= D2(m') + log((N - 1/w) / (N - 1))
+
+    with q_i the mean over what sample i shows.
+    """
+    w = (num_rows // num_places) / num_rows
+    if w == 0 or (unbiased and num_rows * w <= 1):
+        return None
+    unseen = -2 * math.log(w * num_places)
+    return unseen - math.log((num_rows - 1 / w) / (num_rows - 1)) if unbiased else unseen
 
 
 def _sentence(loss: float, threshold: float | None, certified: bool, about: str) -> str:

@@ -118,6 +118,12 @@ def represent(encoder: Callable[[Tensor], Tensor], views: list[Tensor]) -> Tenso
 
     An encoder may return S rows an image, in succession: [V N S, D].
     """
+    if any(len(view) != len(views[0]) for view in views):
+        raise InputError(
+            "views differ in their number of images",
+            received=", ".join(str(len(view)) for view in views),
+            expected="equal numbers, image i of each the same one",
+        )
     places: dict[torch.Size, list[int]] = {}
     for place, view in enumerate(views):
         places.setdefault(view.shape, []).append(place)

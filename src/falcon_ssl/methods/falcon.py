@@ -66,6 +66,13 @@ class Falcon(Method):
 
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two or more views; the large ones, or the first ``config.num_targets``, are targets."""
+        if self.config.places and any(view.shape[2:] != views[0].shape[2:] for view in views):
+            raise InputError(
+                "falcon.places takes views of one size, whose last maps have equally many places",
+                received=", ".join(str(tuple(view.shape[2:])) for view in views),
+                expected=f"all {tuple(views[0].shape[2:])}",
+                fix="leave the small crops out",
+            )
         z_MD = represent(_Places(self.encoder) if self.config.places else self.encoder, views)
         batches = z_MD.chunk(len(views)) if self.config.view_norm == "separate" else (z_MD,)
         u_MF = torch.cat([self.projector(z) for z in batches])

@@ -243,6 +243,65 @@ def test_what_depends_on_the_place_and_not_on_the_image_is_never_certified(
 
 
 @pytest.mark.parametrize("marginal", ["separate", "pooled"])
+@pytest.mark.parametrize(
+    ("rows", "num_places", "kept"), [(9, 4, 1), (7, 3, 2), (8, 4, 1), (11, 5, 3)]
+)
+def test_nor_where_the_kernel_sees_some_places_of_each_image(rows, num_places, kept, marginal):
+    """The threshold falls by what the places that it does not see, or sees less often, may hide."""
+    dictionary = CompleteDictionary(F, kernel_places=kept)
+    generator, thresholds, least = torch.Generator().manual_seed(0), set(), math.inf
+    for noise in (0.0, 0.02, 0.1, 0.5, 3.0):
+        for _ in range(5):
+            one = torch.randn(1, 1, 1, F, generator=generator, dtype=torch.float64)
+            own = torch.randn(2, 1, num_places, F, generator=generator, dtype=torch.float64)
+            u = normalize(one + noise * own, dim=3).expand(-1, rows, -1, -1)
+            loss = FalconLoss(dictionary, temperature=0.38, marginal=marginal)
+            certificate = certify(
+                loss(*u).as_floats(),
+                num_codes=2**F,
+                logit_scale=loss.logit_scale,
+                beta=1.0,
+                prior_matching="renyi2",
+                batch_size=rows,
+                complete=True,
+                unbiased=loss.is_unbiased,
+                num_places=num_places,
+                kernel_places=kept,
+            )
+            assert not certificate.certified
+            assert certificate.mutual_information_bits is None
+            thresholds.add(certificate.collapse_threshold)
+            least = min(least, certificate.loss)
+    assert len(thresholds) == 1
+    assert least >= max(thresholds)
+    balanced = rows % num_places == 0 and marginal == "separate"
+    assert (max(thresholds) == F * math.log(2)) == balanced
+
+
+def test_a_kernel_that_misses_a_place_proves_nothing():
+    terms = {
+        "total": 0.0,
+        "invariance": 0.0,
+        "prior_matching": 0.0,
+        "entropy": 0.0,
+        "consistency": 0.0,
+    }
+    certificate = certify(
+        terms,
+        num_codes=2**F,
+        logit_scale=9.0,
+        beta=1.0,
+        prior_matching="renyi2",
+        batch_size=3,
+        complete=True,
+        num_places=4,
+        kernel_places=1,
+    )
+    assert certificate.collapse_threshold is None
+    assert not certificate.certified
+
+
+@pytest.mark.parametrize("marginal", ["separate", "pooled"])
 @pytest.mark.parametrize("same", [False, True])
 def test_shared_bits_are_about_the_image_and_never_about_its_places(marginal, same):
     """log C - D - I <= MI(image; code), the code drawn at a random place of a random target."""
