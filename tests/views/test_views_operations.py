@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from scipy.stats import ks_2samp
 
+from falcon_ssl.config.run import ViewsConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views import (
     ColorJitter,
     RandomAffine,
     RandomBlur,
+    RandomCrop,
     RandomGrayscale,
     RandomNoise,
     RandomResizedCrop,
@@ -22,6 +24,7 @@ from falcon_ssl.views import (
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
+    build_views,
     gaussian_blur,
     resize,
     resized_crop,
@@ -310,3 +313,37 @@ def test_color_operations_refuse_gray_images(operation):
 def test_brightness_and_contrast_take_gray_images():
     jitter = ColorJitter(brightness=0.4, contrast=0.4)
     assert jitter(pixels(channels=1), generator=generator()).shape == (4, 1, 32, 32)
+
+
+@pytest.mark.parametrize("size", [5, 12])
+def test_patches_are_pixels_of_the_image(size: int) -> None:
+    images = torch.arange(64 * 3 * 12 * 15, dtype=torch.float32).view(64, 3, 12, 15)
+    patches = RandomCrop(size)(images, generator=torch.Generator().manual_seed(0))
+    assert patches.shape == (64, 3, size, size)
+    places, mirrored = set(), 0
+    for image, patch in zip(images, patches, strict=True):
+        flipped = bool(patch[0, 0, 0] > patch[0, 0, -1])
+        mirrored += flipped
+        one = patch.flip(2) if flipped else patch
+        row, column = divmod(int(one[0, 0, 0] - image[0, 0, 0]), 15)
+        places.add((row, column))
+        torch.testing.assert_close(one, image[:, row : row + size, column : column + size])
+    rows, columns = zip(*places, strict=True)
+    assert (set(rows), set(columns)) == (set(range(13 - size)), set(range(16 - size)))
+    assert 16 < mirrored < 48
+
+
+def test_patches_larger_than_the_image() -> None:
+    with pytest.raises(InputError, match=r"patches are larger.*16 pixels, images of 15 x 12"):
+        RandomCrop(16)(torch.zeros(2, 3, 12, 15), generator=torch.Generator())
+
+
+def test_views_of_patches_keep_the_resolution_and_have_no_scale() -> None:
+    views = build_views(
+        ViewsConfig("cifar", size=16, patches=True, count=3, small_views=2, small_size=8)
+    )
+    drawn = views(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), generator=torch.Generator())
+    assert [view.shape[2] for view in drawn] == [16, 16, 16, 8, 8]
+    assert all(isinstance(operations[0], RandomCrop) for operations in views.operations)
+    with pytest.raises(InputError, match="patches have no scale"):
+        build_views(ViewsConfig("cifar", patches=True, scale=(0.2, 1.0)))

@@ -75,6 +75,10 @@ class ViewsConfig(Options, group="views"):
         None,
         "Smallest and largest fraction of the image's area in a large crop; null is the preset's own.",
     )
+    patches: bool = option(
+        False,
+        "Crops keep the image's own resolution: squares of ``size`` (and ``small_size``) pixels that are not resized.",
+    )
     symmetric: bool = option(
         False,
         "Draw all large views from one distribution, instead of solarizing every second one more often.",

@@ -11,7 +11,7 @@ from falcon_ssl.views.color import (
     to_grayscale,
 )
 from falcon_ssl.views.contact_sheet import contact_sheet
-from falcon_ssl.views.crop import RandomResizedCrop, resize, resized_crop
+from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop, resize, resized_crop
 from falcon_ssl.views.draw import BatchSlice
 from falcon_ssl.views.filters import (
     RandomBlur,
@@ -30,6 +30,7 @@ __all__ = [
     "Operation",
     "RandomAffine",
     "RandomBlur",
+    "RandomCrop",
     "RandomGrayscale",
     "RandomNoise",
     "RandomResizedCrop",

@@ -165,3 +165,43 @@ class RandomResizedCrop:
         )
         flip = uniform(len(images), 0, 1, generator=generator) < self.flip
         return resized_crop(images, boxes, flip=flip, size=self.size)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """A random square of every image at the image's own resolution, mirrored with some probability.
+
+    Args:
+        size: Side of the result, in pixels; in `__call__`, at most that of the images.
+        flip: Probability of mirroring left and right.
+
+    Raises:
+        InputError: A size below 1, or images that are smaller.
+    """
+
+    size: int
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_at_least("size of the views", self.size, 1, fix="try 16 or 96")
+
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
+        """[N, C, H, W] -> [N, C, size, size]."""
+        count, sides = len(images), images.shape[2:]
+        if min(sides) < self.size:
+            raise InputError(
+                "patches are larger than the images",
+                received=f"patches of {self.size} pixels, images of {sides[1]} x {sides[0]}",
+                expected="views.size and views.small_size up to the side of the images",
+            )
+        # Whole pixels: nothing is interpolated. A draw of exactly 1 would be one place too far.
+        starts = [
+            (uniform(count, 0, 1, generator=generator) * (side - self.size + 1))
+            .floor_()
+            .clamp_(max=side - self.size)
+            for side in sides
+        ]
+        side_N = torch.full((count,), float(self.size))
+        flip = uniform(count, 0, 1, generator=generator) < self.flip
+        boxes = torch.stack([*starts, side_N, side_N], dim=1)
+        return resized_crop(images, boxes, flip=flip, size=self.size)

@@ -11,12 +11,13 @@ from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGrayscale
-from falcon_ssl.views.crop import RandomResizedCrop
+from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop
 from falcon_ssl.views.filters import RandomBlur, RandomNoise, RandomSolarize
 from falcon_ssl.views.pipeline import Normalization, Operation, Views
 
 View = list[Operation]
 Role = Literal["first", "second", "symmetric", "small"]
+Scale = tuple[float, float] | None  # fractions of the image's area; None keeps its resolution
 
 CIFAR_STATISTICS = Normalization((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 IMAGENET_STATISTICS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -64,10 +65,16 @@ def build_views(config: ViewsConfig | str) -> Views:
         return digits_views(config.count)
     cropping = _CROPPING[config.preset]
     size = config.size or cropping.size
-    scale = config.scale or cropping.scale
+    if config.patches and config.scale is not None:
+        raise InputError(
+            "patches have no scale",
+            received=f"views.patches with views.scale={list(config.scale)}",
+            expected="one of the two",
+        )
+    scale = None if config.patches else config.scale or cropping.scale
     # About 3/7 of the large side, as 96 of 224: a multiple of 8, which patches and strides divide.
     small_size = config.small_size or max(8, 8 * round(size * 3 / 7 / 8))
-    small = cropping.view(small_size, SMALL_SCALE, "small")
+    small = cropping.view(small_size, None if config.patches else SMALL_SCALE, "small")
     roles: tuple[Role, ...] = ("symmetric",) if config.symmetric else ("first", "second")
 
     def views_of(side: int, earlier: list[Views]) -> Views:
@@ -100,28 +107,35 @@ def digits_views(count: int = 2) -> Views:
     return Views([view] * count, normalization=DIGITS_STATISTICS)
 
 
-def cifar_view(size: int, scale: tuple[float, float], role: Role) -> View:
+def _crop(size: int, scale: Scale, *, flip: float = 0.5) -> Operation:
+    """A crop that is resized, or a patch that is not."""
+    if scale is None:
+        return RandomCrop(size, flip=flip)
+    return RandomResizedCrop(size, scale=scale, flip=flip)
+
+
+def cifar_view(size: int, scale: Scale, role: Role) -> View:
     """Crop, flip, color jitter, grayscale; the second view is solarized at times; no blur."""
     return [
-        RandomResizedCrop(size, scale=scale),
+        _crop(size, scale),
         ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8),
         RandomGrayscale(0.2),
         RandomSolarize(0.2 if role == "second" else 0.0),
     ]
 
 
-def imagenet_view(size: int, scale: tuple[float, float], role: Role) -> View:
+def imagenet_view(size: int, scale: Scale, role: Role) -> View:
     """The same with blur (BYOL)."""
     blur = {"first": 1.0, "second": 0.1, "symmetric": 0.5, "small": 0.5}[role]
     *before, solarize = cifar_view(size, scale, role)
     return [*before, RandomBlur(blur), solarize]
 
 
-def grayscale_view(size: int, scale: tuple[float, float], role: Role) -> View:
+def grayscale_view(size: int, scale: Scale, role: Role) -> View:
     """Crop, rotation, brightness and contrast, blur, noise; no flips: letters and bodies have sides."""
     blur = {"first": 0.5, "second": 0.1, "symmetric": 0.3, "small": 0.3}[role]
     return [
-        RandomResizedCrop(size, scale=scale, flip=0.0),
+        _crop(size, scale, flip=0.0),
         RandomAffine(degrees=10, scale=(1.0, 1.0), shift=0.0),
         ColorJitter(brightness=0.4, contrast=0.4, probability=0.8),
         RandomBlur(blur),
@@ -130,7 +144,7 @@ def grayscale_view(size: int, scale: tuple[float, float], role: Role) -> View:
 
 
 class _Cropping(NamedTuple):
-    view: Callable[[int, tuple[float, float], Role], View]
+    view: Callable[[int, Scale, Role], View]
     normalization: Normalization
     size: int
     scale: tuple[float, float]
