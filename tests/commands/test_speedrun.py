@@ -20,10 +20,11 @@ CLASSES = 10
 SMALL = {
     "epochs": 2,
     "batch_size": 32,
-    "encoder": {"width": 8},
+    "encoder": {"widths": [8, 32]},
     "falcon": {"embed_dim": 32, "hidden_dim": 32},
     "optim": {"warmup_epochs": 0.1},
     "engine": {"log_every": 2},
+    "evaluation": {"knn_components": 16},
 }
 
 

@@ -97,6 +97,7 @@ def accuracies(run: RunParts, device: torch.device, ends: list[float]) -> dict[s
         num_classes=num_classes,
         k=config.evaluation.knn_neighbors,
         temperature=config.evaluation.knn_temperature,
+        components=config.evaluation.knn_components,
         device=device,
     )
     ends.append(time.perf_counter())
