@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import codes_needed, logit_scale
 from falcon_ssl.report import build_comparison, build_sweep, read_run
 from falcon_ssl.report.families import families, spread
 from falcon_ssl.report.sweep import sweep_points
@@ -157,6 +158,24 @@ def test_a_sweep_orders_sizes_and_ends_with_the_complete_dictionary(
         assert expected in html
     assert 'class="whisker"' in html
     assert "nan" not in re.sub(r"data:image[^\"]*", "", html).lower().split("<main>")[1]
+
+
+def test_a_sweep_marks_how_many_codes_are_enough(make_run: Any, tmp_path: Path) -> None:
+    """C = (exp(1/T) - 1) / delta^2 at F = 128 and epsilon = 1e-8; no mark where the axis does not reach it."""
+    few, many = (
+        [make_run(tmp_path / f"{c}", num_codes=c, pictured=True) for c in sizes]
+        for sizes in ((64, 256), (512, 2048))
+    )
+    html = build_sweep(many, tmp_path / "many.html").read_text(encoding="utf-8")
+    temperature = 128 / logit_scale(2048, 1e-8) ** 2
+    enough = codes_needed(temperature, 0.1)
+    assert 1280 < enough < 1340
+    assert html.count('class="event"') == 2, "accuracy, and the theory itself"
+    assert f"{enough:,}".replace(",", "\u202f") + " codes give the softmax" in html
+    assert "Distance from the complete dictionary" in html
+    html = build_sweep(few, tmp_path / "few.html").read_text(encoding="utf-8")
+    assert 'class="event"' not in html
+    assert "Distance from the complete dictionary" in html
 
 
 def test_a_sweep_claims_no_trend_that_the_seeds_do_not_show(make_run: Any, tmp_path: Path) -> None:

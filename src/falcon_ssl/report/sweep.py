@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import codes_needed, effective_temperature
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Run
 from falcon_ssl.report.comparison import (
@@ -28,11 +29,14 @@ from falcon_ssl.report.families import Family, Spread, differing, spread
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.plots import off_diagonal_rms
 from falcon_ssl.report.svg import Level, Series, line_chart
+from falcon_ssl.report.theory import optimum_of
 
 # What may change along a sweep: the dictionary, and how its scale is stated and its loss computed.
 SIZE_OPTIONS = frozenset({"dictionary", "num_codes", "epsilon", "temperature", "backend"})
 # The complete dictionary has a divergence of its own.
 COMPLETE_OPTIONS = SIZE_OPTIONS | {"prior_matching"}
+
+ACCURACY = 0.1  # of Z, to which a finite dictionary is called as good as the complete one
 
 DIGITS, RAISED = "0123456789F", "⁰¹²³⁴⁵⁶⁷⁸⁹ᶠ"
 
@@ -189,7 +193,12 @@ def sweep_page(points: Sequence[Point]) -> Page:
                 "Geometry",
                 "In theory more codes bring the covariance nearer to the identity, shrink the blocks of the"
                 " adjacency and flatten the spectrum, as long as all codes are used. What was measured:",
-                [*_decorrelation(points), *_figures(points, GEOMETRY), *spectrum_overlays(legend)],
+                [
+                    *_decorrelation(points),
+                    *_completeness(points),
+                    *_figures(points, GEOMETRY),
+                    *spectrum_overlays(legend),
+                ],
             ),
             pictures(compared, "The first run of each size."),
             Section("numbers", "All numbers", "Mean ± spread over seeds.", number_blocks(compared)),
@@ -229,7 +238,10 @@ def _figures(points: Sequence[Point], panels: Sequence[Panel]) -> list[Figure]:
                 levels.append(Level(random.mean, f"random encoder, {label}"))
         if series:
             options = {"levels": levels, "from_zero": panel.from_zero}
-            found.append(_figure(points, panel.title, series, panel.unit, panel.caption, **options))
+            events = _enough_codes(points) if panel.keys[0] == "top1_linear" else []
+            caption = panel.caption + "".join(f" Upright line: {text}." for _, text in events)
+            options["events"] = events
+            found.append(_figure(points, panel.title, series, panel.unit, caption, **options))
     return found
 
 
@@ -292,3 +304,47 @@ def _decorrelation(points: Sequence[Point]) -> list[Figure]:
     )
     title = "Off-diagonal RMS of HᵀH"
     return [_figure(points, title, series, "", caption, y_scale="log")]
+
+
+def _temperature(points: Sequence[Point]) -> float | None:
+    """Effective temperature T = F / L^2 of the largest finite dictionary; None where it is not recorded."""
+    finite = [point.family.runs[0] for point in points if math.isfinite(point.num_codes)]
+    optimum = optimum_of(finite[-1]) if finite else None
+    if optimum is None or finite[-1].embed_dim is None:
+        return None
+    return effective_temperature(finite[-1].embed_dim, optimum.logit_scale)
+
+
+def _enough_codes(points: Sequence[Point]) -> list[tuple[float, str]]:
+    """A mark where the softmax over codes is expected to be that of all codes, if it lies within the axis."""
+    temperature = _temperature(points)
+    if temperature is None:
+        return []
+    enough = codes_needed(temperature, ACCURACY)
+    text = f"{format_number(enough, 'count')} codes give the softmax over all 2^F to {ACCURACY:.0%}, by theory"
+    return [(enough, text)] if points[0].x <= enough <= points[-1].x else []
+
+
+def _completeness(points: Sequence[Point]) -> list[Figure]:
+    """How far the softmax over C random codes is from that over all of them, by theory."""
+    temperature = _temperature(points)
+    if temperature is None:
+        return []
+    enough = codes_needed(temperature, ACCURACY)
+    x = np.array([point.x for point in points if math.isfinite(point.num_codes)])
+    delta = np.sqrt(np.expm1(1 / temperature) / x)
+    series = [Series("√((exp(1/T) − 1)/C)", x, delta, 0, dots=True)]
+    caption = (
+        f"Theory: relative deviation of Z = Σⱼ exp sⱼ over C random codes, here at T = {temperature:.2f}. From"
+        f" C = (exp(1/T) − 1)/δ² = {format_number(enough, 'count')} on it is at most δ = {ACCURACY:.0%}, and the finite"
+        " dictionary is expected to do what the complete one does (upright line). The covariance asks"
+        " for more, C ≥ F(F + 1)/2, whatever the temperature."
+    )
+    options: dict[str, Any] = {
+        "y_scale": "log",
+        "levels": [Level(ACCURACY, f"δ = {ACCURACY:.0%}")],
+        "events": _enough_codes(points),
+        "x_range": (points[0].x, points[-1].x),
+    }
+    title = "Distance from the complete dictionary"
+    return [_figure(points, title, series, "relative deviation of Z", caption, **options)]
