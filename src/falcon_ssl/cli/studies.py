@@ -87,7 +87,7 @@ def reproduce(
     """Run a whole table of methods, data sets and seeds beside the paper's numbers; skips finished runs.
 
     Args:
-        grid: small, table1, table2, or a YAML file of the same form.
+        grid: medium, small, table1, table2, or a YAML file of the same form.
         out: Folder of the runs, of table.html, and of table.json and table.md where --table names no other.
         rows: Rows of the table; null is all.
         datasets: Data sets; null is all.

@@ -111,13 +111,14 @@ def table_columns(record: Mapping[str, Any], dataset: str) -> list[Column]:
         if any(_paper(record, row["paper"], dataset, key) is not None for row in record["rows"]):
             found += [Column("paper", key, "paper"), Column("difference", key, "difference")]
     costs = {"width": "numbers read", "seconds": "training", "images_per_s": "images/s"}
-    rows = record["datasets"][dataset]["rows"].values()
+    data = record["datasets"][dataset]
+    rows = [*data["rows"].values(), (data.get("baseline") or {}).get("numbers", {})]
     measured = [key for key in costs if any(key in numbers for numbers in rows)]
     return found + [Column(costs[key], key, "cost") for key in measured]
 
 
 def dataset_table(record: Mapping[str, Any], dataset: str) -> Table:
-    """The rows of the grid, the best of each column bold, then the random encoder."""
+    """The rows of the grid, the best of each column bold, then what no method has trained."""
     data, columns = record["datasets"][dataset], table_columns(record, dataset)
 
     def best(key: str) -> str | None:
@@ -142,6 +143,8 @@ def dataset_table(record: Mapping[str, Any], dataset: str) -> Table:
         for row in record["rows"]
     ]
     rows.append(cells("random encoder, not trained", data["random_encoder"], None, {}))
+    if baseline := data.get("baseline"):
+        rows.append(cells(baseline["label"], baseline["numbers"], None, {}))
     return Table(
         head=["", *(column.head for column in columns)],
         groups=[Rows("", rows)],

@@ -152,7 +152,7 @@ def test_mistakes_are_reported(values: Any, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["nothing"], "no such grid: received nothing, expected a YAML file or one of small, table1, table2"),
+        (["nothing"], "no such grid: received nothing, expected a YAML file or one of medium, small, table1, table2"),
         (["small", "--rows", "simclr"], "unknown row of the grid small: received simclr, expected one of falcon-"),
         (["small", "--datasets", "svhn"], "expected one of cifar10, cifar100"),
         (["small", "--data", "svhn=parquet:x"], "unknown data set of --data"),

@@ -239,6 +239,25 @@ def test_a_grid_resumes_from_its_table_alone(
     assert json.loads((table / "table.json").read_text())["cells"] == second["cells"]
 
 
+def test_the_table_shows_the_baseline_that_lies_beside_it(
+    tiny: Path, tmp_path: Path, copied_runs: CopiedRuns
+) -> None:
+    table, selection = tmp_path / "results", Selection(rows=["vicreg"])
+    written = reproduce(tiny, out=tmp_path / "runs", table=table, selection=selection)
+    assert "patch k-means" not in written.read_text(encoding="utf-8")
+    record = {"top1_linear": 0.676, "top1_knn": 0.55, "width": 3200, "seconds": {"fit": 9.0}}
+    record |= {"options": {"num_centers": 400}, "about": {"device": "a machine"}}
+    (table / "digits").mkdir()
+    (table / "digits" / "baseline.json").write_text(json.dumps(record))
+    reproduce(tiny, out=tmp_path / "runs", table=table, selection=selection)
+    (line,) = (
+        one
+        for one in written.read_text(encoding="utf-8").splitlines()
+        if one.startswith("| patch k-means, 400 centers")
+    )
+    assert all(text in line for text in ("67.6\u202f%", "55.0\u202f%", "3\u202f200", "9.0 s"))
+
+
 @pytest.mark.parametrize(
     ("change", "trains"),
     [

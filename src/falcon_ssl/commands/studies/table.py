@@ -16,7 +16,7 @@ from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.files import read_json
-from falcon_ssl.records.folder import CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION, TABLE
+from falcon_ssl.records.folder import BASELINE, CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION, TABLE
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.report.families import spread
 
@@ -71,6 +71,7 @@ def table_record(grid: Grid, runs: Sequence[GridRun], out: Path, table: Path) ->
                 for row in grid.rows
             },
             "random_encoder": _random_spreads(done, grid.columns),
+            "baseline": _baseline(table / dataset / BASELINE, grid.columns),
         }
     return {
         "grid": grid.name,
@@ -187,6 +188,19 @@ def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -
     """
     firsts = {one["seed"]: one["random_encoder"] for one in reversed(done)}.values()
     return _known({key: [one.get(key) for one in firsts] for key in columns if "codes" not in key})
+
+
+def _baseline(path: Path, columns: Sequence[str]) -> dict[str, Any] | None:
+    """The row of what `falcon-ssl baseline` has written into a folder of the data set's name, beside the table."""
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    values = {key: [found.get(key)] for key in ("width", *columns)}
+    return {
+        "label": f"patch k-means, {found['options']['num_centers']} centers, nothing trained",
+        "numbers": _known(values | {"seconds": [found["seconds"]["fit"]]}),
+        "device": found["about"]["device"],
+    }
 
 
 def _known(values: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
