@@ -85,6 +85,28 @@ def test_evaluation_names_what_it_read(
     assert "numbers read" in both
 
 
+def test_a_baseline_stands_beside(
+    run: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = json.loads((own / "data.json").read_text())
+    record = {"top1_linear": 0.912, "numbers_read": 80, "about": about}
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps(record))
+    assert "patch k-means" not in build_report(own).read_text()
+    assert cli.main(["evaluate", str(own), "--baseline", str(path)]) == 0
+    assert "patch k-means" in capsys.readouterr().out
+    found = json.loads((own / "evaluation.json").read_text())
+    assert found["baseline"] == {"top1_linear": 0.912, "numbers_read": 80}
+    page = build_report(own).read_text()
+    assert "patch k-means" in page
+    assert "91.2" in page
+    assert "91.2" in build_comparison([run, own], tmp_path / "comparison.html").read_text()
+
+    path.write_text(json.dumps(record | {"about": about | {"num_train": 7}}))
+    assert cli.main(["evaluate", str(own), "--baseline", str(path)]) == 2
+    assert "the baseline is of other images" in capsys.readouterr().err
+
+
 def test_embed_and_export_follow(run: Path, tmp_path: Path) -> None:
     features = commands.embed(run, out=tmp_path / "z.npz")
     assert features.z.shape[1] == 512

@@ -71,6 +71,7 @@ def evaluate(
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
+    baseline: str | None = None,
     data: str | None = None,
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
@@ -81,6 +82,7 @@ def evaluate(
         representation: What linear probe and kNN read; null is the run's evaluation.representation.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
+        baseline: A baseline.json of the same images, to stand beside the run in tables and report.
         data: Other images than the run's own: folder:PATH, ...
         reading: How the images are read, the run's own or those of --data.
     """
@@ -88,7 +90,9 @@ def evaluate(
     from falcon_ssl.cli import printing
 
     overrides = _given(representation=representation, mirror=mirror, crops=crops)
-    evaluation = commands.evaluate(run, evaluation=overrides, **_images(data, reading))
+    evaluation = commands.evaluate(
+        run, evaluation=overrides, baseline=baseline, **_images(data, reading)
+    )
     printing.print_evaluation(evaluation)
     print(f"all numbers: {Path(run) / EVALUATION}")
     print(f"next: falcon-ssl report {run}")

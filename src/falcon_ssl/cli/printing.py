@@ -35,12 +35,16 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     chance |= dict.fromkeys(("top1_linear", "top1_knn"), evaluation["chance"].get("top1"))
     chance["nmi_codes"] = evaluation.get("chance_nmi_codes")
     table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
-    for column in ("", "this run", "random encoder", "chance"):
+    others = {"random encoder": random}
+    if "baseline" in evaluation:
+        others["patch k-means"] = evaluation["baseline"]
+    for column in ("", "this run", *others, "chance"):
         table.add_column(column, justify="right" if column else "left")
     for name in SUMMARY:
         if name in evaluation:
             metric = describe(name)
-            values = (evaluation[name], random.get(name), chance.get(name))
+            beside = (other.get(name) for other in others.values())
+            values = (evaluation[name], *beside, chance.get(name))
             table.add_row(metric.label, *(format_number(value, metric.kind) for value in values))
     Console().print(table)
     print(f"{about['note']}.")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from falcon_ssl.commands.loading import data_record
 from falcon_ssl.config.run import EvaluationConfig, ReadingConfig
 from falcon_ssl.core.devices import best_device, hardware, multiplies_bf16
 from falcon_ssl.core.errors import InputError
@@ -121,7 +122,7 @@ def baseline(
             "knn_components": evaluation.knn_components,
             "seed": evaluation.seed,
         },
-        "about": {"data": data, "note": splits.note, **environment(hardware(device))},
+        "about": {**data_record(data, splits), **environment(hardware(device))},
     }
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,12 +15,15 @@ from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_
 from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device, hardware
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.networks import Readout
-from falcon_ssl.records.folder import ARRAYS, DIAGNOSIS, EVALUATION
+from falcon_ssl.records.files import read_json
+from falcon_ssl.records.folder import ARRAYS, DATA, DIAGNOSIS, EVALUATION
+from falcon_ssl.records.metrics import METRICS
 
 
 def evaluate(
@@ -29,6 +32,7 @@ def evaluate(
     data: str | None = None,
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    baseline: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
@@ -38,15 +42,17 @@ def evaluate(
         reading: How to read them; None for the defaults.
         evaluation: Options of `EvaluationConfig` in place of the run's own, for example another readout; named in
             "about".
+        baseline: A ``baseline.json`` of the same images, to stand beside.
 
     Returns:
-        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder",
-        chance levels under "chance", the certificate of the last epoch, and "about".
+        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder" and
+        for patch k-means under "baseline", chance levels under "chance", the certificate of the last epoch, "about".
 
     Raises:
-        InputError: As `load_run`.
+        InputError: As `load_run`, or a baseline of other images.
     """
     started = time.perf_counter()
+    beside = {} if baseline is None else _baseline(Path(baseline), run, data=data)
     device = best_device()
     features = extract_run_features(
         run, device=device, data=data, reading=reading, evaluation=evaluation
@@ -92,6 +98,7 @@ def evaluate(
     record: dict[str, Any] = {
         **found,
         "random_encoder": random_found,
+        **beside,
         "chance": chance,
         "certificate": _certificate(config, method, folder),
         "about": {
@@ -118,6 +125,22 @@ def evaluate(
     folder.write_json(EVALUATION, record)
     log_skipped(splits)
     return record
+
+
+def _baseline(path: Path, run: str | Path, *, data: str | None) -> dict[str, Any]:
+    """The numbers of a baseline under "baseline"; its images are the run's if they are as many and named alike."""
+    record, own = read_json(path), RunFolder.open(run).read_json(DATA)
+    names = ("train", "num_train", "test", "num_test") if data is None else ("data",)
+    wanted = {name: (own if data is None else {"data": data})[name] for name in names}
+    found = {name: record.get("about", {}).get(name) for name in names}
+    if found != wanted:
+        raise InputError(
+            "the baseline is of other images",
+            received=f"{path}, of {found}",
+            expected=str(wanted),
+            fix="write one with falcon-ssl baseline DATA --out DIR",
+        )
+    return {"baseline": {name: record[name] for name in METRICS if name in record}}
 
 
 def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[str, Any]:

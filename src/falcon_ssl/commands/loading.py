@@ -174,19 +174,21 @@ def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> N
 
     Unreadable images are found up to the last step where images are decoded on demand; write it again then.
     """
-    folder.write_json(
-        DATA,
-        {
-            "data": config.data,
-            "note": splits.note,
-            "train": splits.train.name,
-            "num_train": len(splits.train),
-            "test": None if splits.test is None else splits.test.name,
-            "num_test": 0 if splits.test is None else len(splits.test),
-            "image_shape": splits.train.image_shape,
-            "num_skipped": count_skipped(splits.skipped),
-        },
-    )
+    skipped = {"num_skipped": count_skipped(splits.skipped)}
+    folder.write_json(DATA, data_record(config.data, splits) | skipped)
+
+
+def data_record(data: str, splits: Splits) -> dict[str, Any]:
+    """What was read."""
+    return {
+        "data": data,
+        "note": splits.note,
+        "train": splits.train.name,
+        "num_train": len(splits.train),
+        "test": None if splits.test is None else splits.test.name,
+        "num_test": 0 if splits.test is None else len(splits.test),
+        "image_shape": splits.train.image_shape,
+    }
 
 
 def log_skipped(splits: Splits) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from falcon_ssl.core.errors import InputError
@@ -14,7 +14,7 @@ from falcon_ssl.report.document import Block, Cell, Figure, Page, Rows, Section,
 from falcon_ssl.report.families import Family, Spread, families, spread
 from falcon_ssl.report.formatting import DASH, format_number
 from falcon_ssl.report.plots import effective_rank, gallery_figures, spectrum_chart, split_name
-from falcon_ssl.report.tables import grouped, metric_keys
+from falcon_ssl.report.tables import grouped, metric_keys, references
 
 RANKED_BY = ("top1_linear", "top1_knn", "ami_kmeans_z", "effective_rank_z")
 
@@ -127,7 +127,7 @@ def family_spread(family: Family, key: str) -> Spread | None:
 def number_blocks(compared: Sequence[Family]) -> list[Block]:
     """The table of all numbers, and what each column stands for."""
     runs = [run for family in compared for run in family.runs]
-    keys = metric_keys(runs)
+    keys, others = metric_keys(runs), references(runs)
     columns = [
         f"{f.label} (n\u00a0=\u00a0{len(f.runs)})" if len(f.runs) > 1 else f.label for f in compared
     ]
@@ -146,25 +146,25 @@ def number_blocks(compared: Sequence[Family]) -> list[Block]:
         title="What was compared",
     )
     numbers = Table(
-        head=["", *columns, "random encoder", "chance · ideal"],
+        head=["", *columns, *others.values(), "chance · ideal"],
         groups=[
-            Rows(group, [_row(compared, key, metric) for key, metric in found])
+            Rows(group, [_row(compared, others, key, metric) for key, metric in found])
             for group, found in grouped(keys)
         ],
-        numeric=len(compared) + 1,
+        numeric=len(compared) + len(others),
         note="Random encoder: mean over the same runs before training. All on the test split.",
     )
     return [numbers, members] if keys else [members]
 
 
-def _row(compared: Sequence[Family], key: str, metric: Metric) -> list[Cell]:
+def _row(compared: Sequence[Family], others: Iterable[str], key: str, metric: Metric) -> list[Cell]:
     spreads = [family_spread(family, key) for family in compared]
     best = best_mean([s.mean for s in spreads if s], metric)
-    random = spread([r.metric("random_encoder", key) for f in compared for r in f.runs])
+    beside = [spread([r.metric(o, key) for f in compared for r in f.runs]) for o in others]
     return [
         Cell(metric.label),
         *(spread_cell(s, metric.kind, best) for s in spreads),
-        Cell(format_number(random.mean if random else None, metric.kind)),
+        *(Cell(format_number(s.mean if s else None, metric.kind)) for s in beside),
         Cell(metric.reference),
     ]
 

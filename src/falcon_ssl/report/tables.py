@@ -70,6 +70,7 @@ def metric_table(run: Run) -> Table | None:
     keys = metric_keys([run])
     if not keys:
         return None
+    others = references([run])
 
     def row(key: str, metric: Metric) -> list[Cell]:
         reference = metric.reference
@@ -79,13 +80,23 @@ def metric_table(run: Run) -> Table | None:
         if chance is not None:
             stated = f"chance {format_number(chance, metric.kind)}"
             reference = f"{stated} · {reference}" if reference else stated
-        numbers = run.metric(key), run.metric("random_encoder", key)
+        numbers = run.metric(key), *(run.metric(other, key) for other in others)
         written = [format_number(number, metric.kind) for number in numbers]
         return [Cell(text) for text in (metric.label, *written, reference, metric.meaning)]
 
     groups = [Rows(group, [row(*member) for member in members]) for group, members in grouped(keys)]
-    head = ["", "this run", "random encoder", "chance · ideal", "what it is"]
-    return Table(head, groups, numeric=2)
+    head = ["", "this run", *others.values(), "chance · ideal", "what it is"]
+    return Table(head, groups, numeric=1 + len(others))
+
+
+def references(runs: list[Run]) -> dict[str, str]:
+    """What stands beside runs: the key of its numbers in ``evaluation.json``, and its column's title."""
+    known = {"random_encoder": "random encoder", "baseline": "patch k-means"}
+    return {
+        key: title
+        for key, title in known.items()
+        if key != "baseline" or any(key in run.evaluation for run in runs)
+    }
 
 
 def metric_keys(runs: list[Run]) -> list[str]:
