@@ -6,13 +6,29 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from falcon_ssl import CompleteDictionary, FalconLoss, HadamardDictionary, RademacherDictionary
+from falcon_ssl import (
+    CompleteDictionary,
+    FalconLoss,
+    HadamardDictionary,
+    LossTerms,
+    RademacherDictionary,
+)
 from falcon_ssl.losses.falcon import backends
 from support.compared import LOSSES, views
 from support.host_reads import host_reads
 from support.problems import random_prior, unit_rows
 
 CODES = 96
+
+
+class ByPlace(FalconLoss):
+    """Views of two places."""
+
+    def forward(self, *views: torch.Tensor, num_targets: int | None = None) -> LossTerms:
+        by_place = (torch.stack([u, u.roll(1, dims=1)], dim=1) for u in views)
+        return super().forward(*by_place, num_targets=num_targets)
+
+
 RANDOM, STRUCTURED = RademacherDictionary(CODES, 16), HadamardDictionary(CODES, 16)
 FALCON = {
     "reference": lambda: FalconLoss(RANDOM, backend="reference"),
@@ -24,6 +40,10 @@ FALCON = {
     "saturated": lambda: FalconLoss(RANDOM, temperature=1e-4),
     "hadamard": lambda: FalconLoss(STRUCTURED, prior_matching="renyi2"),
     "complete": lambda: FalconLoss(CompleteDictionary(16)),
+    "pooled": lambda: FalconLoss(RANDOM, marginal="pooled"),
+    "complete pooled": lambda: FalconLoss(CompleteDictionary(16), marginal="pooled"),
+    "series": lambda: FalconLoss(CompleteDictionary(16, kernel_order=3), marginal="pooled"),
+    "some places": lambda: ByPlace(CompleteDictionary(16, kernel_places=1), marginal="pooled"),
     "complete reverse": lambda: FalconLoss(CompleteDictionary(16), prior_matching="reverse"),
 }
 
@@ -56,9 +76,9 @@ def test_in_one_process_nothing_is_hashed_looked_up_or_checked_again(
 
     monkeypatch.setattr("hashlib.sha256", refuse)
     monkeypatch.setattr(backends.importlib.util, "find_spec", refuse)
-    monkeypatch.setattr("falcon_ssl.losses.falcon.loss.check_positive", refuse)
-    monkeypatch.setattr("falcon_ssl.losses.falcon.loss.check_prior", refuse)
-    monkeypatch.setattr("falcon_ssl.losses.falcon.loss.choose_backend", refuse)
+    monkeypatch.setattr("falcon_ssl.losses.falcon.options.check_positive", refuse)
+    monkeypatch.setattr("falcon_ssl.losses.falcon.options.check_prior", refuse)
+    monkeypatch.setattr("falcon_ssl.losses.falcon.options.choose_backend", refuse)
     for loss in losses:
         loss(*unit_rows(9, 16))
     with pytest.raises(AssertionError, match="once"):

@@ -296,9 +296,9 @@ class _LogSumExpSeries(torch.autograd.Function):
         powers = [t_MF]
         while len(powers) < order:
             powers.append(powers[-1] * t_MF)
-        c_D = torch.tensor([(-1) ** k / (k + 1) for k in range(order)], dtype=dtype)
+        k_D = torch.arange(1, order + 1, device=t_MF.device).repeat_interleave(t_MF.shape[1])
         power_MD = torch.cat([power.to(dtype) for power in powers], dim=1)
-        mine_MD = power_MD * c_D.to(t_MF.device).repeat_interleave(t_MF.shape[1])
+        mine_MD = power_MD * ((2 * (k_D % 2) - 1) / k_D).to(dtype)
         all_ND = all_gather_rows(power_MD)
         sample_N = None if sample_M is None else all_gather_rows(sample_M)
         log_sum_M, mean_MD = torch.empty_like(t_MF[:, 0]), torch.empty_like(power_MD)
