@@ -18,6 +18,7 @@ def test_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert record["top1_linear"] > 0.9
     assert record["options"]["num_centers"] == 20
     assert set(record["seconds"]) == {"fit", "extract", "linear", "knn"}
+    assert record["cpu_seconds"] > 0
     printed = capsys.readouterr().out
     assert "patch k-means, 80 numbers an image" in printed
     assert f"linear probe, top-1: {record['top1_linear']:.3f}" in printed
