@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -77,13 +77,14 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(
     real = runner.run_processes
 
     def one_fails(
-        jobs: Sequence[runner.Job], out: Path, environments: Sequence[object], *, logs: Path | None
+        jobs: Iterable[runner.Job], out: Path, environments: Sequence[object], *, logs: Path | None
     ) -> object:
         given.append(environments)
-        (out / jobs[0].name).mkdir()
-        runner._record_crash(out / jobs[0].name, -9)
-        yield out / jobs[0].name
-        yield from real(jobs[1:], out, [], logs=logs)
+        first, *others = jobs
+        (out / first.name).mkdir()
+        runner._record_crash(out / first.name, -9)
+        yield out / first.name
+        yield from real(others, out, [], logs=logs)
 
     monkeypatch.setattr(runner, "run_processes", one_fails)
     wanted = ["sweep", "--out", str(tmp_path), "--num_codes", "16,32", "--processes", "2"]
