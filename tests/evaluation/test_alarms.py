@@ -134,6 +134,22 @@ def test_an_unbiased_divergence_is_no_number_of_bits():
     assert "mutual_information_bits" not in monitor(unbiased=True)(moment).metrics
 
 
+def test_what_is_smoothed_does_not_depend_on_how_often_it_is_logged():
+    """A ratio of consistency to information that falls from 2 to 1 within 600 steps."""
+    found = {}
+    for log_every in (5, 25):
+        watcher = monitor()
+        for step in range(log_every, 605, log_every):
+            # Mutual information log C - D - entropy = 2 nats, from which consistency comes down from twice of it.
+            entropy, consistency = math.log(C) - 2, 2 * (2 - step / 600)
+            terms = {"entropy": entropy, "consistency": consistency, "prior_matching": 0.0}
+            terms |= {"invariance": entropy + consistency, "total": entropy + consistency}
+            watcher(Moment(step, 0.0, terms, noise(N, F, seed=0), NETWORK, is_epoch_end=False))
+        found[log_every] = watcher.state_dict()["difference"]
+    assert found[25] == pytest.approx(found[5], abs=0.03)
+    assert found[5] == pytest.approx(1, abs=0.05)
+
+
 def test_views_that_approach_each_other_slowly_are_no_alarm():
     """As on CIFAR-10, where consistency exceeds the mutual information for hundreds of steps."""
     watcher, found, ratio = monitor(), {}, []

@@ -32,7 +32,7 @@ NEAR = 0.01  # "at log C" means within 1 %
 FAINT = 0.03  # no information means at most 3 % of what the batch could carry; learning runs were seen at 7 % and more
 FEW = 0.05  # few codes, few directions: at most 5 % of those there could be
 PROGRESS = 0.1  # two views must come at least this fraction nearer to each other than they were
-SMOOTHING = 0.2  # weight of the newest step in what is smoothed
+SMOOTHING = 0.2  # weight of the newest step in what is smoothed, five steps after the last one
 TINY = 1e-6  # nats
 MOVED = 1e-4  # of the encoder's norm; the recipes for the digits move their sum by .18 and more in ten steps
 EARLY = 5  # first values, from which total and gradient norm are measured
@@ -49,6 +49,7 @@ class _State:
 
     since: dict[str, int] = field(default_factory=dict)  # step at which a symptom there now began
     raised: list[str] = field(default_factory=list)  # alarms whose symptom is still there
+    read: int | None = None  # step whose terms were read last
     probed: int | None = None  # step of the last probe
     weights: float | None = None  # sum of the encoder's weights then
     first_weights: float | None = None  # the same at the first probe
@@ -143,11 +144,14 @@ class AlarmMonitor:
         """Metrics of this step, and the alarms that begin with it."""
         metrics: dict[str, float] = {}
         symptoms: Symptoms = {}
+        steps = 5 if self._state.read is None else moment.step - self._state.read
+        self._state.read = moment.step
+        newest = 1 - (1 - SMOOTHING) ** (steps / 5)
         if self._optimum is not None:
-            metrics, symptoms = self._read(moment.terms, self._optimum)
+            metrics, symptoms = self._read(moment.terms, self._optimum, newest)
         if self.stuck_values:
             symptoms["stuck_loss"] = self._stuck(moment.terms)
-        symptoms["diverging"] = self._grown(moment.terms)
+        symptoms["diverging"] = self._grown(moment.terms, newest)
         if self._state.probed is None or moment.step - self._state.probed >= self.every:
             self._state.probed = moment.step
             found, more = _probe(moment.u_NF, self.dictionary, self.few_codes_hint)
@@ -167,14 +171,14 @@ class AlarmMonitor:
         self._state = _State(**deepcopy(dict(state)))
 
     def _read(
-        self, terms: Mapping[str, float], optimum: Optimum
+        self, terms: Mapping[str, float], optimum: Optimum, newest: float
     ) -> tuple[dict[str, float], Symptoms]:
-        """What the loss terms show; in nats unless the name says bits."""
+        """What the loss terms show; in nats unless the name says bits. ``newest``: weight in what is smoothed."""
         log_codes = optimum.log_num_codes
         max_bits = math.log2(min(self.batch_size, optimum.num_codes))
         nats = optimum.mutual_information(terms) if self.uniform_prior else None
         bits = None if nats is None else max(0.0, nats) / LN2
-        as_different = bits is not None and self._is_as_different_as_ever(terms, bits * LN2)
+        as_different = bits is not None and self._is_as_different_as_ever(terms, bits * LN2, newest)
         loss, collapsed_loss = terms["total"], (1 + optimum.beta) * log_codes
         symptoms: Symptoms = dict.fromkeys(TERM_ALARMS)
         # Mutual information is log C - D - entropy, so this is the most that these assignments could carry.
@@ -200,11 +204,13 @@ class AlarmMonitor:
         metrics = {} if bits is None or self.unbiased else {"mutual_information_bits": bits}
         return metrics, symptoms
 
-    def _is_as_different_as_ever(self, terms: Mapping[str, float], nats: float) -> bool:
+    def _is_as_different_as_ever(
+        self, terms: Mapping[str, float], nats: float, newest: float
+    ) -> bool:
         """Whether two views of an image are still as far apart as they were; ``nats`` of mutual information."""
         now = terms["consistency"] / max(nats, TINY)
         before = now if self._state.difference is None else self._state.difference
-        self._state.difference = before + SMOOTHING * (now - before)
+        self._state.difference = before + newest * (now - before)
         self._state.most_difference = max(self._state.most_difference, self._state.difference)
         return self._state.difference >= max(1.0, (1 - PROGRESS) * self._state.most_difference)
 
@@ -215,7 +221,7 @@ class AlarmMonitor:
                 return f"{term} {terms[term]:.3g} within 1 % of {value:.3g}: {words}"
         return None
 
-    def _grown(self, terms: Mapping[str, float]) -> str | None:
+    def _grown(self, terms: Mapping[str, float], newest: float) -> str | None:
         """Whether total or gradient norm has exploded; relative to themselves, for losses have no common scale."""
         words = None
         for name, called in (("grad_norm", "gradient norm"), ("total", "loss")):
@@ -229,7 +235,7 @@ class AlarmMonitor:
             first = max(median(early), TINY)
             # A size that passes through zero means little: no less than a thousandth.
             grown, before = math.log(max(size / first, 1e-3)), self._state.growth.get(name, 0.0)
-            self._state.growth[name] = before + SMOOTHING * (grown - before)
+            self._state.growth[name] = before + newest * (grown - before)
             if self._state.growth[name] >= math.log(GROWN):
                 words = (
                     f"{called} {size:.3g} where it was {first:.3g} at first: training diverges, "
