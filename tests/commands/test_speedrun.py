@@ -65,7 +65,7 @@ def test_a_record_says_what_when_and_where(cifar, recipe, tmp_path, capsys):
     assert record["images"] == 2 * 6 * 32
     assert record["top1_linear"] > 0.3, "brightness can be read"
     assert set(record["untrained"]) == {"top1_linear", "top1_knn", "numbers_read"}
-    assert record["numbers_read"] == record["untrained"]["numbers_read"] == 9 * (96 + 8 + 32)
+    assert record["numbers_read"] == record["untrained"]["numbers_read"] == 9 * (96 + 8) + 4 * 32
     assert set(record["seconds_of"]) == {"train", "extract", "linear", "knn"}
     assert record["seconds"] == pytest.approx(sum(record["seconds_of"].values()), abs=0.3)
     assert f"{record['top1_linear']:.4f}" in capsys.readouterr().out

@@ -60,14 +60,15 @@ def test_maps_are_averaged_over_cells(name):
     encoder, x = built(name), images(SMALL[name][1])
     with torch.no_grad():
         maps = encoder.maps(x)
-        for representation, count, grid in (
-            ("pooled2x2", 1, 2),
-            ("pooled3x3", 1, 3),
-            ("last_two", 2, 2),
-            ("last_three", 3, 3),
+        for representation, grids in (
+            ("pooled2x2", [2]),
+            ("pooled3x3", [3]),
+            ("last_two", [2, 2]),
+            ("last_three", [3, 3, 2]),
         ):
             z_ND = Readout(representation)(encoder, x)
-            cells = [adaptive_avg_pool2d(m, grid).permute(0, 2, 3, 1) for m in maps[-count:]]
+            last = zip(maps[-len(grids) :], grids, strict=True)
+            cells = [adaptive_avg_pool2d(m, grid).permute(0, 2, 3, 1) for m, grid in last]
             want = torch.cat([c.flatten(1) for c in cells], dim=1)
             torch.testing.assert_close(z_ND, want, rtol=1e-5, atol=1e-6)
             width = representation_width(encoder, SMALL[name][1], readout=Readout(representation))

@@ -250,9 +250,9 @@ class EvaluationConfig(Options, group="evaluation"):
     representation: Representation = option(
         "pooled",
         "What linear probe and kNN read. pooled: the encoder's own representation; pooled2x2, pooled3x3: its last map, "
-        "averaged over so many cells; last_two: the last two maps over 2x2 cells; last_three: the last three over 3x3. "
-        "Of vision transformers: cls, the class token; mean, the mean of the patch tokens; last_n, the class tokens of "
-        "the last four blocks.",
+        "averaged over so many cells; last_two: the last two maps over 2x2 cells; last_three: the last three over 3x3, "
+        "the very last over 2x2. Of vision transformers: cls, the class token; mean, the mean of the patch tokens; "
+        "last_n, the class tokens of the last four blocks.",
     )
     mirror: bool = option(False, "Average what is read over the image and its mirror image.")
     crops: int = option(

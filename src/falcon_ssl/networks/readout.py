@@ -20,11 +20,11 @@ from falcon_ssl.config.run import EvaluationConfig, Representation
 from falcon_ssl.core.errors import InputError
 
 CELLS = {
-    "pooled2x2": (1, 2),
-    "pooled3x3": (1, 3),
+    "pooled2x2": (2,),
+    "pooled3x3": (3,),
     "last_two": (2, 2),
-    "last_three": (3, 3),
-}  # maps, cells a side
+    "last_three": (3, 3, 2),  # of the deepest, the widest and coarsest, 3 x 3 brought nothing more
+}  # cells a side of the last maps
 BLOCKS = 4  # of last_n: what DINO's linear evaluation reads (arXiv 2104.14294, section 4.1)
 SHIFT = 16  # crops of the image padded by a sixteenth of its side
 
@@ -85,20 +85,20 @@ class Readout:
             z_ND: Tensor = encoder(images)
             return z_ND
         if self.representation in CELLS:
-            count, grid = CELLS[self.representation]
+            grids = CELLS[self.representation]
             maps = self._part("maps", encoder)(images)
-            if len(maps) < count:
-                raise self._absent(encoder, f"{len(maps)} maps", f"at least {count} maps")
-            return torch.cat([self._cells(encoder, one, grid) for one in maps[-count:]], dim=1)
-        last = self._part("tokens", encoder)(
-            images, BLOCKS if self.representation == "last_n" else 1
-        )
+            if len(maps) < len(grids):
+                raise self._absent(encoder, f"{len(maps)} maps", f"at least {len(grids)} maps")
+            last = zip(maps[-len(grids) :], grids, strict=True)
+            return torch.cat([self._cells(encoder, one, grid) for one, grid in last], dim=1)
+        count = BLOCKS if self.representation == "last_n" else 1
+        blocks = self._part("tokens", encoder)(images, count)
         if self.representation == "mean":
-            z_NLD: Tensor = last[-1][0]
+            z_NLD: Tensor = blocks[-1][0]
             return z_NLD.mean(dim=1)
-        if any(others.shape[1] == 0 for _, others in last):
+        if any(others.shape[1] == 0 for _, others in blocks):
             raise self._absent(encoder, "no class token", "a vision transformer with a class token")
-        return torch.cat([others[:, 0] for _, others in last], dim=1)
+        return torch.cat([others[:, 0] for _, others in blocks], dim=1)
 
     def _cells(self, encoder: nn.Module, x_NCHW: Tensor, grid: int) -> Tensor:
         """Means over a grid of cells [N, grid^2 C]: one matrix product, in bfloat16 too, which pooling is slow in."""
