@@ -20,8 +20,8 @@ CLASSES = 10
 SMALL = {
     "epochs": 2,
     "batch_size": 32,
-    "encoder": {"widths": [8, 32]},
-    "falcon": {"embed_dim": 32, "hidden_dim": 32},
+    "encoder": {"widths": [8, 32], "head_width": 24},
+    "falcon": {"embed_dim": 32},
     "optim": {"warmup_epochs": 0.1},
     "engine": {"log_every": 2},
     "evaluation": {"knn_components": 16},
@@ -65,7 +65,11 @@ def test_a_record_says_what_when_and_where(cifar, recipe, tmp_path, capsys):
     assert record["images"] == 2 * 6 * 32
     assert record["top1_linear"] > 0.3, "brightness can be read"
     assert set(record["untrained"]) == {"top1_linear", "top1_knn", "numbers_read"}
-    assert record["numbers_read"] == record["untrained"]["numbers_read"] == 9 * (96 + 8) + 4 * 32
+    assert (
+        record["numbers_read"]
+        == record["untrained"]["numbers_read"]
+        == 9 * (96 + 8) + 4 * (32 + 24)
+    )
     assert set(record["seconds_of"]) == {"train", "extract", "linear", "knn"}
     assert record["seconds"] == pytest.approx(sum(record["seconds_of"].values()), abs=0.3)
     assert f"{record['top1_linear']:.4f}" in capsys.readouterr().out

@@ -55,7 +55,7 @@ def test_the_representation_is_the_pooled_last_map(name):
         assert torch.equal(Readout()(encoder, x), encoder(x))
 
 
-@pytest.mark.parametrize("name", ["resnet10", "timm:resnet18"])
+@pytest.mark.parametrize("name", ["resnet50", "timm:resnet18"])
 def test_maps_are_averaged_over_cells(name):
     encoder, x = built(name), images(SMALL[name][1])
     with torch.no_grad():
@@ -65,6 +65,7 @@ def test_maps_are_averaged_over_cells(name):
             ("pooled3x3", [3]),
             ("last_two", [2, 2]),
             ("last_three", [3, 3, 2]),
+            ("last_four", [3, 3, 2, 2]),
         ):
             z_ND = Readout(representation)(encoder, x)
             last = zip(maps[-len(grids) :], grids, strict=True)

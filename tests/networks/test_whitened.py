@@ -92,6 +92,13 @@ def test_widths_of_every_stage_and_eigenvectors():
         build_encoder("whitened_cnn", in_channels=3, widths=[24])
 
 
+def test_a_head_is_one_more_map_of_the_same_places():
+    encoder = build_encoder("whitened_cnn", in_channels=3, widths=[24, 40], head_width=16)
+    maps = encoder.maps(torch.zeros(1, 3, 24, 24))
+    assert [tuple(one.shape[1:]) for one in maps[-2:]] == [(40, 2, 2), (16, 2, 2)]
+    assert encoder(torch.zeros(3, 3, 24, 24)).shape == (3, 16)
+
+
 def test_the_least_side_is_the_least():
     encoder = WhitenedCNN(3, width=8)
     assert encoder(torch.zeros(2, 3, 20, 20)).shape == (2, 32)

@@ -128,6 +128,9 @@ class EncoderConfig(Options, group="encoder"):
     eigenvectors: int | None = option(
         None, "Eigenvectors of patches in the stem of whitened_cnn (null is 48).", at_least=1
     )
+    head_width: int | None = option(
+        None, "Channels of a last 1x1 convolution of whitened_cnn; null is none.", at_least=1
+    )
     drop_path: float | None = option(None, "Rate of stochastic depth, for timm models.")
 
 
@@ -239,7 +242,15 @@ class MonitorConfig(Options, group="monitor"):
 
 
 Representation: TypeAlias = Literal[
-    "pooled", "pooled2x2", "pooled3x3", "last_two", "last_three", "cls", "mean", "last_n"
+    "pooled",
+    "pooled2x2",
+    "pooled3x3",
+    "last_two",
+    "last_three",
+    "last_four",
+    "cls",
+    "mean",
+    "last_n",
 ]
 
 
@@ -251,8 +262,8 @@ class EvaluationConfig(Options, group="evaluation"):
         "pooled",
         "What linear probe and kNN read. pooled: the encoder's own representation; pooled2x2, pooled3x3: its last map, "
         "averaged over so many cells; last_two: the last two maps over 2x2 cells; last_three: the last three over 3x3, "
-        "the very last over 2x2. Of vision transformers: cls, the class token; mean, the mean of the patch tokens; "
-        "last_n, the class tokens of the last four blocks.",
+        "the very last over 2x2; last_four: two over 3x3, two over 2x2. Of vision transformers: cls, the class token; "
+        "mean, the mean of the patch tokens; last_n, the class tokens of the last four blocks.",
     )
     mirror: bool = option(False, "Average what is read over the image and its mirror image.")
     crops: int = option(

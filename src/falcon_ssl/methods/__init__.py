@@ -60,6 +60,7 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
         widths=config.encoder.widths,
         patch_size=config.encoder.patch_size,
         eigenvectors=config.encoder.eigenvectors,
+        head_width=config.encoder.head_width,
         drop_path=config.encoder.drop_path,
     )
     parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)

@@ -23,6 +23,7 @@ CELLS = {
     "pooled2x2": (2,),
     "pooled3x3": (3,),
     "last_two": (2, 2),
+    "last_four": (3, 3, 2, 2),
     "last_three": (3, 3, 2),  # of the deepest, the widest and coarsest, 3 x 3 brought nothing more
 }  # cells a side of the last maps
 BLOCKS = 4  # of last_n: what DINO's linear evaluation reads (arXiv 2104.14294, section 4.1)

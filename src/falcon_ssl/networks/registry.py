@@ -28,7 +28,7 @@ _ENCODERS: dict[str, tuple[Callable[..., nn.Module], frozenset[str]]] = {
     "digits_cnn": (DigitsCNN, frozenset({"width"})),
     "whitened_cnn": (
         WhitenedCNN,
-        frozenset({"width", "stages", "widths", "patch_size", "eigenvectors"}),
+        frozenset({"width", "stages", "widths", "patch_size", "eigenvectors", "head_width"}),
     ),
     "resnet8": (ResNet8, frozenset({"width"})),
     "resnet10": (_RESNET10, _RESNET_OPTIONS),
@@ -54,6 +54,7 @@ def build_encoder(
     widths: Sequence[int] | None = None,
     patch_size: int | None = None,
     eigenvectors: int | None = None,
+    head_width: int | None = None,
     drop_path: float | None = None,
 ) -> nn.Module:
     """Build an encoder by name; None leaves an option at the encoder's own default.
@@ -68,6 +69,7 @@ def build_encoder(
         widths: Channels of every stage of whitened_cnn, instead of the two.
         patch_size: Side of a patch, for vision transformers and whitened_cnn.
         eigenvectors: Of patches, in the stem of whitened_cnn.
+        head_width: Channels of a last 1x1 convolution of whitened_cnn.
         drop_path: Rate of stochastic depth, for timm models.
 
     Returns:
@@ -88,6 +90,7 @@ def build_encoder(
         "widths": widths,
         "patch_size": patch_size,
         "eigenvectors": eigenvectors,
+        "head_width": head_width,
         "drop_path": drop_path,
     }
     given = {option: value for option, value in options.items() if value is not None}

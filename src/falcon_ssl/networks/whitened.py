@@ -4,6 +4,7 @@
              A = rows v_k / sqrt(e_k + 0.001 mean e) of the K leading eigenvectors of their covariance, V E V^T
     stage 1  GELU(BatchNorm(conv3x3(h)))
     stage s  GELU(BatchNorm(conv3x3(pool2x2(...))))     s = 2, ..., wider from stage to stage
+    head     GELU(BatchNorm(conv1x1(...)))              where asked for
     z        mean over the places of the last map
 
 A first layer of eigenvectors in both signs is that of airbench (Jordan, arXiv 2404.00498). What makes the network fast
@@ -97,6 +98,8 @@ class WhitenedCNN(nn.Module):
         widths: Channels of every stage instead; D is the last.
         patch_size: P of the stem, in pixels, a multiple of 3: with twice of it, images of twice the size cost the same.
         eigenvectors: K of the stem.
+        head_width: Channels of a 1x1 convolution after the stages, then D; 0 is none. A hidden layer of the projector
+            that is part of the encoder, and so can be read.
 
     Raises:
         InputError: A size below its least; in `forward`, images so small that no place is left.
@@ -117,6 +120,7 @@ class WhitenedCNN(nn.Module):
         widths: Sequence[int] | None = None,
         patch_size: int = 6,
         eigenvectors: int = 48,
+        head_width: int = 0,
     ) -> None:
         super().__init__()
         widths = _widths(width, stages, widths)
@@ -131,11 +135,12 @@ class WhitenedCNN(nn.Module):
         self.stages = nn.ModuleList()
         for number, (before, after) in enumerate(pairwise((self.stem.width, *widths))):
             pool = [nn.AvgPool2d(2)] if number else []
-            conv = SmallMapConv2d(before, after, 3)
-            self.stages.append(nn.Sequential(*pool, conv, GlobalBatchNorm(after), nn.GELU()))
+            self.stages.append(nn.Sequential(*pool, *_convolution(before, after, 3)))
+        check_at_least("encoder.head_width", head_width, 0)
+        self.head = nn.Sequential(*(_convolution(widths[-1], head_width, 1) if head_width else ()))
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The maps of stem and stages, [N, C, H, W] each."""
+        """The maps of stem, stages and head, [N, C, H, W] each."""
         least = self._least_side()
         if min(images.shape[2:]) < least:
             raise InputError(
@@ -147,7 +152,7 @@ class WhitenedCNN(nn.Module):
         maps = [self.stem(images)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
-        return tuple(maps)
+        return (*maps, self.head(maps[-1])) if len(self.head) else tuple(maps)
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> z_ND."""
@@ -160,6 +165,10 @@ class WhitenedCNN(nn.Module):
         for _ in range(len(self.stages) - 1):
             side = 2 * side + 2
         return self.stem.stride * (side - 1) + self.stem.patch_size
+
+
+def _convolution(before: int, after: int, size: int) -> list[nn.Module]:
+    return [SmallMapConv2d(before, after, size), GlobalBatchNorm(after), nn.GELU()]
 
 
 def _widths(width: int | None, stages: int | None, widths: Sequence[int] | None) -> Sequence[int]:
