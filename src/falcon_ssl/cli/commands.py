@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
+from falcon_ssl.config.evaluation import EvaluationConfig, Representation
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import (
-    EvaluationConfig,
     ReadingConfig,
-    Representation,
     RunConfig,
     from_mapping,
 )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.commands.loading import data_record
-from falcon_ssl.config.run import EvaluationConfig, ReadingConfig
+from falcon_ssl.config.evaluation import EvaluationConfig
+from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.devices import best_device, hardware, multiplies_bf16
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Source, load_splits, read_images

@@ -1,5 +1,6 @@
 """Every option of a run, its default, its bounds and its meaning, in one place."""
 
+from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
 from falcon_ssl.config.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
@@ -17,8 +18,6 @@ from falcon_ssl.config.run import (
     METHODS,
     EncoderConfig,
     EngineConfig,
-    EvaluationConfig,
-    MonitorConfig,
     OptimConfig,
     ReadingConfig,
     RunConfig,

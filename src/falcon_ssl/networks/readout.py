@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, pad
 
-from falcon_ssl.config.run import EvaluationConfig, Representation
+from falcon_ssl.config.evaluation import EvaluationConfig, Representation
 from falcon_ssl.core.errors import InputError
 
 CELLS = {

@@ -1,0 +1,71 @@
+"""Options of what watches a run, and of how a frozen encoder is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from falcon_ssl.config.bounds import Options, option
+from falcon_ssl.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class MonitorConfig(Options, group="monitor"):
+    """What watches a run while it trains."""
+
+    on_collapse: Literal["warn", "stop"] = option(
+        "warn", "warn logs an alarm and continues; stop ends the run at the first alarm."
+    )
+    patience: int = option(
+        200, "Consecutive steps with a symptom before its alarm is raised.", at_least=0
+    )
+    every_epochs: int = option(
+        5, "Epochs between two probes on held-out images (kNN, RankMe); 0 never probes.", at_least=0
+    )
+    linear: bool = option(False, "Whether these probes include a linear one.")
+
+
+Representation: TypeAlias = Literal[
+    "pooled",
+    "pooled2x2",
+    "pooled3x3",
+    "last_two",
+    "last_three",
+    "last_four",
+    "cls",
+    "mean",
+    "last_n",
+]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(Options, group="evaluation"):
+    """How a frozen encoder is evaluated."""
+
+    representation: Representation = option(
+        "pooled",
+        "What linear probe and kNN read. pooled: the encoder's own representation; pooled2x2, pooled3x3: its last map, "
+        "averaged over so many cells; last_two: the last two maps over 2x2 cells; last_three: the last three over 3x3, "
+        "the very last over 2x2; last_four: two over 3x3, two over 2x2. Of vision transformers: cls, the class token; "
+        "mean, the mean of the patch tokens; last_n, the class tokens of the last four blocks.",
+    )
+    mirror: bool = option(False, "Average what is read over the image and its mirror image.")
+    crops: int = option(
+        1,
+        "9 averages what is read over a 3x3 grid of crops, a sixteenth of the side apart; 1 does not.",
+    )
+    batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)
+    knn_neighbors: int = option(20, "k of the nearest-neighbor classifier.", at_least=1)
+    knn_temperature: float = option(0.07, "T of its weights exp(cosine / T).")
+    knn_components: int | None = option(
+        None,
+        "Principal components of train that it compares, each divided by its standard deviation; null compares what is "
+        "read as it is.",
+        at_least=1,
+    )
+    seed: int = option(0, "Seed of k-means, permutations and held-out splits.", at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.crops not in (1, 9):
+            raise InputError("unknown evaluation.crops", received=self.crops, expected="1 or 9")
