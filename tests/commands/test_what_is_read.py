@@ -147,9 +147,9 @@ def test_what_the_encoder_does_not_have_is_refused_before_any_work(
     assert not (tmp_path / "run" / "config.yaml").exists()
     before = (run / "evaluation.json").read_bytes() if (run / "evaluation.json").exists() else b""
     for command in (["evaluate"], ["embed", "--out", f"{tmp_path}/z.npz"]):
-        words = [command[0], str(run), "--representation", "last_three", *command[1:]]
+        words = [command[0], str(run), "--representation", "last_four", *command[1:]]
         assert cli.main(words) == 2
-        assert "a map of 2x2 places" in capsys.readouterr().err
+        assert "3 maps, expected at least 4 maps" in capsys.readouterr().err
     assert cli.main(["evaluate", str(run), "--crops", "4"]) == 2
     assert "unknown evaluation.crops: received 4, expected 1 or 9" in capsys.readouterr().err
     after = (run / "evaluation.json").read_bytes() if (run / "evaluation.json").exists() else b""
