@@ -3,8 +3,7 @@
     python benchmarks/defaults.py --data DIR          # goes on from results/defaults/trials.jsonl; --minutes limits it
 
 DIR holds cifar10, miniimagenet64 and imagenette224 as folders of parquet files; digits come with scikit-learn. Every
-finished trial is a line of trials.jsonl; the table says mean and standard deviation over seeds and the distance to the
-best setting of each data set. docs/defaults.md says what was chosen from it.
+finished trial is a line of trials.jsonl; the table gives mean and standard deviation over seeds.
 """
 
 from __future__ import annotations
