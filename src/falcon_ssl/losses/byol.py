@@ -21,7 +21,7 @@ from falcon_ssl.losses.rows import check_views, global_count, mean_rows
 
 
 class BYOLTerms(NamedTuple):
-    """The loss, and what tells learning from collapse: 0-dim tensors, equal on every rank; ``total`` has a gradient.
+    """The loss, and what separates learning from collapse; 0-dim, equal on every rank; ``total`` has a gradient.
 
     Args:
         total: In [0, 8]; 4 when predictions have nothing to do with their targets, 0 when all are right: also when

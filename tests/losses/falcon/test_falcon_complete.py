@@ -9,34 +9,12 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from falcon_ssl import FalconLoss, InputError, RademacherDictionary, falcon_loss
-from falcon_ssl.dictionary.base import StreamedDictionary
 from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.losses.falcon import complete as falcon_complete
 from falcon_ssl.losses.falcon.complete import renyi2
 from support.problems import stacked, unit_rows, value_and_gradients
 from support.tolerances import EXACT, FLOOR, relative_error
-
-
-class WrittenOut(StreamedDictionary):
-    """All 2^F codes as a finite dictionary."""
-
-    granule = 1
-
-    def __init__(self, width):
-        self.width, self.num_codes = width, 2**width
-        self.codes_CF = CompleteDictionary(width).block(0, 2**width, dtype=torch.float64)
-
-    def block(self, start, stop, *, device="cpu", dtype=torch.float64):
-        return self.codes_CF[start:stop].to(device, dtype)
-
-    def project(self, u_NF, start, stop):
-        return u_NF @ self.block(start, stop).T
-
-    def adjoint(self, g_NK, start, stop, *, dtype):
-        return g_NK @ self.block(start, stop)
-
-    def checksum(self):
-        return "written out"
+from support.written_out import WrittenOut
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 12])

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from falcon_ssl import CompleteDictionary, RademacherDictionary, falcon_loss, logit_scale
-from falcon_ssl.dictionary.base import StreamedDictionary
+from falcon_ssl import RademacherDictionary, falcon_loss, logit_scale
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
+from support.written_out import WrittenOut
 
 F = 64
 EPSILON = 1e-8
@@ -144,22 +144,6 @@ def test_random_embeddings_satisfy_none_of_it():
     h_NF = scaled(u)
     assert float((h_NF.T @ h_NF - torch.eye(F)).norm() / math.sqrt(F)) > 1
     assert falcon_loss((u, u), dictionary, logit_scale=logit_scale(F, EPSILON)).total > 1
-
-
-class WrittenOut(StreamedDictionary):
-    """All 2^F codes as a finite dictionary: KL divergences without sampling."""
-
-    granule = 1
-
-    def __init__(self, width):
-        self.width, self.num_codes = width, 2**width
-        self.codes_CF = CompleteDictionary(width).block(0, 2**width, dtype=torch.float64)
-
-    def block(self, start, stop, *, device="cpu", dtype=torch.float64):
-        return self.codes_CF[start:stop].to(device, dtype)
-
-    def checksum(self):
-        return "written out"
 
 
 @pytest.mark.parametrize("shares", [(8, 8, 8, 8, 8, 8, 8, 8), (32, 12, 8, 4, 4, 2, 1, 1)])
