@@ -110,7 +110,7 @@ def table_columns(record: Mapping[str, Any], dataset: str) -> list[Column]:
         found.append(Column(describe(key).label, key, "ours"))
         if any(_paper(record, row["paper"], dataset, key) is not None for row in record["rows"]):
             found += [Column("paper", key, "paper"), Column("difference", key, "difference")]
-    costs = {"width": "numbers read", "seconds": "training", "images_per_s": "images/s"}
+    costs = {"numbers_read": "numbers read", "seconds": "training", "images_per_s": "images/s"}
     data = record["datasets"][dataset]
     rows = [*data["rows"].values(), (data.get("baseline") or {}).get("numbers", {})]
     measured = [key for key in costs if any(key in numbers for numbers in rows)]

@@ -220,7 +220,8 @@ def test_a_grid_resumes_from_its_table_alone(
     assert not (tmp_path / "first" / "table.json").exists()
     first = json.loads((table / "table.json").read_text())
     (cell,) = (cell for cell in first["cells"] if cell["row"] == "vicreg")
-    assert {"device", "seconds", "seed", "width", "commit", "options"} <= cell.keys()
+    assert {"device", "seconds", "seed", "numbers_read", "commit", "options"} <= cell.keys()
+    assert cell["numbers_read"] == 256, "of digits_cnn"
     assert "taken over" not in caplog.text
     selection = Selection(rows=["falcon", "vicreg"], data={"digits": "digits"})
     found, _ = plan(tiny, out=tmp_path / "second", table=table, selection=selection)
@@ -245,7 +246,7 @@ def test_the_table_shows_the_baseline_that_lies_beside_it(
     table, selection = tmp_path / "results", Selection(rows=["vicreg"])
     written = reproduce(tiny, out=tmp_path / "runs", table=table, selection=selection)
     assert "patch k-means" not in written.read_text(encoding="utf-8")
-    record = {"top1_linear": 0.676, "top1_knn": 0.55, "width": 3200, "seconds": {"fit": 9.0}}
+    record = {"top1_linear": 0.676, "top1_knn": 0.55, "numbers_read": 3200, "seconds": {"fit": 9.0}}
     record |= {"options": {"num_centers": 400}, "about": {"device": "a machine"}}
     (table / "digits").mkdir()
     (table / "digits" / "baseline.json").write_text(json.dumps(record))

@@ -111,7 +111,7 @@ def _cell(run: GridRun, path: Path, known: Cell | None) -> Cell:
     return {
         **record,
         "options": _options(run.config),
-        **{key: about.get(key) for key in ("note", "num_train", "num_test", "width")},
+        **{key: about.get(key) for key in ("note", "num_train", "num_test", "numbers_read")},
         **{key: trained.get(key) for key in ("device", "precision", "torch", "commit", *COST)},
         "seconds_to_evaluate": about["seconds"],
         "verdict": folder.read_json(DIAGNOSIS)["verdict"],
@@ -178,7 +178,7 @@ def _encoder(config: RunConfig) -> str:
 def _spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     """Mean and sample standard deviation over the seeds, of the columns, the width of what was read and the cost."""
     values = {key: [one["metrics"].get(key) for one in done] for key in columns}
-    return _known(values | {key: [one[key] for one in done] for key in ("width", *COST)})
+    return _known(values | {key: [one[key] for one in done] for key in ("numbers_read", *COST)})
 
 
 def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _baseline(path: Path, columns: Sequence[str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = read_json(path)
-    values = {key: [found.get(key)] for key in ("width", *columns)}
+    values = {key: [found.get(key)] for key in ("numbers_read", *columns)}
     return {
         "label": f"patch k-means, {found['options']['num_centers']} centers, nothing trained",
         "numbers": _known(values | {"seconds": [found["seconds"]["fit"]]}),
