@@ -73,6 +73,14 @@ def test_evaluation_names_what_it_read(
         assert found[name] == again[name] == want[name]
     assert again["about"]["overrides"] == {"representation": "pooled", "mirror": False}
 
+    alone = commands.evaluate(run, evaluation={"untrained": False})
+    assert "random_encoder" not in alone
+    assert {key: alone[key] for key in found if key.endswith(("_z", "_u"))} == {
+        key: found[key] for key in found if key.endswith(("_z", "_u"))
+    }
+    assert "spectrum_random_z" not in np.load(run / "arrays.npz")
+    assert "random encoder was not evaluated" in build_report(run).read_text()
+
     options = ["--representation", "pooled2x2", "--crops", "9", "--mirror", "false"]
     assert cli.main(["evaluate", str(run), *options]) == 0
     about = json.loads((run / "evaluation.json").read_text())["about"]

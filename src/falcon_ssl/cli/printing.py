@@ -28,16 +28,15 @@ SUMMARY = (
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:
     """The numbers that matter, beside an untrained encoder and chance."""
-    about, random = evaluation["about"], evaluation["random_encoder"]
+    about = evaluation["about"]
     chance: dict[str, float | None] = dict.fromkeys(
         ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
     )
     chance |= dict.fromkeys(("top1_linear", "top1_knn"), evaluation["chance"].get("top1"))
     chance["nmi_codes"] = evaluation.get("chance_nmi_codes")
     table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
-    others = {"random encoder": random}
-    if "baseline" in evaluation:
-        others["patch k-means"] = evaluation["baseline"]
+    names = {"random_encoder": "random encoder", "baseline": "patch k-means"}
+    others = {names[key]: evaluation[key] for key in names if key in evaluation}
     for column in ("", "this run", *others, "chance"):
         table.add_column(column, justify="right" if column else "left")
     for name in SUMMARY:

@@ -59,7 +59,13 @@ def diagnose(
             expected="an encoder such as timm:resnet50 with --data",
         )
     if is_run:
-        features = extract_run_features(target, device=best_device(), data=data, reading=reading)
+        features = extract_run_features(
+            target,
+            device=best_device(),
+            data=data,
+            reading=reading,
+            evaluation={"untrained": True},
+        )
         diagnosis = diagnose_run(features, prototypes=codes)
         if data is None and codes is None:
             RunFolder.open(target).write_json(DIAGNOSIS, diagnosis.to_dict())

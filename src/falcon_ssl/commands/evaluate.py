@@ -45,8 +45,9 @@ def evaluate(
         baseline: A ``baseline.json`` of the same images, to stand beside.
 
     Returns:
-        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder" and
-        for patch k-means under "baseline", chance levels under "chance", the certificate of the last epoch, "about".
+        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder" (where
+        `evaluation.untrained` asks for it) and for patch k-means under "baseline", chance levels under "chance", the
+        certificate of the last epoch, "about".
 
     Raises:
         InputError: As `load_run`, or a baseline of other images.
@@ -85,10 +86,11 @@ def evaluate(
             device=device,
         )
 
-    found, random_found = numbers(trained), numbers(untrained)
+    found = numbers(trained)
+    reference = {} if untrained is None else {"random_encoder": numbers(untrained)}
     arrays = picture_arrays(
         trained.own,
-        untrained.own,
+        None if untrained is None else untrained.own,
         images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
         num_codes=num_codes,
         seed=config.evaluation.seed,
@@ -97,7 +99,7 @@ def evaluate(
     folder.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
     record: dict[str, Any] = {
         **found,
-        "random_encoder": random_found,
+        **reference,
         **beside,
         "chance": chance,
         "certificate": _certificate(config, method, folder),

@@ -64,7 +64,7 @@ class RunFeatures(NamedTuple):
 
     run: RunParts
     trained: NetworkFeatures
-    untrained: NetworkFeatures
+    untrained: NetworkFeatures | None  # where `evaluation.untrained` asks for it
 
 
 def extract_run_features(
@@ -109,7 +109,9 @@ def extract_run_features(
     return RunFeatures(
         run=RunParts(config, splits, views, method),
         trained=features(method),
-        untrained=features(untrained(config, splits.train, trained=method, device=device)),
+        untrained=features(untrained(config, splits.train, trained=method, device=device))
+        if config.evaluation.untrained
+        else None,
     )
 
 
@@ -146,6 +148,6 @@ def diagnose_run(features: RunFeatures, *, prototypes: Tensor | None = None) -> 
         trained.own,
         dictionary=prototypes,
         num_codes=None if trained.dictionary is None else trained.dictionary.num_codes,
-        reference=features.untrained.own,
+        reference=None if features.untrained is None else features.untrained.own,
         seed=features.run.config.evaluation.seed,
     )

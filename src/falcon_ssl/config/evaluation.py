@@ -63,6 +63,9 @@ class EvaluationConfig(Options, group="evaluation"):
         "read as it is.",
         at_least=1,
     )
+    untrained: bool = option(
+        True, "Whether the untrained encoder is evaluated too, which costs as much again."
+    )
     seed: int = option(0, "Seed of k-means, permutations and held-out splits.", at_least=0)
 
     def __post_init__(self) -> None:

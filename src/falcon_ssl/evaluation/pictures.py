@@ -26,7 +26,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 def picture_arrays(
     test: Features,
-    random_test: Features,
+    random_test: Features | None,
     *,
     images: Callable[[Tensor], Tensor],
     num_codes: int | None = None,
@@ -36,7 +36,7 @@ def picture_arrays(
 
     Args:
         test: Features of the test split.
-        random_test: The same images through an untrained network of the same architecture.
+        random_test: The same images through an untrained network of the same architecture, if it was evaluated.
         images: Row indices int64 [M] to their images uint8 [M, C, H, W]: ``source.images``.
         num_codes: C; needed where ``test.code`` exists.
         seed: Of the subsamples and of the map.
@@ -53,9 +53,12 @@ def picture_arrays(
     Raises:
         InputError: If the two features differ in length, or codes do not fit ``num_codes``.
     """
-    check_same_length("trained", test.z, "random features", random_test.z)
+    networks = {"": test}
+    if random_test is not None:
+        check_same_length("trained", test.z, "random features", random_test.z)
+        networks["_random"] = random_test
     arrays: Arrays = {}
-    for suffix, features in (("", test), ("_random", random_test)):
+    for suffix, features in networks.items():
         arrays[f"spectrum{suffix}_z"] = _float32(spectrum(moments(features.z)))
         if features.u is not None:
             arrays[f"spectrum{suffix}_u"] = _float32(spectrum(moments(features.u)))

@@ -142,7 +142,8 @@ def dataset_table(record: Mapping[str, Any], dataset: str) -> Table:
         cells(_label(record, dataset, row), data["rows"][row["name"]], row["paper"], bold)
         for row in record["rows"]
     ]
-    rows.append(cells("random encoder, not trained", data["random_encoder"], None, {}))
+    if random := data["random_encoder"]:
+        rows.append(cells("random encoder, not trained", random, None, {}))
     if baseline := data.get("baseline"):
         rows.append(cells(baseline["label"], baseline["numbers"], None, {}))
     return Table(

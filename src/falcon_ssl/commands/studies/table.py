@@ -117,7 +117,7 @@ def _cell(run: GridRun, path: Path, known: Cell | None) -> Cell:
         "verdict": folder.read_json(DIAGNOSIS)["verdict"],
         "alarms": folder.alarms(),
         "metrics": {key: value for key, value in evaluation.items() if type(value) in (int, float)},
-        "random_encoder": evaluation["random_encoder"],
+        "random_encoder": evaluation.get("random_encoder", {}),
     }
 
 
@@ -182,11 +182,12 @@ def _spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[
 
 
 def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
-    """The same of the encoder before training; equal for all rows, so of the first finished one of each seed.
+    """The same of the encoder before training; equal for all rows, so of the first of each seed that has evaluated it.
 
     Codes belong to the rows and not to the encoder.
     """
-    firsts = {one["seed"]: one["random_encoder"] for one in reversed(done)}.values()
+    measured = [one for one in reversed(done) if one["random_encoder"]]
+    firsts = {one["seed"]: one["random_encoder"] for one in measured}.values()
     return _known({key: [one.get(key) for one in firsts] for key in columns if "codes" not in key})
 
 
