@@ -8,6 +8,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment
 from falcon_ssl.data import TensorSource, load_splits
 from falcon_ssl.evaluation import QualityMonitor
+from falcon_ssl.evaluation.quality import best_sentence
 
 
 class Scaled(nn.Module):
@@ -40,7 +41,7 @@ def test_numbers_come_every_few_epochs_and_only_at_their_end():
     assert watcher(moment(1.0)).evaluation == {}
     assert watcher(moment(2.0, is_epoch_end=False)).evaluation == {}
     found = watcher(moment(2.0)).evaluation
-    assert found.keys() == {"effective_rank_z", "rankme_best_epoch", "top1_knn"}
+    assert found.keys() == {"effective_rank_z", "rankme_best_epoch", "top1_knn", "knn_best_epoch"}
     assert found["top1_knn"] > 0.95
 
 
@@ -67,6 +68,50 @@ def test_rankme_names_the_best_epoch_and_remembers_it_over_a_resume():
     resumed.load_state_dict(json.loads(json.dumps(watcher.state_dict())))
     assert resumed(moment(4, rank=30)).evaluation["rankme_best_epoch"] == 2
     assert resumed(moment(5, rank=64)).evaluation["rankme_best_epoch"] == 5
+
+
+def test_the_last_epoch_is_evaluated_too():
+    watcher = monitor(train=None, every_epochs=5, last_epoch=7)
+    evaluated = [epoch for epoch in range(1, 8) if watcher(moment(epoch)).evaluation]
+    assert evaluated == [5, 7]
+
+
+def test_best_names_the_checkpoints_to_keep():
+    watcher = monitor(every_epochs=1)
+    assert watcher(moment(1, rank=10)).best == ("best", "best_knn")
+    assert watcher(moment(2, rank=64)).best == ("best", "best_knn")
+    assert watcher(moment(3, rank=64)).best == ()  # equal is not better
+
+
+def test_a_plateau_is_noted_once_and_not_at_the_end():
+    watcher = monitor(train=None, every_epochs=1, plateau=2, last_epoch=9)
+    ranks = [30, 20, 20, 20, 40, 20, 20, 20, 20]
+    notes = {epoch: watcher(moment(epoch, rank=rank)).note for epoch, rank in enumerate(ranks, 1)}
+    assert [epoch for epoch, note in notes.items() if note] == [3, 7]
+    assert "RankMe on held-out images has not risen in 2 probes" in notes[7]
+    assert "at epoch 5" in notes[7]
+    silent = monitor(train=None, every_epochs=1, plateau=0)
+    assert not any(silent(moment(epoch, rank=70 - 10 * epoch)).note for epoch in range(1, 6))
+
+
+def test_the_plateau_is_that_of_knn_where_there_are_labels_and_survives_a_resume():
+    watcher = monitor(every_epochs=1, plateau=1)
+    watcher(moment(1, rank=64))
+    resumed = monitor(every_epochs=1, plateau=1)
+    resumed.load_state_dict(json.loads(json.dumps(watcher.state_dict())))
+    assert resumed(moment(2, rank=3)).note.startswith("epoch 2: kNN on held-out images")
+
+
+def test_the_sentence_of_a_run_names_the_first_of_equal_epochs():
+    values = [(1, 5.0, 0.5), (2, 9.0, 0.7), (3, 9.0, 0.8)]
+    lines = [{"step": 1, "epoch": 0.5, "total": 3.0}] + [
+        {"step": 1, "epoch": epoch, "monitor": {"effective_rank_z": rank, "top1_knn": top1}}
+        for epoch, rank, top1 in values
+    ]
+    assert best_sentence(lines) == (
+        "best of 3 epochs probed on held-out images: epoch 2 by RankMe (9.0), epoch 3 by kNN (0.800)"
+    )
+    assert best_sentence(lines[:1]) == ""
 
 
 def test_images_without_labels_still_have_a_rank():

@@ -74,6 +74,7 @@ def extract_run_features(
     data: str | None = None,
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    checkpoint: str = "last",
 ) -> RunFeatures:
     """Features of train and test images, and those of the run's untrained network.
 
@@ -83,7 +84,12 @@ def extract_run_features(
         InputError: As `load_run`.
     """
     config, splits, views, method = load_run(
-        run, device=device, data=data, reading=reading, evaluation=evaluation
+        run,
+        device=device,
+        data=data,
+        reading=reading,
+        evaluation=evaluation,
+        checkpoint=checkpoint,
     )
     readout = Readout.of(config.evaluation)
     if splits.test is None:

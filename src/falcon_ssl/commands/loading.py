@@ -107,8 +107,9 @@ def load_run(
     data: str | None = None,
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    checkpoint: str = "last",
 ) -> RunParts:
-    """Rebuild the method of a run, load its last checkpoint and open images.
+    """Rebuild the method of a run, load a checkpoint and open images.
 
     Args:
         run: The run folder.
@@ -116,12 +117,15 @@ def load_run(
         data: Images to open instead of the run's own; brought to the size and channels that the run was trained on.
         reading: How to read them; None for the defaults. Without ``data``, what it changes of the run's own.
         evaluation: Options of `EvaluationConfig` in place of the run's own.
+        checkpoint: "last", or one that is kept beside it: "best", "best_knn", "epoch_10".
 
     Raises:
-        InputError: No run folder, no checkpoint, data that cannot be read, another part held out of the run's own, or
-            a readout that the encoder does not have.
+        InputError: No run folder, no such checkpoint, data that cannot be read, another part held out of the run's own,
+            or a readout that the encoder does not have.
     """
-    config, method, views = load_method(run, device=device, evaluation=evaluation)
+    config, method, views = load_method(
+        run, device=device, evaluation=evaluation, checkpoint=checkpoint
+    )
     channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     if data is None:
         config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
@@ -153,11 +157,12 @@ def load_method(
     *,
     device: torch.device | str = "cpu",
     evaluation: Mapping[str, Any] | None = None,
+    checkpoint: str = "last",
 ) -> tuple[RunConfig, Method, Views]:
-    """The trained method of a run in evaluation mode, without opening its data.
+    """The trained method of a run in evaluation mode, without opening its data. Arguments as `load_run`.
 
     Raises:
-        InputError: No run folder, no checkpoint, or a readout that the encoder does not have.
+        InputError: No run folder, no such checkpoint, or a readout that the encoder does not have.
     """
     folder = RunFolder.open(run)
     config = from_mapping(read_yaml(folder.path / CONFIG))
@@ -165,8 +170,23 @@ def load_method(
     image_shape = folder.read_json(DATA)["image_shape"]
     views, method = build(config, image_shape)
     readout_width(config, method, views, image_shape)
-    load_model(folder.checkpoint, method)
+    load_model(kept_checkpoint(folder, checkpoint), method)
     return config, method.to(device).eval(), views
+
+
+def kept_checkpoint(folder: RunFolder, name: str) -> Path:
+    """The folder of a checkpoint of a run.
+
+    Raises:
+        InputError: None is kept under this name.
+    """
+    if name != "last" and name not in (known := folder.kept_names()):
+        raise InputError(
+            "no such checkpoint",
+            received=f"{name}, of {folder.path}",
+            expected=f"one of {', '.join(known)}",
+        )
+    return folder.kept(name)
 
 
 def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> None:

@@ -37,6 +37,8 @@ def default_monitors(run: RunParts) -> list[Monitor]:
                 views,
                 train=splits.train if labelled else None,
                 every_epochs=config.monitor.every_epochs,
+                last_epoch=config.epochs,
+                plateau=config.monitor.plateau,
                 linear=config.monitor.linear and labelled,
                 knn_components=config.evaluation.knn_components,
                 readout=Readout.of(config.evaluation),

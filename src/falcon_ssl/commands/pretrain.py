@@ -19,6 +19,7 @@ from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.engine import RunFolder, speed
 from falcon_ssl.engine.accelerator import build_accelerator
+from falcon_ssl.evaluation.quality import best_sentence
 from falcon_ssl.methods import Method
 from falcon_ssl.records.folder import SKIPPED
 
@@ -86,6 +87,9 @@ def pretrain(
         if accelerator.is_main_process:
             write_data_record(folder, config, splits)
             log_skipped(splits)
+    if accelerator.is_main_process and (best := best_sentence(folder.metrics())):
+        kept = ", ".join(name for name in folder.kept_names() if name != "last")
+        logger.info("%s; kept: %s", best, kept or "the last alone")
     if position.stopped_by:
         raise CollapseError(f"step {position.step}: {'; '.join(position.stopped_by.values())}")
     return folder.path

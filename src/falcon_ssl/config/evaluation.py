@@ -23,6 +23,12 @@ class MonitorConfig(Options, group="monitor"):
         5, "Epochs between two probes on held-out images (kNN, RankMe); 0 never probes.", at_least=0
     )
     linear: bool = option(False, "Whether these probes include a linear one.")
+    plateau: int = option(
+        3,
+        "Probes in a row without a new best kNN (RankMe where there are no labels) before a line says so; 0 says "
+        "nothing.",
+        at_least=0,
+    )
 
 
 Representation: TypeAlias = Literal[

@@ -7,6 +7,7 @@ work is done; an unknown key is an error.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -203,6 +204,11 @@ class EngineConfig(Options, group="engine"):
     checkpoint_every: int = option(
         1, "Epochs between two checkpoints; the last epoch always has one.", at_least=1
     )
+    keep: tuple[str, ...] = option(
+        ("best", "last"),
+        "Checkpoints that stay: last, always; best by RankMe, and by kNN where there are labels, of those epochs that "
+        "the monitor probes; every:N epochs.",
+    )
     channels_last: bool = option(
         True, "Memory format of the convolutions; measured faster on CPUs and GPUs."
     )
@@ -218,12 +224,24 @@ class EngineConfig(Options, group="engine"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for word in self.keep:
+            if word not in ("best", "last") and not re.fullmatch(r"every:[1-9]\d*", word):
+                raise InputError(
+                    "unknown engine.keep",
+                    received=repr(word),
+                    expected="a list of best, last and every:N",
+                )
         if self.cuda_graphs and self.device == "cpu":
             raise InputError(
                 "engine.cuda_graphs needs a GPU",
                 received="engine.device=cpu",
                 expected="cuda or auto",
             )
+
+    @property
+    def keep_every(self) -> int | None:
+        """N of every:N; None where it is not asked for."""
+        return next((int(w.removeprefix("every:")) for w in self.keep if ":" in w), None)
 
 
 @dataclass(frozen=True)

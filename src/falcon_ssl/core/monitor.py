@@ -41,12 +41,16 @@ class Observation:
         evaluation: Numbers on held-out data; a line of their own.
         alarms: What is wrong, in one sentence each, by name.
         stop: Whether the run should end here.
+        best: Names to keep this moment's checkpoint under, because it is the best so far; at an epoch's end only.
+        note: A sentence to log that is no alarm; "" is none.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluation: Mapping[str, float] = field(default_factory=dict)
     alarms: Mapping[str, str] = field(default_factory=dict)
     stop: bool = False
+    best: tuple[str, ...] = ()
+    note: str = ""
 
 
 class Monitor(Protocol):

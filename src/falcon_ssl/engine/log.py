@@ -71,6 +71,7 @@ class RunLog:
         self._progress.update(moment.step, line)
         for observation in observations:
             self._progress.warn(moment.step, observation.alarms)
+            self._progress.note(observation.note)
 
     def end(self, method: Method, *, steps: int) -> None:
         """Write ``environment.json`` and close the trackers."""

@@ -17,6 +17,7 @@ from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.monitor import Moment, Monitor
 from falcon_ssl.data import ResidentLoader, StreamingLoader
 from falcon_ssl.engine.checkpoint import load_model, load_training, save_checkpoint
+from falcon_ssl.engine.keeping import keep_checkpoint, kept_names
 from falcon_ssl.engine.log import RunLog
 from falcon_ssl.engine.pace import Pace
 from falcon_ssl.engine.progress import Progress
@@ -33,6 +34,7 @@ class Position:
     step: int = 0
     seconds: float = 0.0
     stopped_by: Mapping[str, str] = field(default_factory=dict)  # alarms that ended the run early
+    kept_as: Sequence[str] = ()  # further names of the checkpoint that a run resumes from
 
 
 def pretrain(
@@ -80,6 +82,8 @@ def pretrain(
         position = _restore(folder, method, train_step.optimizer, monitors)
         if is_main:
             folder.drop_metrics_after(position.step)
+            for name in position.kept_as:  # a crash may have come before
+                keep_checkpoint(folder.checkpoint, folder.kept(name))
     with Progress(config, num_steps, position.step, shown=is_main) as progress:
         pace = Pace(config, num_steps, accelerator.device)
         log = RunLog(folder, accelerator, progress, seconds=position.seconds)
@@ -100,12 +104,20 @@ def pretrain(
             is_due = is_epoch_end and (
                 epoch % config.engine.checkpoint_every == 0 or position.step == num_steps
             )
-            if is_main and (is_due or stopping):
+            kept_as = kept_names(config.engine, moment, observations)
+            if is_main and (is_due or stopping or kept_as):
                 kept = [monitor.state_dict() for monitor in monitors]
-                state = {"step": position.step, "seconds": log.seconds(), "monitors": kept}
+                state = {
+                    "step": position.step,
+                    "seconds": log.seconds(),
+                    "monitors": kept,
+                    "kept_as": kept_as,
+                }
                 save_checkpoint(
                     folder.checkpoint, method=method, optimizer=train_step.optimizer, state=state
                 )
+                for name in kept_as:
+                    keep_checkpoint(folder.checkpoint, folder.kept(name))
             if stopping:
                 position.stopped_by = {k: v for o in stopping for k, v in o.alarms.items()}
                 break
@@ -130,4 +142,4 @@ def _restore(
     state = load_training(folder.checkpoint, optimizer)
     for monitor, kept in zip(monitors, state["monitors"], strict=True):
         monitor.load_state_dict(kept)
-    return Position(step=state["step"], seconds=state["seconds"])
+    return Position(step=state["step"], seconds=state["seconds"], kept_as=state["kept_as"])

@@ -1,10 +1,10 @@
-"""Quality while training: classifiers on held-out images, and a label-free choice of the best epoch."""
+"""Quality while training: classifiers on held-out images, the best epoch so far, and when no more is gained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,18 +21,58 @@ from falcon_ssl.networks.readout import OWN, Readout
 TRAIN_IMAGES = 10_000  # drawn at random for the classifiers; the final evaluation uses all
 
 
+class Measure(NamedTuple):
+    """A number by which one epoch is the best of a run."""
+
+    key: str  # in a monitor's line of metrics.jsonl
+    best_epoch: str  # there too
+    title: str
+    form: str
+
+
+# By the name that its best checkpoint is kept under.
+MEASURES = {
+    "best": Measure("effective_rank_z", "rankme_best_epoch", "RankMe", "{:.1f}"),
+    "best_knn": Measure("top1_knn", "knn_best_epoch", "kNN", "{:.3f}"),
+}
+
+
+def best_sentence(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Which epochs of a run were the best, by its lines of ``metrics.jsonl``; empty where none was evaluated."""
+    probes = [line for line in lines if "monitor" in line]
+    parts = []
+    for measure in MEASURES.values():
+        known = [
+            (line["monitor"][measure.key], line["epoch"])
+            for line in probes
+            if measure.key in line["monitor"]
+        ]
+        if known:
+            value, epoch = max(known, key=lambda one: one[0])  # the first of equals
+            parts.append(f"epoch {epoch:g} by {measure.title} ({measure.form.format(value)})")
+    return (
+        f"best of {len(probes)} epochs probed on held-out images: {', '.join(parts)}"
+        if parts
+        else ""
+    )
+
+
 @dataclass(eq=False)
 class QualityMonitor:
     """Every few epochs: kNN and linear probe on held-out images, and RankMe.
 
     RankMe (Garrido et al., 2023) is the effective rank of z: it needs no labels and predicts well which of several
-    checkpoints is best. The epoch of its largest value is reported as ``rankme_best_epoch``.
+    checkpoints is best. The epoch of its largest value is reported as ``rankme_best_epoch`` and its checkpoint is kept
+    as "best"; with labels, the epoch of the highest kNN too, as "best_knn".
 
     Args:
         held_out: Images that training does not see; the labels, if any, are only read here.
         views: Its ``evaluate`` makes the network's input.
         train: Labeled images for the classifiers to learn from; None leaves RankMe alone.
         every_epochs: Epochs between two evaluations.
+        last_epoch: Of the run, which is evaluated too; None leaves it to ``every_epochs``.
+        plateau: Evaluations in a row without a new best, of kNN or else of RankMe, after which a note says so; 0 says
+            nothing.
         linear: Whether to fit a linear probe too, which takes longer than kNN.
         readout: What the classifiers read; RankMe is that of the network's own representation.
         knn_components: Principal components that kNN compares; None compares z itself.
@@ -52,13 +92,15 @@ class QualityMonitor:
     _: KW_ONLY
     train: Source | None = None
     every_epochs: int = 5
+    last_epoch: int | None = None
+    plateau: int = 3
     linear: bool = False
     readout: Readout = OWN
     knn_components: int | None = None
     autocast: bool = False
     batch_size: int = 512
     seed: int = 0
-    _best: dict[str, float] | None = field(default=None, init=False)
+    _best: dict[str, dict[str, float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         check_at_least("every_epochs", self.every_epochs, 1, fix="evaluate at most once an epoch")
@@ -74,13 +116,12 @@ class QualityMonitor:
     def __call__(self, moment: Moment) -> Observation:
         """Numbers at the end of every few epochs, nothing in between."""
         epoch = round(moment.epoch)
-        if not moment.is_epoch_end or epoch % self.every_epochs:
+        is_due = epoch == self.last_epoch or epoch % self.every_epochs == 0
+        if not moment.is_epoch_end or not is_due:
             return Observation()
         own = self._extract(moment, self.held_out)
         rank = effective_rank(spectrum(moments(own.z)))
-        if self._best is None or rank > self._best["rank"]:
-            self._best = {"rank": rank, "epoch": float(epoch)}
-        found = {"effective_rank_z": rank, "rankme_best_epoch": self._best["epoch"]}
+        found = {"effective_rank_z": rank}
         if self.train is not None:
             generator = torch.Generator().manual_seed(self.seed)
             some = torch.randperm(len(self.train), generator=generator)[:TRAIN_IMAGES]
@@ -93,15 +134,40 @@ class QualityMonitor:
             found |= knn(train, test, num_classes=num_classes, components=self.knn_components)
             if self.linear:
                 found |= linear_probe(train, test, num_classes=num_classes, seed=self.seed)
-        return Observation(evaluation=found)
+        best = tuple(name for name in MEASURES if self._is_best(name, epoch, found))
+        found |= {MEASURES[name].best_epoch: best["epoch"] for name, best in self._best.items()}
+        return Observation(evaluation=found, best=best, note=self._note(epoch))
+
+    def _is_best(self, name: str, epoch: int, found: Mapping[str, float]) -> bool:
+        """Whether a measure has risen above all before; counts the evaluations since it last did."""
+        if (value := found.get(MEASURES[name].key)) is None:
+            return False
+        best = self._best.get(name)
+        if best is None or value > best["value"]:
+            self._best[name] = {"value": value, "epoch": float(epoch), "since": 0}
+            return True
+        best["since"] += 1
+        return False
+
+    def _note(self, epoch: int) -> str:
+        """A sentence once no more is gained; nothing at the last epoch, whose summary says as much."""
+        name = "best" if self.train is None else "best_knn"
+        best = self._best[name]
+        if not self.plateau or best["since"] != self.plateau or epoch == self.last_epoch:
+            return ""
+        measure = MEASURES[name]
+        return (
+            f"epoch {epoch}: {measure.title} on held-out images has not risen in {self.plateau} probes; "
+            f"best {measure.form.format(best['value'])} at epoch {best['epoch']:.0f}"
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch so far."""
+        """The best epochs so far."""
         return {"best": self._best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state_dict``."""
-        self._best = state["best"]
+        self._best = dict(state["best"])
 
     def _extract(self, moment: Moment, source: Source, **options: Any) -> Features:
         return extract(

@@ -21,7 +21,7 @@ CONFIG = "config.yaml"
 DATA = "data.json"
 SKIPPED = "skipped.txt"
 METRICS = "metrics.jsonl"
-CHECKPOINT = "checkpoint"  # a folder of the next three
+CHECKPOINT = "checkpoint"  # a folder of the next three, and CHECKPOINT-NAME of others that are kept
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
 ENVIRONMENT = "environment.json"  # at the end of the training
 # by evaluate and diagnose;
@@ -118,8 +118,19 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the checkpoint."""
+        """Folder of the last checkpoint."""
         return self.path / CHECKPOINT
+
+    def kept(self, name: str) -> Path:
+        """Folder of another checkpoint: "best", "best_knn", "epoch_10"; of the last one for "last"."""
+        return self.checkpoint if name == "last" else self.path / f"{CHECKPOINT}-{name}"
+
+    def kept_names(self) -> list[str]:
+        """Names of the checkpoints there are."""
+        found = self.path.glob(f"{CHECKPOINT}-*/{STATE}")
+        names = [state.parent.name.removeprefix(f"{CHECKPOINT}-") for state in found]
+        whole = [name for name in names if not name.endswith(".tmp")]
+        return ["last"] * (self.checkpoint / STATE).is_file() + sorted(whole)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line to ``metrics.jsonl``."""

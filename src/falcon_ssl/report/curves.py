@@ -133,7 +133,9 @@ def overlay_figures(runs: Sequence[tuple[str, int, Run]]) -> list[Figure]:
 def _panels(runs: Sequence[Run]) -> list[Panel]:
     """The panels for which any of the runs has logged something, in the order of the page."""
     curves = dict.fromkeys(name for run in runs for name in run.curves)
-    monitors = dict.fromkeys(name for run in runs for name in run.monitors)
+    monitors = dict.fromkeys(
+        name for run in runs for name in run.monitors if not name.endswith("_best_epoch")
+    )
     known = {name for panel in PANELS for name in panel.keys} | NOT_DRAWN
 
     def plain(name: str, caption: str) -> Panel:

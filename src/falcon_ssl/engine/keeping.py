@@ -1,0 +1,53 @@
+"""Checkpoints that are kept beside the last one: the best so far, and every N epochs.
+
+    checkpoint/             the last: what a resumed run continues from
+    checkpoint-best/        largest RankMe on held-out images
+    checkpoint-best_knn/    highest kNN on held-out images, where there are labels
+    checkpoint-epoch_10/    --engine.keep every:10
+
+Each is a whole checkpoint. Its files are linked to those of the last one and not copied, where the disk can: they cost
+nothing until the last one is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.core.monitor import Moment, Observation
+
+
+def kept_names(
+    config: EngineConfig, moment: Moment, observations: Sequence[Observation]
+) -> list[str]:
+    """Names to keep the checkpoint of a moment under: none, except at the end of an epoch."""
+    if not moment.is_epoch_end:
+        return []
+    epoch, every = round(moment.epoch), config.keep_every
+    best = [name for observation in observations for name in observation.best]
+    is_due = every is not None and epoch % every == 0
+    return [*(best if "best" in config.keep else ()), *([f"epoch_{epoch}"] if is_due else ())]
+
+
+def keep_checkpoint(checkpoint: Path, kept: Path) -> None:
+    """Keep a checkpoint as it is now; a crash at any moment leaves ``kept`` whole, or absent."""
+    if (
+        not checkpoint.is_dir()
+    ):  # a crash while the last one was replaced, which has its own way back
+        return
+    unfinished = kept.with_name(kept.name + ".tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.copytree(checkpoint, unfinished, copy_function=_link)
+    shutil.rmtree(kept, ignore_errors=True)
+    unfinished.rename(kept)
+
+
+def _link(source: str, target: str) -> None:
+    """A second name of a file that is never written again, or a copy where the disk knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
