@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 
 def test_interrupt_inside_an_epoch_then_resume(tmp_path: Path) -> None:
-    """Ctrl-C ends with code 130 and one line; --resume ends where the whole run ends."""
+    """Ctrl-C ends with code 75 and one line; --resume ends where the whole run ends."""
     options = ["--epochs", "4", "--batch_size", "64", "--falcon.num_codes", "64"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     # A shell that started the tests in the background has told all its children to ignore Ctrl-C.
@@ -296,8 +296,8 @@ def test_interrupt_inside_an_epoch_then_resume(tmp_path: Path) -> None:
             break
         time.sleep(0.01)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert error.splitlines()[-1].startswith("falcon-ssl: interrupted")
+    assert process.returncode == 75, error
+    assert error.splitlines()[-1].startswith("falcon-ssl: stopped by SIGINT after step")
     assert run("pretrain", "--resume", "--out", str(broken)) == 0
     assert run("pretrain", "--out", str(whole), *options) == 0
     first, second = (

@@ -117,5 +117,5 @@ def test_on_collapse_stop_ends_the_run_and_keeps_it(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("falcon-ssl: collapsed: step 1")
     assert "for 10 steps: two views of an image" in error
-    assert json.loads((run.checkpoint / "state.json").read_text())["step"] < 20
+    assert json.loads((run.path / "checkpoint" / "state.json").read_text())["step"] < 20
     commands.load_run(run.path)  # the checkpoint of the last step is there

@@ -252,18 +252,11 @@ def test_resume_needs_the_same_options(whole_run: Path, tmp_path: Path) -> None:
         commands.pretrain(CONFIG, out=whole_run, resume=True, overwrite=True, monitors=[])
 
 
-def test_a_crash_between_two_renames_loses_nothing(tmp_path: Path) -> None:
-    run = commands.pretrain(replace(CONFIG, epochs=1), out=tmp_path / "run", monitors=[])
-    (run / "checkpoint").rename(run / "checkpoint.old")
-    (run / "checkpoint.tmp").mkdir()
-    assert commands.load_run(run).config.epochs == 1
-
-
 def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
     run = commands.pretrain(replace(CONFIG, epochs=1), out=tmp_path / "run", monitors=[])
     weights = run / "checkpoint" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"cannot read .*model\.safetensors"):
+    with pytest.raises(InputError, match=r"cannot read .*model\.safetensors.*damaged"):
         commands.load_run(run)
     (run / "config.yaml").write_text("falcon: [")
     with pytest.raises(InputError, match="cannot read the configuration"):

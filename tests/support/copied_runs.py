@@ -36,10 +36,10 @@ class CopiedRuns:
     source: Path
     numbers: Callable[[RunConfig], dict[str, float]] = lambda config: {}
     collapsed: Callable[[RunConfig], bool] = lambda config: False
-    trained: list[tuple[Path, dict[str, bool]]] = field(default_factory=list)
+    trained: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     configs: dict[Path, RunConfig] = field(default_factory=dict)
 
-    def pretrain(self, config: RunConfig, *, out: Path, **how: bool) -> None:
+    def pretrain(self, config: RunConfig, *, out: Path, **how: Any) -> None:
         """Instead of `commands.pretrain`."""
         self.trained.append((out, how))
         self.configs[out] = config

@@ -48,14 +48,20 @@ def demo(*, out: str = "runs/demo", overwrite: bool = False) -> None:
     print(f"report: {build_report(run)}")
 
 
-def pretrain(config: RunConfig, *, out: str, overwrite: bool = False, resume: bool = False) -> None:
+def pretrain(
+    config: RunConfig,
+    *,
+    out: str,
+    overwrite: bool = False,
+    resume: Literal[False, True, "auto"] = False,
+) -> None:
     """Pretrain an encoder on images without labels.
 
     Args:
         config: Options of the run.
         out: Run folder to write.
         overwrite: Replace the run folder, if there is one.
-        resume: Resume the run in --out, with its options.
+        resume: Resume the run in --out, with its options; --resume auto begins it where there is nothing to resume.
     """
     from falcon_ssl import commands
 

@@ -1,7 +1,8 @@
 """The command `falcon-ssl`: parses, calls, prints.
 
 Exit codes: 0 done, 1 a run that failed, 2 bad usage or input (one line on stderr), 3 collapsed (an alarm with
---monitor.on_collapse stop, or diagnose --fail_on_collapse), 130 interrupted.
+--monitor.on_collapse stop, or diagnose --fail_on_collapse), 75 stopped by a signal and to be run again, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from falcon_ssl.cli.commands import COMMANDS, is_main_process
 from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
 from falcon_ssl.config.run import to_mapping
-from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
+from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
 from falcon_ssl.core.version import __version__
 
 
@@ -33,12 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(3, f"collapsed: {error}")
     except (OSError, SafetensorError, ArithmeticError, FailedRunsError) as error:
         return _fail(1, f"the run failed: {error}")
+    except StoppedError as error:
+        return _fail(75, f"stopped by {error}")
     except KeyboardInterrupt:
-        return _fail(
-            130,
-            "interrupted; pretrain resumes with the same command and --resume, reproduce, sweep and tune with the"
-            " same command",
-        )
+        return _fail(130, "interrupted; reproduce, sweep and tune go on with the same command")
 
 
 def _run(words: list[str]) -> int:

@@ -26,7 +26,13 @@ class Option:
     @property
     def is_flag(self) -> bool:
         """Whether its name alone switches it on: what a command does, not how a run is configured."""
-        return self.kind is bool and self.default is False and not self.title
+        takes_none = self.kind is bool or True in get_args(self.kind)
+        return takes_none and self.default is False and not self.title
+
+    @property
+    def words(self) -> list[str]:
+        """What may follow a flag all the same, as "auto" after --resume."""
+        return [word for word in get_args(self.kind) if isinstance(word, str)]
 
     @property
     def is_list(self) -> bool:
@@ -44,6 +50,8 @@ class Option:
         kind = without_none(self.kind)
         if self.is_mapping:
             return "NAME=VALUE"
+        if self.is_flag:
+            return "|".join(self.words)
         if self.is_list:
             kind = get_args(kind)[0]
         if choices(kind):

@@ -145,7 +145,9 @@ def _parser(
             groups[option.title] = parser.add_argument_group(option.title)
         names = (option.name,) if option.is_positional else (f"--{option.name}",)
         about: dict[str, Any] = {"help": option.help.replace("%", "%%")}
-        if option.is_flag:
+        if option.is_flag and option.words:
+            about |= {"nargs": "?", "const": True, "metavar": option.metavar}
+        elif option.is_flag:
             about["action"] = "store_true"
         else:
             about["metavar"] = option.metavar

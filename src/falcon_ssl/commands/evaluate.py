@@ -21,8 +21,9 @@ from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.networks import Readout
+from falcon_ssl.records.checkpoints import newest_checkpoint
 from falcon_ssl.records.files import read_json
-from falcon_ssl.records.folder import ARRAYS, DATA, DIAGNOSIS, EVALUATION
+from falcon_ssl.records.folder import ARRAYS, DATA, DIAGNOSIS, EVALUATION, MODEL
 from falcon_ssl.records.metrics import METRICS
 
 
@@ -119,7 +120,7 @@ def evaluate(
             "num_codes": num_codes,
             "embed_dim": None if trained.own.u is None else trained.own.u.shape[1],
             "logit_scale": method.logit_scale,
-            "step": engine.read_state(folder.checkpoint)["step"],
+            "step": newest_checkpoint(folder.path, files=[MODEL]).step,
             "seconds": round(time.perf_counter() - started, 2),
             **engine.environment(hardware(device)),
         },

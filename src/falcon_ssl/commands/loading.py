@@ -170,23 +170,8 @@ def load_method(
     image_shape = folder.read_json(DATA)["image_shape"]
     views, method = build(config, image_shape)
     readout_width(config, method, views, image_shape)
-    load_model(kept_checkpoint(folder, checkpoint), method)
+    load_model(folder.path, method, name=checkpoint)
     return config, method.to(device).eval(), views
-
-
-def kept_checkpoint(folder: RunFolder, name: str) -> Path:
-    """The folder of a checkpoint of a run.
-
-    Raises:
-        InputError: None is kept under this name.
-    """
-    if name != "last" and name not in (known := folder.kept_names()):
-        raise InputError(
-            "no such checkpoint",
-            received=f"{name}, of {folder.path}",
-            expected=f"one of {', '.join(known)}",
-        )
-    return folder.kept(name)
 
 
 def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> None:

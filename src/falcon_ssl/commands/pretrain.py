@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from accelerate import Accelerator
 
@@ -13,15 +14,16 @@ from falcon_ssl import engine
 from falcon_ssl.commands.loading import check_same_run, log_skipped, prepare, write_data_record
 from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
-from falcon_ssl.core.errors import CollapseError, InputError
+from falcon_ssl.core.errors import CollapseError, InputError, StoppedError
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.data import Splits, build_loader
-from falcon_ssl.engine import RunFolder, speed
+from falcon_ssl.engine import RunFolder, StopRequest, speed, stop_signals
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.evaluation.quality import best_sentence
 from falcon_ssl.methods import Method
-from falcon_ssl.records.folder import SKIPPED
+from falcon_ssl.records.checkpoints import checkpoint_paths
+from falcon_ssl.records.folder import CONFIG, SKIPPED
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def pretrain(
     *,
     out: str | Path,
     overwrite: bool = False,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     monitors: Sequence[Monitor] | None = None,
     splits: Splits | None = None,
 ) -> Path:
@@ -42,6 +44,7 @@ def pretrain(
         out: The run folder.
         overwrite: Delete an existing run folder first.
         resume: Resume the run in ``out``; ``config`` must be the one it was started with, except for ``engine``.
+            "auto" resumes where there is a checkpoint, and begins where there is none.
         monitors: Called at every logged step; None for the library's own.
         splits: The images, where they are open already; None opens those of ``config.data``.
 
@@ -53,12 +56,41 @@ def pretrain(
         falcon_ssl.engine.NonFiniteError: Training met NaN or infinity.
         CollapseError: An alarm ended the run, as ``monitor.on_collapse = "stop"`` asks; its folder is complete up to
             that step.
+        StoppedError: SIGTERM, SIGUSR1 or Ctrl-C; there is a checkpoint of the last step, if there was one.
     """
     config = from_mapping(to_mapping(config))  # wrong types are named before any work
+    with stop_signals() as stop:
+        return _pretrain(
+            config,
+            Path(out),
+            overwrite=overwrite,
+            resume=resume,
+            monitors=monitors,
+            splits=splits,
+            stop=stop,
+        )
+
+
+def _pretrain(
+    config: RunConfig,
+    out: Path,
+    *,
+    overwrite: bool,
+    resume: bool | Literal["auto"],
+    monitors: Sequence[Monitor] | None,
+    splits: Splits | None,
+    stop: StopRequest,
+) -> Path:
+    if resume == "auto":
+        resume = bool(checkpoint_paths(out))
+        overwrite = (out / CONFIG).is_file() and not resume  # stopped before its first checkpoint
+        is_same = resume or overwrite
+    else:
+        is_same = resume
     folder = _free_folder(out, overwrite=overwrite, resume=resume)
     run = prepare(config, skipped_path=folder.path / SKIPPED, splits=splits)
     config, splits, views, method = run
-    if resume:
+    if is_same:
         check_same_run(folder, config)
     accelerator = build_accelerator(config.engine, out=folder.path)
     loader = build_loader(
@@ -68,6 +100,8 @@ def pretrain(
     if accelerator.is_main_process:
         if not resume:
             folder.create(config, overwrite=overwrite)
+        folder.lock()
+        folder.write_config(config)  # how a run is executed may change when it is resumed
         write_data_record(folder, config, splits)
     accelerator.wait_for_everyone()
     if config.engine.trackers:
@@ -82,6 +116,7 @@ def pretrain(
             accelerator=accelerator,
             monitors=default_monitors(run) if monitors is None else monitors,
             resume=resume,
+            stop=stop,
         )
     finally:  # decoded on demand, images are found to be broken up to the last step
         if accelerator.is_main_process:
@@ -92,6 +127,11 @@ def pretrain(
         logger.info("%s; kept: %s", best, kept or "the last alone")
     if position.stopped_by:
         raise CollapseError(f"step {position.step}: {'; '.join(position.stopped_by.values())}")
+    if position.signal:
+        raise StoppedError(
+            f"{position.signal} after step {position.step}, which is saved in {folder.path}; the same command with"
+            " --resume auto goes on"
+        )
     return folder.path
 
 

@@ -204,10 +204,16 @@ class EngineConfig(Options, group="engine"):
     checkpoint_every: int = option(
         1, "Epochs between two checkpoints; the last epoch always has one.", at_least=1
     )
+    checkpoint_steps: int | None = option(
+        None, "Steps between two checkpoints, besides those of epochs; null: none.", at_least=1
+    )
+    checkpoint_minutes: float | None = option(
+        30.0, "Minutes between two checkpoints at most, for long epochs; null: no limit.", above=0
+    )
     keep: tuple[str, ...] = option(
-        ("best", "last"),
-        "Checkpoints that stay: last, always; best by RankMe, and by kNN where there are labels, of those epochs that "
-        "the monitor probes; every:N epochs.",
+        ("best", "last:2"),
+        "Checkpoints that stay: last:K, the newest K, so that one is left if the newest is damaged; best by RankMe, "
+        "and by kNN where there are labels, of those epochs that the monitor probes; every:N epochs.",
     )
     channels_last: bool = option(
         True, "Memory format of the convolutions; measured faster on CPUs and GPUs."
@@ -225,11 +231,11 @@ class EngineConfig(Options, group="engine"):
     def __post_init__(self) -> None:
         super().__post_init__()
         for word in self.keep:
-            if word not in ("best", "last") and not re.fullmatch(r"every:[1-9]\d*", word):
+            if not re.fullmatch(r"best|last|(last|every):[1-9]\d{0,8}", word):
                 raise InputError(
                     "unknown engine.keep",
                     received=repr(word),
-                    expected="a list of best, last and every:N",
+                    expected="a list of best, last:K and every:N",
                 )
         if self.cuda_graphs and self.device == "cpu":
             raise InputError(
@@ -241,7 +247,16 @@ class EngineConfig(Options, group="engine"):
     @property
     def keep_every(self) -> int | None:
         """N of every:N; None where it is not asked for."""
-        return next((int(w.removeprefix("every:")) for w in self.keep if ":" in w), None)
+        return self._number("every")
+
+    @property
+    def keep_last(self) -> int:
+        """K of last:K; 1 where it is not asked for."""
+        return self._number("last") or 1
+
+    def _number(self, word: str) -> int | None:
+        pairs = (entry.partition(":") for entry in self.keep)
+        return next((int(number) for name, _, number in pairs if name == word and number), None)
 
 
 @dataclass(frozen=True)

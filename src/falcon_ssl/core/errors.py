@@ -34,3 +34,10 @@ class CollapseError(RuntimeError):
 
 class FailedRunsError(RuntimeError):
     """Some runs of a grid failed, the others are done; the command line exits with code 1."""
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal has stopped a run, which can be resumed; the command line exits with code 75 (EX_TEMPFAIL).
+
+    No Exception, as KeyboardInterrupt is none: what expects broken images must not swallow it.
+    """

@@ -1,8 +1,10 @@
 """The engine: the training loop, its optimizer, checkpoints and records."""
 
-from falcon_ssl.engine.checkpoint import load_model, read_state, save_checkpoint
+from falcon_ssl.engine.checkpoint import load_model
 from falcon_ssl.engine.finite import NonFiniteError
+from falcon_ssl.engine.stop import StopRequest, stop_signals
 from falcon_ssl.engine.trainer import Position, pretrain
+from falcon_ssl.records.checkpoints import read_state
 from falcon_ssl.records.folder import RunFolder
 from falcon_ssl.records.provenance import environment
 
@@ -10,9 +12,10 @@ __all__ = [
     "NonFiniteError",
     "Position",
     "RunFolder",
+    "StopRequest",
     "environment",
     "load_model",
     "pretrain",
     "read_state",
-    "save_checkpoint",
+    "stop_signals",
 ]

@@ -1,16 +1,15 @@
-"""Checkpoints: safetensors and JSON, written whole or not at all, safe to load from anyone.
+"""Checkpoints: safetensors and JSON, written whole or not at all, checked when they are read, safe to load from anyone.
 
-    checkpoint/model.safetensors      parameters and buffers of the method, loadable by any tool
-    checkpoint/training.safetensors   optimizer moments and the state of the random generators
-    checkpoint/state.json             position, dictionary checksum, the optimizer's plain numbers
+    model.safetensors      parameters and buffers of the method, loadable by any tool
+    training.safetensors   optimizer moments and the state of the random generators
+    state.json             position, checksums of these files and of the dictionary, the optimizer's plain numbers
 
-Order and augmentations are functions of (seed, position), so the position is all that is kept of them.
+Where they lie and which are kept is in `falcon_ssl.records.checkpoints`. Order and augmentations are functions of
+(seed, position), so the position is all that is kept of them.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,50 +17,78 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.records.files import read_json, write_json
-from falcon_ssl.records.folder import MODEL, STATE, TRAINING
+from falcon_ssl.dictionary.prototypes import PrototypeDictionary
+from falcon_ssl.methods import Method
+from falcon_ssl.records.checkpoints import (
+    Checkpoint,
+    find_checkpoint,
+    new_checkpoint,
+    newest_checkpoint,
+)
+from falcon_ssl.records.files import replacing
+from falcon_ssl.records.folder import MODEL, TRAINING
 
 
 def save_checkpoint(
-    path: Path, *, method: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]
+    run: Path, *, method: Method, optimizer: Optimizer, state: Mapping[str, Any], keep: int = 1
 ) -> None:
     """Write a checkpoint; a crash at any moment leaves the last one loadable.
 
     Args:
-        path: Folder of the checkpoint; replaced as a whole.
+        run: The run folder.
         method: Its state_dict is kept.
         optimizer: Its moments are kept.
         state: Plain JSON values: the position and whatever the caller needs again.
+        keep: How many checkpoints are left, this one among them.
     """
-    unfinished = path.with_name(path.name + ".tmp")
-    previous = path.with_name(path.name + ".old")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     moments, numbers = _split_optimizer(optimizer)
     generators = {"generator.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         generators["generator.cuda"] = torch.cuda.get_rng_state()
-    _save_tensors(method.state_dict(), unfinished / MODEL)
-    _save_tensors(moments | generators, unfinished / TRAINING)
-    write_json(unfinished / STATE, {**state, "optimizer": numbers})
-    shutil.rmtree(previous, ignore_errors=True)
-    if path.exists():
-        path.rename(previous)
-    unfinished.rename(path)
-    shutil.rmtree(previous, ignore_errors=True)
+    state = {**state, "optimizer": numbers, "dictionary": _fixed_codes(method)}
+    with new_checkpoint(run, state, keep=keep) as folder:
+        save_tensors(method.state_dict(), folder / MODEL)
+        save_tensors(moments | generators, folder / TRAINING)
 
 
-def load_model(path: Path, method: nn.Module) -> None:
-    """Load the parameters and buffers of a checkpoint into ``method``.
+def load_model(run: Path, method: Method, *, name: str = "last") -> Checkpoint:
+    """Load the parameters and buffers of a run's checkpoint into ``method``.
+
+    Args:
+        run: The run folder.
+        method: Filled in place.
+        name: Of a checkpoint that is kept; "last" is the newest whole one.
 
     Raises:
-        InputError: No checkpoint, a damaged file, or parameters that do not fit the configuration.
+        InputError: No such checkpoint, none that is not damaged, or parameters that do not fit the configuration.
     """
-    tensors = _load_tensors(_existing(path) / MODEL)
+    found = find_checkpoint(run, name, files=[MODEL])
+    _fill(method, found)
+    return found
+
+
+def load_training(run: Path, method: Method, optimizer: Optimizer) -> Checkpoint:
+    """Restore method, optimizer and random generators from a run's newest whole checkpoint.
+
+    Raises:
+        InputError: As `load_model`, or an optimizer of another shape.
+    """
+    found = newest_checkpoint(run, files=[MODEL, TRAINING])
+    _fill(method, found)
+    tensors = load_tensors(found.path / TRAINING)
+    _restore_optimizer(optimizer, tensors, found.state["optimizer"])
+    torch.set_rng_state(tensors["generator.cpu"])
+    if torch.cuda.is_available() and "generator.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["generator.cuda"])
+    return found
+
+
+def _fill(method: Method, found: Checkpoint) -> None:
+    tensors = load_tensors(found.path / MODEL)
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
@@ -71,45 +98,19 @@ def load_model(path: Path, method: nn.Module) -> None:
             expected="the parameters of the configured encoder and projector",
             fix="use the config.yaml that lies beside the checkpoint",
         ) from error
+    if found.state["dictionary"] != _fixed_codes(method):
+        raise InputError(
+            "the codes are not those that the run was trained on",
+            received=f"checksum {_fixed_codes(method)}",
+            expected=f"{found.state['dictionary']}, of {found.path}",
+            fix="use the config.yaml and the version of the library that the run was started with",
+        )
 
 
-def load_training(path: Path, optimizer: Optimizer) -> dict[str, Any]:
-    """Restore optimizer and random generators; return the state that was saved.
-
-    Raises:
-        InputError: No checkpoint, a damaged file, or an optimizer of another shape.
-    """
-    path = _existing(path)
-    tensors = _load_tensors(path / TRAINING)
-    state = read_state(path)
-    _restore_optimizer(optimizer, tensors, state.pop("optimizer"))
-    torch.set_rng_state(tensors["generator.cpu"])
-    if torch.cuda.is_available() and "generator.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["generator.cuda"])
-    return state
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The plain values of a checkpoint.
-
-    Raises:
-        InputError: No checkpoint, or a damaged one.
-    """
-    return read_json(_existing(path) / STATE)
-
-
-def _existing(path: Path) -> Path:
-    """``path``, or what a crash between two renames left of it."""
-    previous = path.with_name(path.name + ".old")
-    for candidate in (path, previous):
-        if (candidate / STATE).is_file():
-            return candidate
-    raise InputError(
-        "no checkpoint",
-        received=path,
-        expected=f"a folder that holds {STATE}",
-        fix="check the path; a run writes its first checkpoint at the end of an epoch",
-    )
+def _fixed_codes(method: Method) -> str | None:
+    """Checksum of codes that are not trained and so not among the parameters."""
+    codes = method.dictionary
+    return None if codes is None or isinstance(codes, PrototypeDictionary) else codes.checksum()
 
 
 def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -147,23 +148,23 @@ def _restore_optimizer(
         ) from error
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a .safetensors file, whole or not at all."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path) as unfinished:
+        save_file(plain, unfinished, metadata=metadata)
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file. InputError: there is none, or it is damaged."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"cannot read {path}",
-        received=" ".join(str(error).split()),
-        expected="a file written by falcon-ssl pretrain",
-        fix="restore it from a copy",
-    )
+        raise InputError(
+            f"cannot read {path}",
+            received=" ".join(str(error).split()),
+            expected="a file written by falcon-ssl pretrain",
+            fix="restore it from a copy",
+        ) from error

@@ -1,6 +1,7 @@
 """Checkpoints that are kept beside the last one: the best so far, and every N epochs.
 
     checkpoint/             the last: what a resumed run continues from
+    checkpoint-step_120/    those before it, see `falcon_ssl.records.checkpoints`
     checkpoint-best/        largest RankMe on held-out images
     checkpoint-best_knn/    highest kNN on held-out images, where there are labels
     checkpoint-epoch_10/    --engine.keep every:10
@@ -34,10 +35,6 @@ def kept_names(
 
 def keep_checkpoint(checkpoint: Path, kept: Path) -> None:
     """Keep a checkpoint as it is now; a crash at any moment leaves ``kept`` whole, or absent."""
-    if (
-        not checkpoint.is_dir()
-    ):  # a crash while the last one was replaced, which has its own way back
-        return
     unfinished = kept.with_name(kept.name + ".tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
     shutil.copytree(checkpoint, unfinished, copy_function=_link)

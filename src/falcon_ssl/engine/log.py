@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from falcon_ssl.core.devices import hardware
@@ -33,6 +34,8 @@ class RunLog:
         self._session = self._last_line = time.perf_counter()
         self._start = self._session - seconds
         self._images = self._new_images = 0  # of this session, and since the last line
+        self._part: dict[str, Any] = {}  # of environment.json
+        self._earlier: list[dict[str, Any]] = []
 
     def count(self, images: int) -> None:
         """Some images of this process have been trained on."""
@@ -73,20 +76,37 @@ class RunLog:
             self._progress.warn(moment.step, observation.alarms)
             self._progress.note(observation.note)
 
-    def end(self, method: Method, *, steps: int) -> None:
-        """Write ``environment.json`` and close the trackers."""
+    def begin(self, method: Method, *, step: int, num_steps: int) -> None:
+        """Write ``environment.json``: of this part of the run, and of its earlier parts what they had left."""
+        self._part = {
+            **environment(hardware(self._accelerator.device)),
+            "num_processes": self._accelerator.num_processes,
+            "num_threads": torch.get_num_threads(),
+            "precision": self._accelerator.mixed_precision,
+            "num_parameters": sum(p.numel() for p in method.parameters()),
+            "first_step": step,
+            "num_steps": num_steps,
+        }
+        self._earlier = []
+        if step and (self._folder.path / ENVIRONMENT).is_file():
+            before = self._folder.read_json(ENVIRONMENT)
+            self._earlier = [*before.pop("earlier", []), before]
+        self._write()
+
+    def end(self, *, step: int, ended: str) -> None:
+        """Complete ``environment.json`` and close the trackers; ``ended``: by what before its end, or ""."""
         session = max(time.perf_counter() - self._session, 1e-9)
-        if self._accelerator.is_main_process:
-            self._folder.write_json(
-                ENVIRONMENT,
-                {
-                    **environment(hardware(self._accelerator.device)),
-                    "num_processes": self._accelerator.num_processes,
-                    "precision": self._accelerator.mixed_precision,
-                    "num_parameters": sum(p.numel() for p in method.parameters()),
-                    "steps": steps,
-                    "seconds": round(self.seconds(), 2),
-                    "images_per_s": round(self._images / session, 1),
-                },
-            )
+        self._part |= {
+            "steps": step,
+            "seconds": round(self.seconds(), 2),
+            "images_per_s": round(self._images / session, 1),
+        }
+        if ended:
+            self._part["stopped_by"] = ended
+        self._write()
         self._accelerator.end_training()
+
+    def _write(self) -> None:
+        if self._accelerator.is_main_process:
+            parts = {"earlier": self._earlier} if self._earlier else {}
+            self._folder.write_json(ENVIRONMENT, self._part | parts)

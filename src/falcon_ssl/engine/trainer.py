@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 from torch import Tensor
-from torch.optim import Optimizer
 
 from falcon_ssl.config.run import RunConfig
-from falcon_ssl.core.monitor import Moment, Monitor
+from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.data import ResidentLoader, StreamingLoader
-from falcon_ssl.engine.checkpoint import load_model, load_training, save_checkpoint
-from falcon_ssl.engine.keeping import keep_checkpoint, kept_names
+from falcon_ssl.engine.keeping import kept_names
 from falcon_ssl.engine.log import RunLog
 from falcon_ssl.engine.pace import Pace
 from falcon_ssl.engine.progress import Progress
+from falcon_ssl.engine.saving import Saver
 from falcon_ssl.engine.step import TrainingStep
+from falcon_ssl.engine.stop import StopRequest
 from falcon_ssl.methods import Method
 from falcon_ssl.records.folder import RunFolder
 from falcon_ssl.views import Views
@@ -34,7 +34,7 @@ class Position:
     step: int = 0
     seconds: float = 0.0
     stopped_by: Mapping[str, str] = field(default_factory=dict)  # alarms that ended the run early
-    kept_as: Sequence[str] = ()  # further names of the checkpoint that a run resumes from
+    signal: str = ""  # that stopped it before its end, to be resumed
 
 
 def pretrain(
@@ -47,6 +47,7 @@ def pretrain(
     accelerator: Accelerator,
     monitors: Sequence[Monitor] = (),
     resume: bool = False,
+    stop: StopRequest | None = None,
 ) -> Position:
     """Train ``method`` and leave metrics and checkpoints in ``folder``.
 
@@ -58,14 +59,15 @@ def pretrain(
         folder: Where records go.
         accelerator: Device, precision and processes.
         monitors: Called at every logged step and at the end of every epoch.
-        resume: Resume from the checkpoint in ``folder``.
+        resume: Resume from the newest whole checkpoint in ``folder``.
+        stop: Asked after every step; the run then ends with a checkpoint of that step. None never stops.
 
     Returns:
-        The position at the end; earlier than the last epoch when a monitor asked to stop.
+        The position at the end; earlier than the last epoch when a monitor or a signal asked to stop.
 
     Raises:
         NonFiniteError: NaN or infinity in a loss term or gradient; names the step and the term. Raised at the next
-            logged step, until which nothing is learned and nothing is written.
+            logged step or checkpoint, until which nothing is learned and nothing is written.
         InputError: ``resume`` without a checkpoint that fits.
 
     Numerics:
@@ -77,16 +79,18 @@ def pretrain(
     train_step = TrainingStep(
         method, views, config=config, num_steps=num_steps, accelerator=accelerator
     )
-    position = Position()
+    saver = Saver(
+        folder, method, train_step.optimizer, monitors, accelerator, config=config, steps=num_steps
+    )
+    position, stop = Position(), stop or StopRequest()
     if resume:
-        position = _restore(folder, method, train_step.optimizer, monitors)
+        position = Position(*saver.restore())
         if is_main:
             folder.drop_metrics_after(position.step)
-            for name in position.kept_as:  # a crash may have come before
-                keep_checkpoint(folder.checkpoint, folder.kept(name))
-    with Progress(config, num_steps, position.step, shown=is_main) as progress:
+    with Progress(config, num_steps, position.step, shown=is_main) as progress, stop.deferred():
         pace = Pace(config, num_steps, accelerator.device)
         log = RunLog(folder, accelerator, progress, seconds=position.seconds)
+        log.begin(method, step=position.step, num_steps=num_steps)
         for images in _batches(loader, position.step, config.epochs):
             lr, u_NF = train_step(images, position.step)
             position.step += 1
@@ -94,35 +98,30 @@ def pretrain(
             progress.note(pace.after(position.step))
             epoch = position.step / per_epoch
             is_epoch_end = position.step % per_epoch == 0
-            if not is_epoch_end and position.step % config.engine.log_every:
+            is_logged = is_epoch_end or position.step % config.engine.log_every == 0
+            is_asked = stop.agreed(accelerator.device, is_logged=is_logged)
+            is_due = is_asked or (is_main and saver.is_due(position.step, per_epoch))
+            if not is_logged and not is_due:
                 continue
             terms = train_step.terms()
-            moment = Moment(position.step, epoch, terms, u_NF, method, is_epoch_end)
-            observations = [monitor(moment) for monitor in monitors]
-            log.step(moment, lr, observations)
-            stopping = [observation for observation in observations if observation.stop]
-            is_due = is_epoch_end and (
-                epoch % config.engine.checkpoint_every == 0 or position.step == num_steps
-            )
-            kept_as = kept_names(config.engine, moment, observations)
-            if is_main and (is_due or stopping or kept_as):
-                kept = [monitor.state_dict() for monitor in monitors]
-                state = {
-                    "step": position.step,
-                    "seconds": log.seconds(),
-                    "monitors": kept,
-                    "kept_as": kept_as,
-                }
-                save_checkpoint(
-                    folder.checkpoint, method=method, optimizer=train_step.optimizer, state=state
-                )
-                for name in kept_as:
-                    keep_checkpoint(folder.checkpoint, folder.kept(name))
-            if stopping:
+            stopping: list[Observation] = []
+            kept_as: list[str] = []
+            if is_logged:
+                moment = Moment(position.step, epoch, terms, u_NF, method, is_epoch_end)
+                observations = [monitor(moment) for monitor in monitors]
+                log.step(moment, lr, observations)
+                stopping = [observation for observation in observations if observation.stop]
                 position.stopped_by = {k: v for o in stopping for k, v in o.alarms.items()}
+                kept_as = kept_names(config.engine, moment, observations)
+            if is_main and (is_due or stopping or kept_as):
+                saver.save(position.step, log.seconds(), ends_early=bool(stopping), kept_as=kept_as)
+            if stopping:
+                break
+            if is_asked and position.step < num_steps:
+                position.signal = stop.signal or "another rank's signal"
                 break
     position.seconds = log.seconds()
-    log.end(method, steps=position.step)
+    log.end(step=position.step, ended=position.signal)
     return position
 
 
@@ -132,14 +131,3 @@ def _batches(loader: ResidentLoader | StreamingLoader, start: int, epochs: int) 
     for epoch in range(start // per_epoch, epochs):
         for _, images in loader.epoch_batches(epoch, max(0, start - epoch * per_epoch)):
             yield images
-
-
-def _restore(
-    folder: RunFolder, method: Method, optimizer: Optimizer, monitors: Sequence[Monitor]
-) -> Position:
-    """Load the checkpoint of a run; returns where it stands."""
-    load_model(folder.checkpoint, method)
-    state = load_training(folder.checkpoint, optimizer)
-    for monitor, kept in zip(monitors, state["monitors"], strict=True):
-        monitor.load_state_dict(kept)
-    return Position(step=state["step"], seconds=state["seconds"], kept_as=state["kept_as"])

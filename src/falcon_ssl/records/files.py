@@ -1,28 +1,63 @@
-"""Text and JSON on disk: written whole or not at all; what cannot be read is an error that names the file."""
+"""Files on disk: written whole or not at all; what cannot be read is an error that names the file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.schema import Form, check_form
 
 WRITE_AGAIN = (
     "write it again: falcon-ssl evaluate RUN, or pretrain --resume for what training writes"
 )
+_CHUNK = 2**20  # bytes of a file that are hashed at a time
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a file that takes the name ``path`` when the block ends, and is gone when the block fails.
+
+    A reader sees the old file or the new one, never a part; a full disk leaves the old one. Its mode is what the umask
+    says, whatever the mode that a library writes with.
+    """
+    path = Path(os.path.realpath(path))  # a link stays one
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        unfinished.unlink(missing_ok=True)
+        with unfinished.open("wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        yield unfinished
+        with suppress(PermissionError):  # file systems without modes
+            unfinished.chmod(mode)
+        sync(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # file systems that do not know this for folders
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    """Write a file as `replacing` does."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -30,23 +65,37 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, as sha256sum prints it."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def read_json(path: Path, form: Form = None) -> dict[str, Any]:
     """The object of a JSON file.
 
+    Args:
+        path: The file.
+        form: What it must look like, see `falcon_ssl.records.schema`.
+
     Raises:
-        InputError: No such file, or it is damaged.
+        InputError: No such file, it is damaged, or of another form.
     """
     try:
         record = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # endless digits and brackets too
         raise unreadable(path, error, "valid JSON", WRITE_AGAIN) from error
     if not isinstance(record, dict):
         raise unreadable(path, type(record).__name__, "a JSON object", WRITE_AGAIN)
+    check_form(path, record, form, fix=WRITE_AGAIN)
     return record
 
 
-def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The objects of a JSON-lines file, each with a "step", and whether its last line was cut off and left out.
+def read_json_lines(path: Path, form: Form = None) -> tuple[list[dict[str, Any]], bool]:
+    """The objects of a JSON-lines file, and whether its last line was cut off and left out.
 
     Raises:
         InputError: No such file, or a line that is no such object.
@@ -58,12 +107,13 @@ def read_json_lines(path: Path) -> tuple[list[dict[str, Any]], bool]:
             continue
         try:
             line = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(texts):  # no newline after it: the writer was stopped in mid-line
                 return lines, True
             raise _broken_line(path, number, error) from error
-        if not isinstance(line, dict) or not isinstance(line.get("step"), (int, float)):
+        if not isinstance(line, dict):
             raise _broken_line(path, number, text[:60])
+        check_form(f"line {number} of {path}", line, form, fix="repair that line")
         lines.append(line)
     return lines, False
 
@@ -74,11 +124,13 @@ def unreadable(path: Path, received: object, expected: str, fix: str) -> InputEr
 
 
 def _broken_line(path: Path, number: int, received: object) -> InputError:
-    expected = 'one JSON object with a "step" per line'
+    expected = "one JSON object per line"
     return unreadable(path, f"line {number}: {received}", expected, "repair that line")
 
 
 def _read_text(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
+        raise unreadable(path, "no regular file", f"a {path.name}", "delete it")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:

@@ -15,6 +15,14 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.files import read_json, read_json_lines, write_json, write_text
 from falcon_ssl.records.lock import HOLDER, LOCK, Lock, check_unlocked
 from falcon_ssl.records.provenance import own_commit
+from falcon_ssl.records.schema import (
+    DATA_FORM,
+    DIAGNOSIS_FORM,
+    ENVIRONMENT_FORM,
+    EVALUATION_FORM,
+    METRICS_LINE,
+    Form,
+)
 
 # Written by pretrain, in this order;
 CONFIG = "config.yaml"
@@ -23,7 +31,7 @@ SKIPPED = "skipped.txt"
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint"  # a folder of the next three, and CHECKPOINT-NAME of others that are kept
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"
-ENVIRONMENT = "environment.json"  # at the end of the training
+ENVIRONMENT = "environment.json"  # at the start, and again at the end
 # by evaluate and diagnose;
 DIAGNOSIS = "diagnosis.json"
 ARRAYS = "arrays.npz"
@@ -37,6 +45,14 @@ TABLE = "table.json"  # of all its runs, in a folder of its own
 BASELINE = "baseline.json"
 # By speedrun, in the run's folder.
 SPEEDRUN = "speedrun.json"
+
+RECORD_FORMS: Mapping[str, Form] = {
+    DATA: DATA_FORM,
+    METRICS: METRICS_LINE,
+    ENVIRONMENT: ENVIRONMENT_FORM,
+    DIAGNOSIS: DIAGNOSIS_FORM,
+    EVALUATION: EVALUATION_FORM,
+}
 
 _BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}
 
@@ -90,14 +106,14 @@ class RunFolder:
         """
         self.check_free(overwrite=overwrite)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(self.path)
+        self.lock()
         for old in self.path.iterdir():
             if old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old)
             elif old.name not in _BEFORE_A_RUN:
                 old.unlink()
         own_commit()  # of the start: while it runs, somebody may commit
-        write_text(self.path / CONFIG, yaml.safe_dump(to_mapping(config), sort_keys=False))
+        self.write_config(config)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -121,6 +137,14 @@ class RunFolder:
         """Folder of the last checkpoint."""
         return self.path / CHECKPOINT
 
+    def lock(self) -> None:
+        """Become the only process that writes here. InputError: another one is."""
+        self._lock = self._lock or Lock(self.path)
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write ``config.yaml``."""
+        write_text(self.path / CONFIG, yaml.safe_dump(to_mapping(config), sort_keys=False))
+
     def kept(self, name: str) -> Path:
         """Folder of another checkpoint: "best", "best_knn", "epoch_10"; of the last one for "last"."""
         return self.checkpoint if name == "last" else self.path / f"{CHECKPOINT}-{name}"
@@ -139,7 +163,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
-        return read_json_lines(self.path / METRICS)[0]
+        return read_json_lines(self.path / METRICS, RECORD_FORMS[METRICS])[0]
 
     def alarms(self) -> list[str]:
         """Names of the alarms that were given, each once."""
@@ -151,7 +175,7 @@ class RunFolder:
         Raises:
             InputError: Another process writes to the folder.
         """
-        self._lock = self._lock or Lock(self.path)
+        self.lock()
         own_commit()
         path = self.path / METRICS
         if path.is_file():
@@ -164,7 +188,7 @@ class RunFolder:
         Raises:
             InputError: It is missing or damaged.
         """
-        return read_json(self.path / name)
+        return read_json(self.path / name, RECORD_FORMS.get(name))
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one JSON record."""

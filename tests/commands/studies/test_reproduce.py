@@ -168,7 +168,7 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(
     (run / "failure.txt").write_text("an earlier failure\n")
     assert read_status(run) == Status("failed", 0, "an earlier failure")
     run_job(job.config, run)
-    assert copied_runs.trained == [(run, {"resume": False, "overwrite": True})]
+    assert copied_runs.trained == [(run, {"resume": "auto"})]
     assert read_status(run).state == "done"
     assert not (run / "failure.txt").exists()
 
@@ -423,8 +423,8 @@ def test_runs_end_with_the_command(tiny: Path, tmp_path: Path) -> None:
         assert children
         command.send_signal(signal.SIGTERM)
         said = command.communicate(timeout=60)[1]
-        assert command.returncode == 130
-        assert "reproduce, sweep and tune with the same command" in said
+        assert command.returncode == 75
+        assert "SIGTERM; finished runs stay finished, and the same command goes on" in said
         assert not any(map(is_running, children)), "waited for"
     finally:
         command.kill()
@@ -441,13 +441,13 @@ def test_a_run_ends_when_its_input_does(tiny: Path, tmp_path: Path) -> None:
         wait_until((tmp_path / job.name / "metrics.jsonl").is_file, 120)
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(30) == runner.STOPPED
     finally:
         process.kill()
 
 
 def test_the_handler_of_sigterm_is_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), runner.interrupted_by_sigterm():
+    with pytest.raises(KeyboardInterrupt), runner.stopped_by_signals():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before

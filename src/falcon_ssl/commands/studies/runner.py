@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
+from types import FrameType
 from typing import IO, Literal
 
 import torch
@@ -25,14 +26,16 @@ import torch
 from falcon_ssl import commands
 from falcon_ssl.commands.loading import build, check_same_run
 from falcon_ssl.config import RunConfig, from_mapping, to_mapping
-from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError
-from falcon_ssl.engine import RunFolder, read_state
+from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
+from falcon_ssl.engine import RunFolder
+from falcon_ssl.records.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
 from falcon_ssl.records.files import write_text
-from falcon_ssl.records.folder import CHECKPOINT, CONFIG, ENVIRONMENT, EVALUATION, FAILURE, STATE
+from falcon_ssl.records.folder import CONFIG, EVALUATION, FAILURE
 from falcon_ssl.records.lock import Lock
 
 logger = logging.getLogger(__name__)
 
+STOPPED = 75  # exit code of a run that a signal has stopped
 _POLL = 0.2  # seconds between two checks of the processes
 
 
@@ -59,17 +62,23 @@ def read_status(run: Path) -> Status:
     """How far the run in a folder has come; the folder need not exist."""
     if (run / EVALUATION).is_file():
         return Status("done")
-    step = _step(run)
+    found = _checkpoint(run)
+    step = found.step if found else 0
     if (run / FAILURE).is_file():
         lines = (run / FAILURE).read_text(encoding="utf-8").strip().splitlines()
         return Status("failed", step, lines[-1] if lines else "")
     return Status("stopped", step) if step else Status("to do")
 
 
-def _step(run: Path) -> int:
-    """Step of the last checkpoint; 0 without one."""
-    path = run / CHECKPOINT
-    return int(read_state(path)["step"]) if (path / STATE).is_file() else 0
+def _checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint; None where there is none to resume from."""
+    if not checkpoint_paths(run):
+        return None
+    try:
+        return newest_checkpoint(run)
+    except InputError as error:
+        logger.warning("%s: begins again: %s", run, error)
+        return None
 
 
 def check_jobs(jobs: Sequence[Job], out: Path) -> None:
@@ -128,7 +137,7 @@ def run_jobs(
     workers = worker_environments(processes, device)
     check_jobs(jobs, out)
     out.mkdir(parents=True, exist_ok=True)
-    with Lock(out), interrupted_by_sigterm():
+    with Lock(out), stopped_by_signals():
         refused: list[str] = []
         waiting = [job for job in jobs if read_status(out / job.name).state != "done"]
         logger.info("%s: %d of %d runs to do", out, len(waiting), len(jobs))
@@ -165,11 +174,10 @@ def run_job(config: RunConfig, run: Path) -> None:
         Exception: Whatever `commands.pretrain` and `commands.evaluate` raise, except CollapseError.
     """
     (run / FAILURE).unlink(missing_ok=True)
-    if not (run / ENVIRONMENT).is_file():  # the last record of the training
-        resume = _step(run) > 0
-        begun = (run / CONFIG).is_file() and not resume  # stopped before its first checkpoint
+    found = _checkpoint(run)
+    if found is None or not found.state["finished"]:
         try:
-            commands.pretrain(config, out=run, resume=resume, overwrite=begun)
+            commands.pretrain(config, out=run, resume="auto")
         except CollapseError as error:
             logger.warning("%s: collapsed: %s", run, error)
     commands.evaluate(run)
@@ -231,8 +239,8 @@ def run_processes(
 
 
 @contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM (kill, a batch system at its time limit) as Ctrl-C: KeyboardInterrupt, so that runs end with us.
+def stopped_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 (kill, a batch system at its time limit) as StoppedError, so that runs end with us.
 
     Without it the process would be gone before any ``finally``, and its runs would train on. Python handles signals in
     the main thread alone: in another one nothing changes.
@@ -240,11 +248,17 @@ def interrupted_by_sigterm() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise StoppedError(f"{name}; finished runs stay finished, and the same command goes on")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _start(
@@ -273,6 +287,8 @@ def _start(
 
 def _record_crash(run: Path, code: int) -> None:
     """The failure of a process that could not write it itself: killed, mostly for memory."""
+    if code == STOPPED:
+        return
     if not (run / EVALUATION).is_file() and not (run / FAILURE).is_file():
         run.mkdir(parents=True, exist_ok=True)
         cause = f"killed by signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
@@ -300,8 +316,8 @@ def main() -> int:
     run = Path(job["run"])
     try:
         run_job(from_mapping(job["config"]), run)
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt:  # a signal, after which the run can be resumed
+        return STOPPED
     except Exception:
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / FAILURE, traceback.format_exc())

@@ -1,0 +1,159 @@
+"""What the records of a run look like, and the one check of it: wrong types are named where a file is read.
+
+A form is a type, several of them, or nested in lists and mappings:
+
+    int, str, bool, None      that kind; an int has at most 63 bits, and a bool is none
+    float                     any number
+    (int, None)               one of several
+    [float]                   a list of such
+    {"step": int, "text?": str, "*": float}     keys; those with ? may be missing, and * stands for all others
+    None                      anything, as the form of a whole
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from falcon_ssl.core.errors import InputError
+
+Form: TypeAlias = Any
+
+_WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", None: "null"}
+_LARGEST = 2**63
+_Q = "?"
+
+_NUMBERS = {"*": (float, None)}
+METRICS_LINE = {
+    "step": int,
+    "epoch?": float,
+    "monitor?": {"*": float},
+    "alarm?": {"name": str, "text": str},
+}
+TRAINED_LINE = {"step": int, "epoch": float, "total": float, "*": float}
+STATE_FORM = {
+    "step": int,
+    "num_steps": int,
+    "finished": bool,
+    "seconds": float,
+    "monitors": [{}],
+    "kept_as": [str],
+    "optimizer": {"param_groups": [{"params": [int]}]},
+    "dictionary": (str, None),
+    "num_processes": int,
+    "num_threads": int,
+    "scaler": (dict, None),
+    "sha256": {"*": str},
+}
+DATA_FORM = {
+    "data": str,
+    "note": str,
+    "train": str,
+    "num_train": int,
+    "test": (str, None),
+    "num_test": int,
+    "image_shape": [int],
+}
+_MEASURE = {
+    "name": str,
+    "value": float,
+    "random": (float, None),
+    "ideal": (float, None),
+    "meaning": str,
+    "verdict": str,
+}
+DIAGNOSIS_FORM = {
+    "verdict": str,
+    "sentence": str,
+    "collapses": [{"name": str, "verdict": str, "measures": [_MEASURE]}],
+}
+EVALUATION_FORM = {
+    "about": {
+        "data": str,
+        "step?": int,
+        "embed_dim?": (int, None),
+        "num_codes?": (int, None),
+        "logit_scale?": (float, None),
+        "class_names?": ([str], None),
+    },
+    "chance?": _NUMBERS,
+    "random_encoder?": _NUMBERS,
+    "baseline?": _NUMBERS,
+    "certificate?": {"sentence?": str, "certified?": bool, "*": (float, None)},
+}
+ENVIRONMENT_FORM = {"command": [str], "*": (float, str, bool, None, list)}
+
+
+def check_form(where: object, value: Any, form: Form, *, fix: str = "", path: str = "") -> None:
+    """Raise InputError unless ``value`` is of a form; names the entry.
+
+    Args:
+        where: The file.
+        value: What was read from it.
+        form: See above.
+        fix: What to do about it.
+        path: Of the entry in the whole.
+
+    Example:
+        >>> check_form("state.json", {"step": "3"}, {"step": int})
+        Traceback (most recent call last):
+        falcon_ssl.core.errors.InputError: cannot read state.json: received step: '3', expected an integer.
+    """
+    if form is None:
+        return
+    if isinstance(form, dict) and isinstance(value, Mapping):
+        _check_entries(where, value, form, fix=fix, path=path)
+        return
+    if isinstance(form, list) and isinstance(value, list):
+        for number, item in enumerate(value):
+            check_form(where, item, form[0], fix=fix, path=f"{path}[{number}]")
+        return
+    several = form if isinstance(form, tuple) else (form,)
+    nested = [one for one in several if isinstance(one, (dict, list))]
+    for one in nested if isinstance(form, tuple) else ():
+        if isinstance(value, type(one)):
+            check_form(where, value, one, fix=fix, path=path)
+            return
+    if not any(_is(value, one) for one in several):
+        received = f"{path}: {str(value)[:60]!r}" if isinstance(value, str) else f"{path}: {value}"
+        raise InputError(
+            f"cannot read {where}",
+            received=received[:120],
+            expected=" or ".join(_words(one) for one in several),
+            fix=fix,
+        )
+
+
+def _check_entries(
+    where: object, value: Mapping[Any, Any], form: Mapping[str, Form], *, fix: str, path: str
+) -> None:
+    named = {key.removesuffix(_Q): one for key, one in form.items() if key != "*"}
+    for key in form:
+        if key != "*" and not key.endswith(_Q) and key not in value:
+            received = ", ".join(map(str, value))[:120] or "nothing"
+            expected = f"an entry {path and path + '.'}{key}"
+            raise InputError(f"cannot read {where}", received=received, expected=expected, fix=fix)
+    for key, item in value.items():
+        one = named.get(key, form.get("*", Ellipsis))
+        if one is not Ellipsis:
+            check_form(where, item, one, fix=fix, path=f"{path}.{key}" if path else str(key))
+
+
+def _is(value: object, kind: Form) -> bool:
+    if kind is None:
+        return value is None
+    if kind is int:
+        return type(value) is int and abs(value) < _LARGEST
+    if kind is float:
+        return type(value) is float or _is(value, int)
+    if kind in (dict, list):
+        return isinstance(value, kind)
+    return type(value) is kind
+
+
+def _words(kind: Form) -> str:
+    if isinstance(kind, list) or kind is list:
+        return "a list"
+    if isinstance(kind, dict) or kind is dict:
+        return "a mapping"
+    return _WORDS[kind]
