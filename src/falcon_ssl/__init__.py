@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from falcon_ssl.core.version import __version__
 
 if TYPE_CHECKING:
+    from falcon_ssl.commands import load_encoder
     from falcon_ssl.core.errors import InputError
     from falcon_ssl.core.theory import (
         codes_needed,
@@ -42,6 +43,7 @@ _HOMES = {
     "diagnose": "evaluation",
     "effective_temperature": "core.theory",
     "falcon_loss": "losses",
+    "load_encoder": "commands",
     "logit_scale": "core.theory",
     "logit_scale_from_temperature": "core.theory",
     "power_law_prior": "losses",
@@ -65,6 +67,7 @@ __all__ = [
     "diagnose",
     "effective_temperature",
     "falcon_loss",
+    "load_encoder",
     "logit_scale",
     "logit_scale_from_temperature",
     "power_law_prior",

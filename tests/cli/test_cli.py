@@ -252,14 +252,14 @@ def test_export_needs_no_images(folder_run: Path, tmp_path: Path) -> None:
     shutil.copytree(folder_run, moved)
     text = (moved / "config.yaml").read_text()
     (moved / "config.yaml").write_text(re.sub("folder:.*", "folder:gone", text))
-    out = tmp_path / "encoder.safetensors"
+    out = tmp_path / "encoder"
     assert run("export", str(moved), "--out", str(out)) == 0
     encoder = build_encoder("resnet8", in_channels=3, width=8)
-    encoder.load_state_dict(load_file(out))
-    with safe_open(out, "pt") as file:
+    encoder.load_state_dict(load_file(out / "model.safetensors"))
+    with safe_open(out / "model.safetensors", "pt") as file:
         about = json.loads(file.metadata()["falcon_ssl"])
-    assert about["image_shape"] == [3, 16, 16]
-    assert len(about["normalization"]["mean"]) == 3
+    assert about["preprocessing"]["image_shape"] == [3, 16, 16]
+    assert len(about["preprocessing"]["mean"]) == 3
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(
@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     assert run("pretrain", "--out", str(blocked / "run"), *TINY) == 1
-    assert run("export", str(digits_run), "--out", str(blocked / "e.safetensors")) == 1
+    assert run("export", str(digits_run), "--out", str(blocked / "e")) == 1
     error = capsys.readouterr().err
     assert error.count("the run failed") == 2
     assert "Traceback" not in error
@@ -347,7 +347,7 @@ def test_vit_small_on_images_of_64_pixels(tmp_path: Path) -> None:
     assert 0 <= found["top1_linear"] <= 1
     assert found["about"]["num_test"] == 16
     assert yaml.safe_load((out / "config.yaml").read_text())["views"]["size"] == 64
-    assert run("export", str(out), "--out", str(tmp_path / "vit.safetensors")) == 0
+    assert run("export", str(out), "--out", str(tmp_path / "vit")) == 0
     assert run("embed", str(out), "--out", str(tmp_path / "z.npz")) == 0
 
 

@@ -128,12 +128,12 @@ def test_embed_and_export_follow(run: Path, tmp_path: Path) -> None:
             found: dict[str, object] = json.loads(file.metadata()["falcon_ssl"])
         return found
 
-    header = about(commands.export(run, out=tmp_path / "e.safetensors"))
+    header = about(commands.export(run, out=tmp_path / "e") / "model.safetensors")
     assert header["readout"] == NAMED
     assert header["numbers_read"] == 512
-    words = ["export", str(run), "--out", str(tmp_path / "o.safetensors"), "--crops", "9"]
+    words = ["export", str(run), "--out", str(tmp_path / "o"), "--crops", "9"]
     assert cli.main(words) == 0
-    assert about(tmp_path / "o.safetensors")["readout"] == {**NAMED, "crops": 9}
+    assert about(tmp_path / "o" / "model.safetensors")["readout"] == {**NAMED, "crops": 9}
 
 
 def test_probes_while_training_follow(run: Path, own: Path) -> None:

@@ -361,7 +361,7 @@ def test_evaluation_diagnosis_and_report_work_for_any_method(
 def test_export_writes_the_encoder_that_is_evaluated(tmp_path: Path) -> None:
     config = replace(config_of("dino"), epochs=1, batch_size=256)
     run = commands.pretrain(config, out=tmp_path / "run", monitors=[])
-    exported = load_file(commands.export(run, out=tmp_path / "encoder.safetensors"))
+    exported = load_file(commands.export(run, out=tmp_path / "encoder") / "model.safetensors")
     kept = load_file(run / "checkpoint" / "model.safetensors")
     assert all(torch.equal(kept[f"teacher.encoder.{k}"], v) for k, v in exported.items())
     assert not all(torch.equal(kept[f"encoder.{k}"], v) for k, v in exported.items())

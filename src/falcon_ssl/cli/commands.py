@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
 from falcon_ssl.config.evaluation import EvaluationConfig, Representation
+from falcon_ssl.config.export import Format
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import (
@@ -234,26 +235,44 @@ def export(
     run: str,
     *,
     out: str,
+    to: Format = "safetensors",
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
+    checkpoint: str = "last",
+    push_to_hub: str | None = None,
     overwrite: bool = False,
+    data: str | None = None,
+    reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
-    """Write the encoder's weights as .safetensors, for any other tool.
+    """Write the encoder for another library, as a folder that is checked there on 100 images.
 
     Args:
         run: Run folder.
-        out: File to write: .safetensors.
-        representation: What to read, for the file's header; null is the run's evaluation.representation.
+        out: Folder to write: weights, configuration, preprocessing, model card.
+        to: The weights as they are; for timm or Hugging Face's transformers; ONNX; torch.export.
+        representation: What it reads; null is the run's evaluation.representation. timm reads its own.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
-        overwrite: Replace the file, if there is one.
+        checkpoint: last, or one that --engine.keep kept: best, best_knn, epoch_10.
+        push_to_hub: Repository of the Hugging Face hub to upload it to: OWNER/NAME; a new one is private.
+        overwrite: Replace the folder, if there is one.
+        data: Other images than the run's own to check it on: folder:PATH, ...
+        reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
 
-    overrides = _given(representation=representation, mirror=mirror, crops=crops)
-    path = commands.export(run, out=out, evaluation=overrides, overwrite=overwrite)
-    print(f"encoder: {path}")
+    folder = commands.export(
+        run,
+        out=out,
+        to=to,
+        evaluation=_given(representation=representation, mirror=mirror, crops=crops),
+        checkpoint=checkpoint,
+        push_to_hub=push_to_hub,
+        overwrite=overwrite,
+        **_images(data, reading),
+    )
+    print(f"encoder: {folder}   (how to use it: {folder / 'README.md'})")
 
 
 def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool = False) -> None:

@@ -12,6 +12,7 @@ with train_extra("falcon_ssl.commands"):
     from falcon_ssl.commands.embed import embed
     from falcon_ssl.commands.evaluate import evaluate
     from falcon_ssl.commands.export import export
+    from falcon_ssl.commands.load_encoder import load_encoder
     from falcon_ssl.commands.loading import load_run
     from falcon_ssl.commands.pretrain import pretrain
     from falcon_ssl.commands.speedrun import speedrun
@@ -23,6 +24,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "load_encoder",
     "load_run",
     "pretrain",
     "speedrun",

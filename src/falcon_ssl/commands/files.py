@@ -1,4 +1,4 @@
-"""Files that a command writes where the user says."""
+"""Files and folders that a command writes where the user says."""
 
 from __future__ import annotations
 
@@ -28,5 +28,36 @@ def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> P
             expected="a path that does not exist yet",
             fix="choose another --out, or replace it with --overwrite",
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def new_folder(path: str | Path, *, marked_by: str, overwrite: bool) -> Path:
+    """Check that a folder may be written and that the one around it can hold it, before any work is done.
+
+    Args:
+        path: The folder.
+        marked_by: A file that is in every folder of this kind: only such a one is ever replaced.
+        overwrite: Whether it may be.
+
+    Raises:
+        InputError: Something is there that may not be replaced.
+    """
+    path = Path(path)
+    if path.exists():
+        if not overwrite:
+            raise InputError(
+                "the folder exists",
+                received=path,
+                expected="a path that does not exist yet",
+                fix="choose another --out, or replace it with --overwrite",
+            )
+        if not (path / marked_by).is_file():
+            raise InputError(
+                "--overwrite would delete something else",
+                received=path,
+                expected=f"a folder that holds {marked_by}",
+                fix="delete it yourself, or choose another --out",
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -126,17 +126,32 @@ def load_run(
     config, method, views = load_method(
         run, device=device, evaluation=evaluation, checkpoint=checkpoint
     )
+    config, splits = open_run_data(run, config, data=data, reading=reading)
+    return RunParts(config, splits, views, method)
+
+
+def open_run_data(
+    run: str | Path,
+    config: RunConfig,
+    *,
+    data: str | None = None,
+    reading: ReadingConfig | None = None,
+) -> tuple[RunConfig, Splits]:
+    """Open images for a run, its own or others, and say in its configuration which; options as `load_run`.
+
+    Raises:
+        InputError: Data that cannot be read, or another part held out of the run's own.
+    """
     channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     if data is None:
         config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
-        splits = open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
-        return RunParts(config, splits, views, method)
+        return config, open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
     reading = reading or ReadingConfig()
     side = config.reading.image_size or (height if height == width else None)
     config = replace(
         config, data=data, reading=replace(reading, image_size=reading.image_size or side)
     )
-    return RunParts(config, open_data(config, channels=channels), views, method)
+    return config, open_data(config, channels=channels)
 
 
 def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:

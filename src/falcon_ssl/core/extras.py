@@ -1,4 +1,4 @@
-"""Packages that a part of the library needs beyond torch, numpy and safetensors: the extra "train"."""
+"""Packages that a part of the library needs beyond torch, numpy and safetensors: the extras "train" and "export"."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ class MissingExtraError(InputError, ImportError):
 
 
 @contextmanager
-def train_extra(part: str) -> Iterator[None]:
+def train_extra(part: str, *, extra: str = "train") -> Iterator[None]:
     """Make clear what is missing when an import in the block fails.
 
     Args:
         part: What needs the imports: "falcon_ssl.commands".
+        extra: Of which they are.
 
     Raises:
         MissingExtraError: A package is not installed.
@@ -35,6 +36,6 @@ def train_extra(part: str) -> Iterator[None]:
         raise MissingExtraError(
             f"{part} needs the package {package}",
             received="an installation without it",
-            expected="the extra train",
-            fix='run pip install "falcon-ssl[train]"',
+            expected=f"the extra {extra}",
+            fix=f'run pip install "falcon-ssl[{extra}]"',
         ) from error

@@ -34,11 +34,19 @@ def decode(data: bytes, shape: Shape) -> Tensor:
     from PIL import Image as pil
     from PIL import ImageOps
 
+    image: Image = pil.open(io.BytesIO(data))
+    image.draft(None, (2 * shape[2], 2 * shape[1]))  # JPEG: decode a smaller picture
+    ImageOps.exif_transpose(image, in_place=True)
+    return pixels_of(image, shape)
+
+
+def pixels_of(image: Image, shape: Shape) -> Tensor:
+    """The pixels of an image that Pillow has opened and turned, as `decode` returns them."""
+    from PIL import Image as pil
+    from PIL import ImageOps
+
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
-    image: Image = pil.open(io.BytesIO(data))
-    image.draft(None, (2 * width, 2 * height))  # JPEG: decode a smaller picture
-    ImageOps.exif_transpose(image, in_place=True)
     image = _plain(image)
     if image.mode != mode:
         image = image.convert(mode)

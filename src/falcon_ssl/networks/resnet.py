@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks.batchnorm import GlobalBatchNorm
+from falcon_ssl.networks.timm import AsTimm
 
 Stem = Literal["cifar", "half", "imagenet"]
 
@@ -31,6 +32,9 @@ class ResNet(nn.Module):
             stride 2: a quarter of the cost, for processors); "imagenet" divides it by four (a 7x7
             convolution of stride 2, then max pooling).
         width: Channels of the first stage; D = 8 width, or 32 width with bottlenecks.
+
+    Attributes:
+        as_timm: How timm builds the same network; None for one that it does not have.
 
     Raises:
         InputError: An unknown block or stem, or a number of stages that there is not.
@@ -56,6 +60,10 @@ class ResNet(nn.Module):
                 expected=f"1 to {len(depths)}",
                 fix="leave it out for all",
             )
+        self.as_timm: AsTimm | None = None
+        if stem == "imagenet" and width == 64 and stages in (None, len(depths)):
+            name = "resnet18" if block == "basic" else "resnet50"
+            self.as_timm = AsTimm(name, {"in_chans": in_channels, "layers": list(depths)})
         make = _Basic if block == "basic" else _Bottleneck
         if stem != "imagenet":
             stride = 2 if stem == "half" else 1

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from contextlib import suppress
 from types import MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import train_extra
+
+_NOT_KEPT = ("num_classes", "drop_path_rate")  # said elsewhere, or of training alone
+
+
+class AsTimm(NamedTuple):
+    """How ``timm.create_model`` builds an encoder."""
+
+    architecture: str
+    arguments: dict[str, Any]
 
 
 def timm_encoder(
@@ -35,7 +46,7 @@ def timm_encoder(
 
     Returns:
         A module mapping [N, C, H, W] to pooled features z_ND; with ``maps(images)``, or ``tokens(images, n)`` for
-        vision transformers, where timm gives access to them.
+        vision transformers, where timm gives access to them; ``as_timm`` says how timm builds it.
 
     Raises:
         InputError: timm is not installed, has no such model, the model does not take an option, or its weights cannot
@@ -88,6 +99,8 @@ def _create(timm: ModuleType, name: str, options: dict[str, Any], *, pretrained:
             expected="a model with pretrained weights and a network connection",
             fix="pass the weights in a .safetensors file",
         ) from error
+    kept = {key: value for key, value in options.items() if key not in _NOT_KEPT}
+    model.as_timm = AsTimm(name.partition(".")[0], kept)  # type: ignore[assignment]
     return _readable(model)
 
 
@@ -153,3 +166,11 @@ def import_beside_torchvision(name: str) -> ModuleType:
         for operator in ("torchvision::nms", "torchvision::qnms"):
             torch.library.define(operator, boxes_to_rows)
         return importlib.import_module(name)
+
+
+def import_transformers() -> ModuleType:
+    """Import Hugging Face's transformers, which imports torchvision where there is one."""
+    with train_extra("Hugging Face's transformers", extra="export"):
+        with suppress(ModuleNotFoundError):
+            import_beside_torchvision("torchvision")
+        return importlib.import_module("transformers")

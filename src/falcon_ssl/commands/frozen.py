@@ -1,0 +1,165 @@
+"""A trained encoder as a module of its own: frozen, with its preprocessing and what is read off it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.data.decode import decode, pixels_of
+from falcon_ssl.networks import Readout, build_encoder
+from falcon_ssl.views import Normalization, Views
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+Image: TypeAlias = "str | Path | PILImage | Tensor"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image file to what the encoder is given; every export holds these values.
+
+    Args:
+        image_shape: (channels, height, width); an image of another size is resized, bicubic and antialiased, until it
+            covers that, and cut around its center.
+        size: Side of the square that this is then resized to, bilinear and antialiased; None leaves it.
+        mean: Of the pixels in [0, 1]; one a channel, or one for all.
+        std: Likewise.
+    """
+
+    image_shape: tuple[int, int, int]
+    size: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image_shape: Sequence[int], views: Views) -> Preprocessing:
+        """That of a run, from the shape of its images and its views."""
+        channels, height, width = image_shape
+        size = views.evaluate_size
+        return cls(
+            image_shape=(channels, height, width),
+            size=None if size == height == width else size,
+            mean=views.normalization.mean,
+            std=views.normalization.std,
+        )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of ``asdict``, after JSON."""
+        channels, height, width = values["image_shape"]
+        mean, std = tuple(values["mean"]), tuple(values["std"])
+        return cls((channels, height, width), values["size"], mean, std)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what the encoder is given."""
+        channels, height, width = self.image_shape
+        return (channels, self.size or height, self.size or width)
+
+    def __call__(self, images: Image | Sequence[Image]) -> Tensor:
+        """Read images.
+
+        Args:
+            images: One or several of: a path, a Pillow image, a uint8 tensor [C, H, W] of the size of ``image_shape``;
+                or a batch of such, [N, C, H, W].
+
+        Returns:
+            float32 [N, C, H', W'], normalized.
+
+        Raises:
+            InputError: A file that cannot be read, or a tensor of another type or shape.
+        """
+        if isinstance(images, Tensor):
+            rows: list[Image] = [images] if images.dim() == 3 else list(images)
+        else:
+            rows = list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
+        if not rows:
+            raise InputError("no images", received="an empty list", expected="at least 1")
+        pixels_NCHW = torch.stack([self._pixels(row) for row in rows])
+        normalization = Normalization(mean=self.mean, std=self.std)
+        return Views((), normalization=normalization, size=self.size).evaluate(pixels_NCHW)
+
+    def _pixels(self, image: Image) -> Tensor:
+        """uint8 [C, H, W] of ``image_shape``."""
+        if isinstance(image, Tensor):
+            if image.dtype != torch.uint8 or tuple(image.shape) != self.image_shape:
+                raise InputError(
+                    "a tensor is not an image as the encoder was trained on",
+                    received=f"{image.dtype} of shape {tuple(image.shape)}",
+                    expected=f"uint8 of shape {self.image_shape}",
+                    fix="pass paths or Pillow images, which are brought to that size",
+                )
+            return image
+        from PIL import ImageOps
+
+        try:
+            if isinstance(image, (str, Path)):
+                return decode(Path(image).read_bytes(), self.image_shape)
+            return pixels_of(ImageOps.exif_transpose(image), self.image_shape)
+        except Exception as error:  # a broken file can make Pillow raise anything
+            raise InputError(
+                "cannot read an image",
+                received=f"{image}: {' '.join(f'{type(error).__name__}: {error}'.split())}",
+                expected="the path of an image file, a Pillow image, or a uint8 tensor",
+            ) from error
+
+
+class ReadEncoder(nn.Module):
+    """An encoder and what is read off it, as one frozen network: normalized images [N, C, H, W] -> z_ND."""
+
+    def __init__(self, encoder: nn.Module, readout: Readout) -> None:
+        super().__init__()
+        self.encoder, self.readout = encoder, readout
+        self.requires_grad_(False).eval()
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """[N, C, H, W] -> z_ND."""
+        return self.readout(self.encoder, pixel_values)
+
+
+class FrozenEncoder(nn.Module):
+    """A trained encoder: ``encoder(encoder.preprocess("cat.jpg"))`` is what a classifier reads of an image, z_ND.
+
+    It has no gradient and stays in evaluation mode inside a network that trains.
+
+    Args:
+        network: Normalized images [N, C, H, W] to z_ND, in evaluation mode and without gradient.
+        preprocess: From images to what ``network`` takes.
+
+    Attributes:
+        preprocess: A function of paths, Pillow images or uint8 tensors, see `Preprocessing`.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: Preprocessing) -> None:
+        super().__init__()
+        self.network, self.preprocess = network, preprocess
+        self.training = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W], as `preprocess` returns them -> z_ND."""
+        for tensor in (*self.network.parameters(), *self.network.buffers()):
+            images = images.to(tensor.device)
+            break
+        with torch.no_grad():
+            z_ND: Tensor = self.network(images)
+        return z_ND
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Nothing: it stays in evaluation mode."""
+        self.training = False
+        return self
+
+
+def rebuilt(about: Mapping[str, Any], fill: Callable[[nn.Module], object]) -> ReadEncoder:
+    """The network that an export describes; ``fill`` loads the weights of its encoder."""
+    channels, height, _ = Preprocessing.from_mapping(about["preprocessing"]).shape
+    encoder = build_encoder(in_channels=channels, image_size=height, **about["encoder"])
+    fill(encoder)
+    return ReadEncoder(encoder, Readout(**about["readout"]))
