@@ -18,6 +18,7 @@ from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.data import Source, TensorSource, load_splits, reading
 from falcon_ssl.data.folder import FolderRecords
+from falcon_ssl.evaluation import load_features
 
 GOOD, BROKEN = 40, ("cats/04.png", "dogs/21.png")  # on demand, one is held out and one trained on
 
@@ -75,7 +76,7 @@ def test_embedded_rows_are_found_again_among_the_files(
     photos: Path, tmp_path: Path, split: str, in_memory: bool
 ) -> None:
     run = commands.pretrain(configuration(photos, in_memory=in_memory), out=tmp_path / "run")
-    features = commands.embed(run, out=tmp_path / "z.npz", split=split)
+    features = load_features(commands.embed(run, out=tmp_path / "z.npz", split=split))
     files = sorted(photos.rglob("*.png"))
     named = [files[i] for i in np.load(tmp_path / "z.npz")["index"]]
     assert not {str(file.relative_to(photos)) for file in named} & set(BROKEN)

@@ -15,6 +15,7 @@ from falcon_ssl import cli, commands
 from falcon_ssl.commands.features import extract_run_features
 from falcon_ssl.config import EvaluationConfig, FalconConfig, MonitorConfig, RunConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.evaluation import load_features
 from falcon_ssl.networks import Readout
 from falcon_ssl.report import build_comparison, build_report
 
@@ -116,10 +117,11 @@ def test_a_baseline_stands_beside(
 
 
 def test_embed_and_export_follow(run: Path, tmp_path: Path) -> None:
-    features = commands.embed(run, out=tmp_path / "z.npz")
+    features = load_features(commands.embed(run, out=tmp_path / "z.npz"))
     assert features.z.shape[1] == 512
     assert features.u is not None
-    plain = commands.embed(run, out=tmp_path / "p.npz", evaluation={"representation": "pooled2x2"})
+    other = {"representation": "pooled2x2"}
+    plain = load_features(commands.embed(run, out=tmp_path / "p.npz", evaluation=other))
     assert torch.equal(plain.u, features.u)
     assert plain.z.shape[1] == np.load(tmp_path / "p.npz")["z"].shape[1] == 256
 

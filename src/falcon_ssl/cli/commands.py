@@ -197,7 +197,8 @@ def embed(
     run: str,
     *,
     out: str,
-    split: Literal["auto", "train", "test"] = "auto",
+    split: Literal["auto", "train", "test", "all"] = "auto",
+    checkpoint: str = "last",
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
@@ -205,12 +206,13 @@ def embed(
     data: str | None = None,
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
-    """Write the features of a run's images.
+    """Write the features of a run's images, or of others: a table that pandas, polars, DuckDB and datasets read.
 
     Args:
         run: Run folder.
-        out: File to write: .npz or .safetensors.
-        split: Which part; auto is the test part, or all images where there is none.
+        out: File to write: .parquet, with paths and in bounded memory; .npz or .safetensors.
+        split: Which part; auto is the test part, or all images where there is none; all is both.
+        checkpoint: The last, or one that is kept: best, best_knn, epoch_10.
         representation: What z is; null is the run's evaluation.representation.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
@@ -220,15 +222,19 @@ def embed(
     """
     from falcon_ssl import commands
 
-    features = commands.embed(
+    file = commands.embed(
         run,
         out=out,
         split=split,
+        checkpoint=checkpoint,
         overwrite=overwrite,
         evaluation=_given(representation=representation, mirror=mirror, crops=crops),
         **_images(data, reading),
     )
-    print(f"features of {len(features)} images: {out}")
+    if is_main_process():
+        print(f"embeddings: {file}")
+        if file.suffix == ".parquet":
+            print(f"next: falcon-ssl search {file} IMAGE, or falcon-ssl duplicates {file}")
 
 
 def export(

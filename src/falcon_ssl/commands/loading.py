@@ -108,6 +108,7 @@ def load_run(
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
     checkpoint: str = "last",
+    on_demand: bool = False,
 ) -> RunParts:
     """Rebuild the method of a run, load a checkpoint and open images.
 
@@ -118,6 +119,8 @@ def load_run(
         reading: How to read them; None for the defaults. Without ``data``, what it changes of the run's own.
         evaluation: Options of `EvaluationConfig` in place of the run's own.
         checkpoint: "last", or one that is kept beside it: "best", "best_knn", "epoch_10".
+        on_demand: Decode images when they are read, for those who read each once. A part that is held out is drawn from
+            the images that are left after decoding, so where there is one the run's way stays.
 
     Raises:
         InputError: No run folder, no such checkpoint, data that cannot be read, another part held out of the run's own,
@@ -126,7 +129,7 @@ def load_run(
     config, method, views = load_method(
         run, device=device, evaluation=evaluation, checkpoint=checkpoint
     )
-    config, splits = open_run_data(run, config, data=data, reading=reading)
+    config, splits = open_run_data(run, config, data=data, reading=reading, on_demand=on_demand)
     return RunParts(config, splits, views, method)
 
 
@@ -136,6 +139,7 @@ def open_run_data(
     *,
     data: str | None = None,
     reading: ReadingConfig | None = None,
+    on_demand: bool = False,
 ) -> tuple[RunConfig, Splits]:
     """Open images for a run, its own or others, and say in its configuration which; options as `load_run`.
 
@@ -145,13 +149,16 @@ def open_run_data(
     channels, height, width = RunFolder.open(run).read_json(DATA)["image_shape"]
     if data is None:
         config = replace(config, reading=_changed(config.reading, reading or ReadingConfig()))
-        return config, open_data(config, skipped_path=Path(run) / SKIPPED, channels=channels)
-    reading = reading or ReadingConfig()
-    side = config.reading.image_size or (height if height == width else None)
-    config = replace(
-        config, data=data, reading=replace(reading, image_size=reading.image_size or side)
-    )
-    return config, open_data(config, channels=channels)
+    else:
+        reading = reading or ReadingConfig()
+        side = config.reading.image_size or (height if height == width else None)
+        config = replace(
+            config, data=data, reading=replace(reading, image_size=reading.image_size or side)
+        )
+    if on_demand and not config.reading.holdout:
+        config = replace(config, reading=replace(config.reading, in_memory=False))
+    skipped_path = Path(run) / SKIPPED if data is None else None
+    return config, open_data(config, skipped_path=skipped_path, channels=channels)
 
 
 def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:

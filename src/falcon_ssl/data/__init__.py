@@ -3,12 +3,20 @@
 from falcon_ssl.data.digits import DigitsSource
 from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records
 from falcon_ssl.data.hub import HUB_SETS
-from falcon_ssl.data.loader import ResidentLoader, StreamingLoader, build_loader
+from falcon_ssl.data.loader import ResidentLoader, StreamingLoader, build_loader, read_ahead
 from falcon_ssl.data.opening import load_splits
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.reading import open_records
 from falcon_ssl.data.skipped import count_skipped, skipped_sentence
-from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8, data_rows, read_images
+from falcon_ssl.data.source import (
+    Source,
+    Splits,
+    TensorSource,
+    as_uint8,
+    data_paths,
+    data_rows,
+    read_images,
+)
 from falcon_ssl.data.subset import Subset, hold_out
 
 __all__ = [
@@ -27,10 +35,12 @@ __all__ = [
     "as_uint8",
     "build_loader",
     "count_skipped",
+    "data_paths",
     "data_rows",
     "hold_out",
     "load_splits",
     "open_records",
+    "read_ahead",
     "read_images",
     "skipped_sentence",
 ]

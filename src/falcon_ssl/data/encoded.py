@@ -34,6 +34,10 @@ class Records(Protocol):
     def place(self, index: int) -> str:
         """Path, or table and row: for logs and lists."""
 
+    def path(self, index: int) -> str | None:
+        """Path of an image, where it is a file or its table names one."""
+        return None
+
 
 class EncodedSplit(NamedTuple):
     """A part of a data set before its images are read.
@@ -84,6 +88,10 @@ class EncodedSource:
                 self.skipped.add(index, place=self._records.place(index), reason=error)
         return images
 
+    def paths(self, indices: Tensor) -> list[str | None]:
+        """Paths of images, where they are files or their table names some: int64 [B] -> B of them."""
+        return [self._records.path(index) for index in indices.tolist()]
+
     def readable(self, indices: Tensor) -> Tensor:
         """Which images have not been found unreadable so far: int64 [B] -> bool [B]."""
         return torch.tensor([index not in self.skipped.indices for index in indices.tolist()])
@@ -112,5 +120,10 @@ def decode_all(source: EncodedSource) -> TensorSource:
         images = images[rows]
         labels = None if labels is None else labels[rows]
     return TensorSource(
-        images, name=source.name, labels=labels, class_names=source.class_names, rows=rows
+        images,
+        name=source.name,
+        labels=labels,
+        class_names=source.class_names,
+        rows=rows,
+        paths=source.paths(torch.arange(len(source)) if rows is None else rows),
     )

@@ -75,6 +75,10 @@ class FolderRecords(Records):
         """Path of a file."""
         return str(self.root / self._paths[index])
 
+    def path(self, index: int) -> str:
+        """Path of a file."""
+        return self.place(index)
+
     def has_class_folders(self) -> bool:
         """Whether every image is directly in one of several folders below the root."""
         folders = {path.parts[0] for path in self._paths if len(path.parts) == 2}

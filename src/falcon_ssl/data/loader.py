@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import TypeAlias
@@ -106,7 +106,7 @@ class StreamingLoader(Loader):
         workers: int | None = None,
     ) -> None:
         super().__init__(source, batch_size=batch_size, seed=seed, device=device)
-        self._workers = workers or num_workers()
+        self._workers = workers
 
     def epoch_batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches of one epoch, from batch ``start`` on; as `ResidentLoader.epoch_batches`.
@@ -114,17 +114,8 @@ class StreamingLoader(Loader):
         Raises:
             InputError: More unreadable images than the source tolerates.
         """
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="read")
-        try:
-            ahead: deque[Future[Batch]] = deque()
-            for indices in self.plan.epoch_indices(epoch, start):
-                ahead.append(pool.submit(self._read, indices))
-                if len(ahead) > self._workers:
-                    yield self._to_device(ahead.popleft().result())
-            while ahead:
-                yield self._to_device(ahead.popleft().result())
-        finally:  # also when the consumer stops early
-            pool.shutdown(cancel_futures=True)
+        wanted = self.plan.epoch_indices(epoch, start)
+        yield from map(self._to_device, read_ahead(self._read, wanted, workers=self._workers))
 
     def _read(self, indices: Tensor) -> Batch:
         indices, images = read_images(self._source, indices)
@@ -135,6 +126,30 @@ class StreamingLoader(Loader):
     def _to_device(self, batch: Batch) -> Batch:
         indices, images = (part.to(self._device, non_blocking=True) for part in batch)
         return indices, images
+
+
+def read_ahead(
+    read: Callable[[Tensor], Batch], batches: Iterable[Tensor], *, workers: int | None = None
+) -> Iterator[Batch]:
+    """Read batches by threads, a few ahead of the one that is asked for, in their order.
+
+    Args:
+        read: Indices of a batch -> the indices that could be read, and their images.
+        batches: Indices, batch by batch.
+        workers: Threads, one batch each; None for one a core.
+    """
+    workers = workers or num_workers()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    try:
+        ahead: deque[Future[Batch]] = deque()
+        for indices in batches:
+            ahead.append(pool.submit(read, indices))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:  # also when the consumer stops early
+        pool.shutdown(cancel_futures=True)
 
 
 def build_loader(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,6 +67,12 @@ def data_rows(source: Source, indices: Tensor) -> Tensor:
     return indices if rows is None else rows[indices]
 
 
+def data_paths(source: Source, indices: Tensor) -> list[str | None]:
+    """Paths of images, where they are files or their table names some: int64 [B] -> B of them."""
+    paths = getattr(source, "paths", None)
+    return [None] * len(indices) if paths is None else list(paths(indices))
+
+
 @dataclass(frozen=True)
 class Splits:
     """The two parts of a data set.
@@ -92,6 +99,7 @@ class TensorSource:
         name: For logs and reports.
         class_names: Name of every label, or None.
         rows: Which rows of the data these images are, int64 [N]; None when they are all of it.
+        paths: Path of every image, where it has one.
 
     Attributes:
         tensor: All images, uint8 [N, C, H, W]; not a copy.
@@ -113,6 +121,7 @@ class TensorSource:
         labels: Tensor | None = None,
         class_names: list[str] | None = None,
         rows: Tensor | None = None,
+        paths: Sequence[str | None] | None = None,
     ) -> None:
         if images.dim() != 4 or len(images) == 0:
             raise InputError(
@@ -130,6 +139,7 @@ class TensorSource:
         self.labels = None if labels is None else labels.long()
         self.class_names = class_names
         self.rows = rows
+        self._paths = paths
         self.tensor = as_uint8(images, name=name)
         _, channels, height, width = images.shape
         self.image_shape = (channels, height, width)
@@ -140,6 +150,11 @@ class TensorSource:
     def images(self, indices: Tensor) -> Tensor:
         """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
         return self.tensor[indices]
+
+    def paths(self, indices: Tensor) -> list[str | None]:
+        """Paths of images, where there are some: int64 [B] -> B of them."""
+        found = self._paths
+        return [None if found is None else found[index] for index in indices.tolist()]
 
 
 def as_uint8(images: Tensor, *, name: str) -> Tensor:

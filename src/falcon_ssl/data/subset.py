@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource, data_rows
+from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource, data_paths, data_rows
 
 _HOLDOUT_SEED = 0  # fixed: a split belongs to the data set, not to a run
 
@@ -38,6 +38,10 @@ class Subset:
     def images(self, indices: Tensor) -> Tensor:
         """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
         return self._source.images(self._rows[indices])
+
+    def paths(self, indices: Tensor) -> list[str | None]:
+        """Paths of images, where there are some: int64 [B] -> B of them."""
+        return data_paths(self._source, self._rows[indices])
 
     def readable(self, indices: Tensor) -> Tensor:
         """Which images have not been found unreadable so far: int64 [B] -> bool [B]."""
@@ -87,4 +91,5 @@ def _part(source: Source, chosen: Tensor, what: str) -> Source:
         labels=part.labels,
         class_names=part.class_names,
         rows=part.rows,
+        paths=data_paths(source, rows),
     )

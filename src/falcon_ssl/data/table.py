@@ -93,6 +93,9 @@ class _ArrowRecords(Records):
         path = self._cells.path(row)
         return f"{self._name}, row {row}" + (f" ({path})" if path else "")
 
+    def path(self, index: int) -> str | None:
+        return self._cells.path(int(self._rows[index]))
+
 
 def integers(column: Any) -> Tensor:
     """Copy a `pyarrow.ChunkedArray` of integers to int64 [N]."""

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,15 +20,17 @@ from torch import Tensor, nn
 
 from falcon_ssl.core.checks import check_at_least, check_finite, check_matrix, check_same_length
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data import Source, read_images
+from falcon_ssl.data import Source, read_ahead, read_images
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.networks.readout import OWN, Readout
+from falcon_ssl.records.embeddings import PARQUET, EmbeddingFile
 
 logger = logging.getLogger(__name__)
 
 ARRAY_NAMES = ("z", "u", "code", "label", "index")
 PROTOTYPES = "prototypes"
+OF_EMBED = ("path", "split", "class_name", "probability", "about")  # what `embed` writes besides
 
 
 class EvaluationView(Protocol):
@@ -123,11 +126,11 @@ class Features:
 
             save_file(arrays, path)
         else:
-            raise _unknown_suffix(path)
+            raise _unknown_suffix(path, ".npz or .safetensors")
 
 
 def load_features(path: str | Path) -> Features:
-    """Read `Features` from ``.npz`` or ``.safetensors``.
+    """Read `Features` from ``.npz``, ``.safetensors`` or a ``.parquet`` of `embed`.
 
     The file holds an array z, and u, code, label and index where they exist. Any real dtype is accepted and converted.
     Arrays of other names are left out, with a log line.
@@ -143,7 +146,7 @@ def load_features(path: str | Path) -> Features:
             "z [N, D], the representations, and where they exist u [N, F], code [N], label [N]"
         )
         raise _no_array("z", path, arrays, expected)
-    others = sorted(set(arrays) - {*ARRAY_NAMES, PROTOTYPES})
+    others = sorted(set(arrays) - {*ARRAY_NAMES, PROTOTYPES, *OF_EMBED})
     if others:
         logger.warning("%s: arrays left out: %s", path.name, ", ".join(others))
     return Features.from_arrays(**{name: arrays[name] for name in ARRAY_NAMES if name in arrays})
@@ -213,42 +216,96 @@ def extract(
     Memory:
         O(batch_size) on the device, the N rows on the CPU; never an N x C matrix.
     """
-    check_at_least("batch_size", batch_size, 1)
-    if indices is None:
-        indices = torch.arange(len(source))
-    check_at_least("number of images", len(indices), 1, fix="check the path and split of the data")
     parts: dict[str, list[Tensor]] = {name: [] for name in ("z", "u", "code", "index")}
-    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast)
-    with evaluation_mode(method), torch.inference_mode():
-        for batch in torch.split(indices, batch_size):
-            index_B, pixels = read_images(source, batch)
-            if len(index_B) == 0:
-                continue
-            parts["index"].append(index_B)
-            x_BCHW = views.evaluate(pixels.to(device)).contiguous(memory_format=torch.channels_last)
-            u_BF: Tensor | None = None
-            with half:
-                if readout.is_own:
-                    z_BD, u_BF = method.embed(x_BCHW)  # type: ignore[operator]
-                else:
-                    z_BD = readout(method.evaluated_encoder, x_BCHW)  # type: ignore[arg-type]
-            parts["z"].append(z_BD.float().cpu())
-            if u_BF is not None:
-                parts["u"].append(u_BF.float().cpu())
-            if dictionary is not None:
-                if u_BF is None:
-                    raise InputError(
-                        "codes need an embedding",
-                        received="a dictionary and a network without projector",
-                        expected="embed(images) -> (z, u)",
-                        fix="leave the dictionary out",
-                    )
-                parts["code"].append(nearest_codes(u_BF.float(), dictionary).cpu())
+    for batch in extracted(
+        method,
+        source,
+        views,
+        batch_size=batch_size,
+        device=device,
+        indices=indices,
+        readout=readout,
+        autocast=autocast,
+    ):
+        parts["index"].append(batch.index_B)
+        parts["z"].append(batch.z_BD.cpu())
+        if batch.u_BF is not None:
+            parts["u"].append(batch.u_BF.cpu())
+        if dictionary is not None:
+            if batch.u_BF is None:
+                raise InputError(
+                    "codes need an embedding",
+                    received="a dictionary and a network without projector",
+                    expected="embed(images) -> (z, u)",
+                    fix="leave the dictionary out",
+                )
+            parts["code"].append(nearest_codes(batch.u_BF, dictionary).cpu())
     check_at_least("number of readable images", len(parts["index"]), 1, fix="repair the files")
     # Clones made outside inference mode: ordinary tensors, fit for autograd (the linear probe).
     whole = {name: torch.cat(part).clone() for name, part in parts.items() if part}
     labels = None if source.labels is None else source.labels.cpu()[whole["index"]].long()
     return Features(**whole, label=labels)
+
+
+class ExtractedBatch(NamedTuple):
+    """What a frozen network says of a batch, on its device.
+
+    Args:
+        index_B: Rows of the images in their source; those that cannot be read are left out.
+        z_BD: What the readout reads, float32.
+        u_BF: Embedding, float32; None where the network has none, or nobody asked.
+    """
+
+    index_B: Tensor
+    z_BD: Tensor
+    u_BF: Tensor | None
+
+
+def extracted(
+    method: nn.Module,
+    source: Source,
+    views: EvaluationView,
+    *,
+    batch_size: int = 512,
+    device: torch.device | str = "cpu",
+    indices: Tensor | None = None,
+    readout: Readout = OWN,
+    autocast: bool = False,
+    embedding: bool = False,
+) -> Iterator[ExtractedBatch]:
+    """As `extract`, batch by batch, for sets whose features do not fit in memory; images are read ahead by threads.
+
+    Args:
+        method: As `extract`, like all the others.
+        source: The images.
+        views: Its ``evaluate`` makes the network's input.
+        batch_size: Images at a time.
+        device: Where the network is.
+        indices: Which images.
+        readout: What z is.
+        autocast: Whether the network computes in bfloat16.
+        embedding: Whether u is wanted beside a readout that is not the network's own.
+    """
+    check_at_least("batch_size", batch_size, 1)
+    if indices is None:
+        indices = torch.arange(len(source))
+    check_at_least("number of images", len(indices), 1, fix="check the path and split of the data")
+    half = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=autocast)
+    with evaluation_mode(method):
+        for index_B, pixels in read_ahead(
+            partial(read_images, source), torch.split(indices, batch_size)
+        ):
+            if len(index_B) == 0:
+                continue
+            u_BF: Tensor | None = None
+            with torch.inference_mode(), half:
+                x_BCHW = views.evaluate(pixels.to(device))
+                x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+                if readout.is_own or embedding:
+                    z_BD, u_BF = method.embed(x_BCHW)  # type: ignore[operator]
+                if not readout.is_own:
+                    z_BD = readout(method.evaluated_encoder, x_BCHW)  # type: ignore[arg-type]
+            yield ExtractedBatch(index_B, z_BD.float(), None if u_BF is None else u_BF.float())
 
 
 @contextmanager
@@ -264,8 +321,13 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _read_arrays(path: Path) -> Mapping[str, Any]:
+    if path.suffix == PARQUET:
+        file = EmbeddingFile(path)
+        wanted = {name: "index" if name == "row" else name for name in file.names}
+        columns = file.read(*(name for name, new in wanted.items() if new in ARRAY_NAMES))
+        return {wanted[name]: values for name, values in columns.items()}
     if not path.is_file():
-        expected = "an existing .npz or .safetensors"
+        expected = "an existing .npz, .safetensors or .parquet"
         raise InputError("no such feature file", received=path, expected=expected)
     try:
         if path.suffix == ".npz":
@@ -280,12 +342,11 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
         expected = "arrays written by Features.save or numpy.savez, without pickled objects"
         what = f"{path.name} cannot be read"
         raise InputError(what, received=received, expected=expected) from error
-    raise _unknown_suffix(path)
+    raise _unknown_suffix(path, ".npz, .safetensors or .parquet")
 
 
-def _unknown_suffix(path: Path) -> InputError:
-    suffix, expected = repr(path.suffix), ".npz or .safetensors"
-    return InputError("unknown kind of feature file", received=suffix, expected=expected)
+def _unknown_suffix(path: Path, expected: str) -> InputError:
+    return InputError("unknown kind of feature file", received=repr(path.suffix), expected=expected)
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
