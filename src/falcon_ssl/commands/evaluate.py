@@ -168,5 +168,7 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
             unbiased=method.loss.is_unbiased,
             num_places=method.num_places,
             kernel_places=config.falcon.kernel_places,
+            marginal_momentum=config.falcon.marginal_momentum,
+            draws=method.loss.draws(config.batch_size),
         )
     )

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from falcon_ssl.core.averaging import running_threshold, sampling_error
 from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.errors import InputError
 
@@ -186,6 +187,9 @@ class Optimum:
         prior_matching: "reverse", "forward" or "renyi2".
         prior: q [C]; None is uniform.
         complete: Whether the dictionary is the complete one, C = 2^F, whose codes are far from orthogonal.
+        marginal_momentum: Of a running average that the prior is matched by; 0 matches every batch alone.
+        draws: Codes that a marginal is sampled by, samples times codes of each, for the complete dictionary with
+            reverse matching; None where that is not known.
     """
 
     num_codes: int
@@ -194,6 +198,13 @@ class Optimum:
     prior_matching: PriorMatching
     prior: Sequence[float] | None = None
     complete: bool = False
+    marginal_momentum: float = 0.0
+    draws: int | None = None
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the divergence is estimated from codes that are drawn."""
+        return self.complete and self.prior_matching == "reverse"
 
     @property
     def log_num_codes(self) -> float:
@@ -228,16 +239,33 @@ class Optimum:
 
     @cached_property
     def collapse_threshold(self) -> float | None:
-        """Least loss when every sample has the same assignment, see `collapse_threshold`."""
-        return collapse_threshold(self.num_codes, self.beta, self.prior_matching, prior=self.prior)
+        """Least loss when every sample has the same assignment, see `collapse_threshold`; None where it is not known.
+
+        Of a sampled divergence it is exceeded with probability 1 - `averaging.RISK` at least.
+        """
+        if self.marginal_momentum:
+            if self.prior is not None or self.prior_matching == "forward":
+                return None
+            return running_threshold(
+                self.log_num_codes,
+                self.beta,
+                momentum=self.marginal_momentum,
+                renyi2=self.prior_matching == "renyi2",
+            )
+        least = collapse_threshold(self.num_codes, self.beta, self.prior_matching, prior=self.prior)
+        if not self.is_sampled or least is None:
+            return least
+        if self.draws is None:
+            return None
+        return max(0.0, least - sampling_error(self.num_codes.bit_length() - 1, self.draws))
 
     def mutual_information(self, terms: Mapping[str, float]) -> float | None:
         """MI(sample; code) = log C - D - entropy of a batch, not clipped at 0.
 
         The Renyi-2 divergence is at least the KL divergence, so that with renyi2 this is a lower bound. None where the
-        terms do not give it: forward matching, priors that are not uniform.
+        terms do not give it: forward matching, priors that are not uniform, a marginal of more than this batch.
         """
-        if self.prior is not None or self.prior_matching == "forward":
+        if self.prior is not None or self.prior_matching == "forward" or self.marginal_momentum:
             return None
         return self.log_num_codes - terms["prior_matching"] - terms["entropy"]
 

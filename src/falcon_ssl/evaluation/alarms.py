@@ -95,8 +95,10 @@ class AlarmMonitor:
         beta: Weight of the invariance.
         prior_matching: Of the loss.
         uniform_prior: Whether the prior is uniform; mutual information is known only then.
-        unbiased: Whether the divergence is a U-statistic, `FalconLoss.is_unbiased`: mutual information is estimated for
+        unbiased: Whether the divergence is an estimate, `FalconLoss.is_estimate`: mutual information is estimated for
             the symptoms and not reported, because it may exceed what the batch can carry.
+        marginal_momentum: Of a running marginal; the terms do not give mutual information then, and a batch whose
+            samples have one assignment shows as ``few_codes``.
         batch_size: N of the global batch.
         stuck_values: Where loss terms stay when nothing is learned, see `falcon_ssl.methods.Method.stuck_values`.
         few_codes_hint: What to ask when few codes are used, see `falcon_ssl.methods.Method`.
@@ -121,6 +123,7 @@ class AlarmMonitor:
     prior_matching: PriorMatching = "reverse"
     uniform_prior: bool = True
     unbiased: bool = False
+    marginal_momentum: float = 0.0
     batch_size: int = 2
     stuck_values: Sequence[StuckValue] = ()
     few_codes_hint: str = "is beta too large?"
@@ -137,7 +140,11 @@ class AlarmMonitor:
         self._optimum: Optimum | None = None
         if self.dictionary is not None and self.logit_scale is not None:
             self._optimum = Optimum(
-                self.dictionary.num_codes, self.logit_scale, self.beta, self.prior_matching
+                self.dictionary.num_codes,
+                self.logit_scale,
+                self.beta,
+                self.prior_matching,
+                marginal_momentum=self.marginal_momentum,
             )
 
     def __call__(self, moment: Moment) -> Observation:

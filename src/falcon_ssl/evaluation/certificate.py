@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from falcon_ssl.core.averaging import RISK
 from falcon_ssl.core.checks import check_at_least, check_choice
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import LN2, PRIOR_MATCHINGS, Optimum, PriorMatching
@@ -45,7 +46,7 @@ class Certificate:
         certified: Whether the loss is below that threshold, by more than rounding.
         mutual_information_bits: Bits of code that the batch carries about its samples (their places, their views, where
             these share a marginal); None where the terms do not contain it (forward matching, priors that are not
-            uniform, an unbiased divergence).
+            uniform, an unbiased or sampled divergence, a running marginal).
         shared_bits: Mutual information minus consistency: bits about a sample that the codes of both views contain,
             see `certify`; negative when guessing would do better. None where the former is.
         max_bits: log2 min(N, C), N rows of a marginal: the most it could carry.
@@ -88,6 +89,8 @@ def certify(
     unbiased: bool = False,
     num_places: int = 1,
     kernel_places: int | None = None,
+    marginal_momentum: float = 0.0,
+    draws: int | None = None,
 ) -> Certificate:
     """Read the terms of a FALCON loss.
 
@@ -121,6 +124,13 @@ def certify(
         num_places: S, places of a view.
         kernel_places: How many of them enter the divergence of each sample; None for all. With some, nothing is said
             about mutual information, and the threshold is lower by what `_unseen` says.
+        marginal_momentum: Of a running marginal, `FalconLoss.marginal_momentum`. What is matched is then no marginal of
+            this batch: nothing is said about mutual information, and the threshold is lower, see
+            `falcon_ssl.core.averaging.running_threshold`.
+        draws: Codes that each marginal is sampled by, samples of the batch times ``samples_per_row`` of the dictionary:
+            needed for a proof where a complete one is matched in reverse. The threshold is then lower by what chance
+            may do with probability 1e-6, see `falcon_ssl.core.averaging.sampling_error`; without them, and where views
+            or places share a marginal, there is none. Nothing is said about mutual information.
 
     Returns:
         The certificate of this batch.
@@ -152,7 +162,16 @@ def certify(
     if prior is not None and len(prior) != num_codes:
         expected = f"one probability for each of {num_codes} codes"
         raise InputError("prior has the wrong length", received=len(prior), expected=expected)
-    optimum = Optimum(num_codes, logit_scale, beta, prior_matching, prior, complete)
+    optimum = Optimum(
+        num_codes,
+        logit_scale,
+        beta,
+        prior_matching,
+        prior,
+        complete,
+        marginal_momentum=marginal_momentum,
+        draws=draws if rows_per_sample == 1 else None,
+    )
     loss, threshold = terms["total"], optimum.collapse_threshold
     is_partial = kernel_places is not None and kernel_places < num_places
     if is_partial and threshold is not None:
@@ -160,8 +179,10 @@ def certify(
         threshold = None if unseen is None else threshold - unseen
     certified = threshold is not None and loss < threshold * (1 - ROUNDING)
     max_bits = math.log2(min(batch_size * rows_per_sample, num_codes))
-    nats = None if unbiased or is_partial else optimum.mutual_information(terms)
-    bits = None if nats is None else max(0.0, nats) / LN2
+    is_estimate = unbiased or is_partial or optimum.is_sampled
+    nats = None if is_estimate else optimum.mutual_information(terms)
+    # The bound is exact, what exceeds it rounding.
+    bits = None if nats is None else min(max(0.0, nats) / LN2, max_bits)
     shared_bits = None if nats is None else (nats - terms["consistency"]) / LN2
     about, at_least = "", "at least " if prior_matching == "renyi2" else ""
     if bits is not None:
@@ -179,7 +200,7 @@ def certify(
         mutual_information_bits=bits,
         shared_bits=shared_bits,
         max_bits=max_bits,
-        sentence=_sentence(loss, threshold, certified, about),
+        sentence=_sentence(loss, threshold, certified, about, sampled=optimum.is_sampled),
     )
 
 
@@ -200,7 +221,9 @@ def _unseen(num_rows: int, num_places: int, *, unbiased: bool) -> float | None:
     return unseen - math.log((num_rows - 1 / w) / (num_rows - 1)) if unbiased else unseen
 
 
-def _sentence(loss: float, threshold: float | None, certified: bool, about: str) -> str:
+def _sentence(
+    loss: float, threshold: float | None, certified: bool, about: str, *, sampled: bool
+) -> str:
     if threshold is None:
         proof = "This objective has no known collapse threshold, so the loss alone proves nothing"
     elif certified:
@@ -208,6 +231,8 @@ def _sentence(loss: float, threshold: float | None, certified: bool, about: str)
             f"Proven not collapsed: a network that treats every image alike cannot bring the loss below "
             f"{threshold:.2f} nats, and this one has {loss:.2f}"
         )
+        if sampled:
+            proof += f" (codes are drawn: wrong with probability {RISK:g} at most)"
     else:
         proof = (
             f"Not proven: the loss of {loss:.2f} nats is no lower than the {threshold:.2f} that a network could have "

@@ -53,6 +53,7 @@ def optimum_of(run: Run) -> Optimum | None:
         prior_matching=cast(PriorMatching, run.setting("prior_matching") or "reverse"),
         prior=power_law(num_codes, exponent).tolist() if exponent else None,
         complete=complete,
+        marginal_momentum=run.number_setting("marginal_momentum") or 0.0,
     )
 
 

@@ -221,6 +221,17 @@ class FalconLoss(nn.Module):
         complete = isinstance(self.dictionary, CompleteDictionary)
         return complete and self.prior_matching == "renyi2" and self.marginal == "pooled"
 
+    @property
+    def is_estimate(self) -> bool:
+        """Whether the divergence is unbiased, or sampled, and not that of the batch's marginal."""
+        return self.is_unbiased or self.draws(1) is not None
+
+    def draws(self, num_rows: int) -> int | None:
+        """Codes that a marginal of so many rows is sampled by, as `certify` asks for them; None where it is not."""
+        if not isinstance(self.dictionary, CompleteDictionary) or self.prior_matching != "reverse":
+            return None
+        return num_rows * self.dictionary.samples_per_row
+
     def forward(self, *views: Tensor, num_targets: int | None = None) -> LossTerms:
         """Loss terms of V views [N, F] or [N, S, F], of which the first ``num_targets`` are targets; None: all.
 
