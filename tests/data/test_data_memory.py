@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from falcon_ssl.core import memory as core_memory
 from falcon_ssl.data import memory
 
 MIB = 2**20
@@ -15,7 +16,7 @@ MIB = 2**20
 def cgroup(tmp_path, monkeypatch):
     """A machine with 600 MiB available, no container, one process."""
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=600 * MIB))
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(core_memory, "_CGROUP", tmp_path)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     return tmp_path
 

@@ -26,7 +26,7 @@ def losses(draw: st.DrawFn) -> FalconLoss:
     kind = draw(st.sampled_from(["rademacher", "hadamard", "complete"]))
     width = draw(st.sampled_from([8, 16, 32]))
     options: dict[str, Any] = {
-        "beta": draw(st.floats(0, 3)),
+        "beta": draw(st.sampled_from([0.0, 1.0]) | st.floats(0, 3)),
         "marginal": draw(st.sampled_from(["separate", "pooled"])),
         "temperature": draw(st.sampled_from([0.05, 0.2, 0.5, 2.0])),
     }

@@ -18,6 +18,7 @@ PACKAGE = Path(names.__file__).parents[1]
 
 def test_names_of_files_are_written_in_one_place() -> None:
     known = {value for name, value in vars(names).items() if name.isupper() and "_" not in name}
+    known -= {names.CHECKPOINT, names.MODEL}  # of an option too, and of a file of transformers
     assert known >= {"config.yaml", "metrics.jsonl", "evaluation.json", "report.html", ".lock"}
     for path in PACKAGE.rglob("*.py"):
         if path.parent.name != "records":

@@ -78,6 +78,7 @@ def evaluate(
     mirror: bool | None = None,
     crops: int | None = None,
     baseline: str | None = None,
+    out: str | None = None,
     data: str | None = None,
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
@@ -89,6 +90,7 @@ def evaluate(
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
         baseline: A baseline.json of the same images, to stand beside the run in tables and report.
+        out: Folder to write to, where the run's may not be written; falcon-ssl report reads it. null is the run's.
         data: Other images than the run's own: folder:PATH, ...
         reading: How the images are read, the run's own or those of --data.
     """
@@ -97,11 +99,11 @@ def evaluate(
 
     overrides = _given(representation=representation, mirror=mirror, crops=crops)
     evaluation = commands.evaluate(
-        run, evaluation=overrides, baseline=baseline, **_images(data, reading)
+        run, evaluation=overrides, baseline=baseline, out=out, **_images(data, reading)
     )
     printing.print_evaluation(evaluation)
-    print(f"all numbers: {Path(run) / EVALUATION}")
-    print(f"next: falcon-ssl report {run}")
+    print(f"all numbers: {Path(out or run) / EVALUATION}")
+    print(f"next: falcon-ssl report {out or run}")
 
 
 def baseline(
@@ -176,20 +178,22 @@ def diagnose(
         raise CollapseError(diagnosis.sentence)
 
 
-def report(runs: tuple[str, ...], *, out: str = "comparison.html") -> None:
+def report(runs: tuple[str, ...], *, out: str | None = None) -> None:
     """Write a self-contained HTML page about a run, or comparing several.
 
     Args:
         runs: Run folders.
-        out: Page to write when there are several runs.
+        out: Page to write; null is report.html in the run folder, and comparison.html for several runs.
     """
     from falcon_ssl.report import build_comparison, build_report
 
+    path = None if out is None else Path(out)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if len(runs) == 1:
-        page = build_report(Path(runs[0]))
+        page = build_report(Path(runs[0]), path)
     else:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        page = build_comparison([Path(run) for run in runs], Path(out))
+        page = build_comparison([Path(run) for run in runs], path or Path("comparison.html"))
     print(f"report: {page}")
 
 

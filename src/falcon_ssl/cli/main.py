@@ -20,6 +20,19 @@ from falcon_ssl.config.run import to_mapping
 from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
 from falcon_ssl.core.version import __version__
 
+# How torch says it, on a CPU, a GPU and in its libraries.
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "CUDNN_STATUS_ALLOC")
+LESS_MEMORY = (
+    "take a smaller --batch_size, --views.size or encoder, fewer codes, --engine.precision bf16 on a GPU, or"
+    " --reading.in_memory false for many images"
+)
+
+
+def first_sentence(error: BaseException) -> str:
+    """What an error says, on one line, without advice for programmers."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(". ")[0].rstrip(".")[:200]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
@@ -34,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(3, f"collapsed: {error}")
     except (OSError, SafetensorError, ArithmeticError, FailedRunsError) as error:
         return _fail(1, f"the run failed: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(one in str(error) for one in NO_MEMORY):
+            raise
+        return _fail(1, f"the run failed: out of memory ({first_sentence(error)}): {LESS_MEMORY}")
     except StoppedError as error:
         return _fail(75, f"stopped by {error}")
     except KeyboardInterrupt:

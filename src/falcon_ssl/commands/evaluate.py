@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from falcon_ssl import engine
 from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_run_features
+from falcon_ssl.commands.files import folder_for_records
 from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device, hardware
@@ -21,10 +21,14 @@ from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.networks import Readout
+from falcon_ssl.records.arrays import write_arrays
 from falcon_ssl.records.checkpoints import newest_checkpoint
 from falcon_ssl.records.files import read_json
 from falcon_ssl.records.folder import ARRAYS, DATA, DIAGNOSIS, EVALUATION, MODEL
+from falcon_ssl.records.folder import METRICS as METRICS_FILE
 from falcon_ssl.records.metrics import METRICS
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -34,6 +38,7 @@ def evaluate(
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
     baseline: str | Path | None = None,
+    out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
@@ -44,6 +49,7 @@ def evaluate(
         evaluation: Options of `EvaluationConfig` in place of the run's own, for example another readout; named in
             "about".
         baseline: A ``baseline.json`` of the same images, to stand beside.
+        out: Folder to write to instead of the run's, where that may not be written: with what a report reads of it.
 
     Returns:
         What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder" (where
@@ -54,6 +60,7 @@ def evaluate(
         InputError: As `load_run`, or a baseline of other images.
     """
     started = time.perf_counter()
+    target = folder_for_records(run, out)
     beside = {} if baseline is None else _baseline(Path(baseline), run, data=data)
     device = best_device()
     features = extract_run_features(
@@ -96,8 +103,8 @@ def evaluate(
         num_codes=num_codes,
         seed=config.evaluation.seed,
     )
-    np.savez_compressed(folder.path / ARRAYS, allow_pickle=False, **arrays)
-    folder.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
+    write_arrays(target.path / ARRAYS, arrays)
+    target.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
     record: dict[str, Any] = {
         **found,
         **reference,
@@ -125,7 +132,7 @@ def evaluate(
             **engine.environment(hardware(device)),
         },
     }
-    folder.write_json(EVALUATION, record)
+    target.write_json(EVALUATION, record)
     log_skipped(splits)
     return record
 
@@ -150,7 +157,13 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
     """What the loss of the last epoch proves: its terms, averaged over the logged steps."""
     if not isinstance(method, Falcon):
         return {}
-    steps = [line for line in folder.metrics() if "total" in line]
+    steps = _logged_steps(folder)
+    if not steps:
+        logger.warning(
+            "%s: no logged steps can be read, so there is no certificate",
+            folder.path / METRICS_FILE,
+        )
+        return {}
     last = [line for line in steps if line["epoch"] > steps[-1]["epoch"] - 1]
     names = ("total", "invariance", "prior_matching", "entropy", "consistency")
     num_codes, exponent = method.loss.dictionary.num_codes, config.falcon.prior_exponent
@@ -172,3 +185,12 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
             draws=method.loss.draws(config.batch_size),
         )
     )
+
+
+def _logged_steps(folder: RunFolder) -> list[dict[str, Any]]:
+    """The training steps of ``metrics.jsonl``; none where it is missing or damaged."""
+    try:
+        return [line for line in folder.metrics() if "total" in line]
+    except InputError as error:
+        logger.warning("%s", error)
+        return []

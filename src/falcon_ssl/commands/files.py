@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.folder import CONFIG, DATA, ENVIRONMENT, METRICS, RunFolder
 
 
 def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> Path:
@@ -61,3 +64,30 @@ def new_folder(path: str | Path, *, marked_by: str, overwrite: bool) -> Path:
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def folder_for_records(run: str | Path, out: str | Path | None) -> RunFolder:
+    """Where the records of an evaluation go: the run's folder, or another with copies of what a report reads of a run.
+
+    Before any work is done.
+
+    Raises:
+        InputError: No run folder, or one that may not be written.
+    """
+    folder = RunFolder.open(run)
+    if out is None:
+        if not os.access(folder.path, os.W_OK):
+            raise InputError(
+                "the run folder cannot be written",
+                received=folder.path,
+                expected="a folder that this user may write to",
+                fix="write to another one with --out DIR",
+            )
+        return folder
+    target = RunFolder(out)
+    target.path.mkdir(parents=True, exist_ok=True)
+    if target.path.resolve() != folder.path.resolve():
+        for name in (CONFIG, DATA, METRICS, ENVIRONMENT):
+            if (folder.path / name).is_file():
+                shutil.copyfile(folder.path / name, target.path / name)
+    return target

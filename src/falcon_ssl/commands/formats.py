@@ -15,6 +15,7 @@ from falcon_ssl.commands.frozen import ReadEncoder, rebuilt
 from falcon_ssl.config.export import Format
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
+from falcon_ssl.engine.checkpoint import save_tensors
 from falcon_ssl.networks.timm import AsTimm, import_beside_torchvision, import_transformers
 from falcon_ssl.records.files import write_json
 
@@ -100,11 +101,9 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _write_weights(folder: Path, encoder: nn.Module, about: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
-
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     header = {"format": "pt", "falcon_ssl": json.dumps(about)}
-    save_file(tensors, folder / WEIGHTS, metadata=header)
+    save_tensors(tensors, folder / WEIGHTS, metadata=header)
 
 
 def _write_safetensors(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> None:
@@ -167,13 +166,11 @@ def _write_hf(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> N
             architectures=[FalconEncoderModel.__name__],
         )
         config.save_pretrained(folder)
-    from safetensors.torch import save_file
-
     tensors = {
         f"{FalconEncoderModel.base_model_prefix}.{name}": value.contiguous()
         for name, value in network.encoder.state_dict().items()
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     cropped = size is None or height == width
     processor = {
         "image_processor_type": "BitImageProcessor",

@@ -26,6 +26,7 @@ from falcon_ssl.data import (
 from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.networks import Readout, fit_to_images, representation_width
+from falcon_ssl.records.checkpoints import unfinished_sentence
 from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
 from falcon_ssl.views import Views, build_views
 
@@ -193,7 +194,22 @@ def load_method(
     views, method = build(config, image_shape)
     readout_width(config, method, views, image_shape)
     load_model(folder.path, method, name=checkpoint)
+    _check_weights(method, folder)
+    if sentence := unfinished_sentence(folder.path):
+        logger.warning("%s: %s", folder.path, sentence)
     return config, method.to(device).eval(), views
+
+
+def _check_weights(method: Method, folder: RunFolder) -> None:
+    """Raise InputError for weights that are NaN or infinite: they would be evaluated, exported and believed."""
+    bad = [name for name, one in method.state_dict().items() if not one.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"the weights of {folder.path} are not finite",
+            received=f"NaN or infinity in {', '.join(bad[:3])}, {len(bad)} in all",
+            expected="finite numbers",
+            fix="train again with a lower optim.lr, or take an earlier checkpoint",
+        )
 
 
 def write_data_record(folder: RunFolder, config: RunConfig, splits: Splits) -> None:

@@ -23,7 +23,7 @@ from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.evaluation.quality import best_sentence
 from falcon_ssl.methods import Method
 from falcon_ssl.records.checkpoints import checkpoint_paths
-from falcon_ssl.records.folder import CONFIG, SKIPPED
+from falcon_ssl.records.folder import CONFIG, SKIPPED, TRACKED
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def _pretrain(
         write_data_record(folder, config, splits)
     accelerator.wait_for_everyone()
     if config.engine.trackers:
-        accelerator.init_trackers("falcon-ssl")
+        accelerator.init_trackers(TRACKED)
     try:
         position = engine.pretrain(
             method,

@@ -13,6 +13,7 @@ from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.data import read_images
+from falcon_ssl.records.files import replacing
 from falcon_ssl.views import build_views, contact_sheet
 
 
@@ -35,5 +36,7 @@ def views_sheet(
         images = torch.cat([images, read_images(source, indices)[1]])
         if len(images) >= num_images:
             break
-    contact_sheet(images[:num_images], build_views(config.views), seed=config.seed).save(out)
+    sheet = contact_sheet(images[:num_images], build_views(config.views), seed=config.seed)
+    with replacing(out) as unfinished, unfinished.open("wb") as file:
+        sheet.save(file, format={".jpg": "jpeg"}.get(out.suffix, out.suffix[1:]))
     return out

@@ -62,7 +62,7 @@ class EvaluationConfig(Options, group="evaluation"):
     )
     batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)
     knn_neighbors: int = option(20, "k of the nearest-neighbor classifier.", at_least=1)
-    knn_temperature: float = option(0.07, "T of its weights exp(cosine / T).")
+    knn_temperature: float = option(0.07, "T of its weights exp(cosine / T).", above=0)
     knn_components: int | None = option(
         None,
         "Principal components of train that it compares, each divided by its standard deviation; null compares what is "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
@@ -16,6 +17,9 @@ from falcon_ssl.core.extras import train_extra
 
 Values = Mapping[str, Any]
 
+_LARGEST_YAML = 2**22  # characters
+_MOST_NODES = 200_000
+
 _KINDS = {int: "an integer", float: "a number", str: "a string"}
 _SEVERAL = {int: "integers", float: "numbers", str: "strings"}
 
@@ -25,15 +29,42 @@ def read_yaml(path: Path) -> dict[str, Any]:
     with train_extra("reading YAML"):
         import yaml
 
+    if path.exists() and not path.is_file():  # a pipe or a device would be read for ever
+        raise _unreadable(path, "no regular file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LARGEST_YAML + 1)
+        if len(text) > _LARGEST_YAML:
+            raise _unreadable(path, f"more than {_LARGEST_YAML} characters")
+        if _nodes(yaml.compose(text, Loader=yaml.SafeLoader)) > _MOST_NODES:
+            raise _unreadable(path, f"more than {_MOST_NODES} entries, aliases written out")
+        values = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise _unreadable(path, "no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise _unreadable(path, " ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise _unreadable(path, "entries that are nested too deeply, or in themselves") from error
+    # Dates that do not exist, keys that cannot be keys: the loader raises what Python raises.
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise _unreadable(path, " ".join(str(error).split())[:300]) from error
     if not isinstance(values, dict):
         raise _unreadable(path, f"a {type(values).__name__}")
     return values
+
+
+def _nodes(node: Any, seen: dict[int, float] | None = None) -> float:
+    """Entries of a YAML file with every alias written out: a few lines can stand for billions."""
+    seen = {} if seen is None else seen
+    if node is None or isinstance(node.value, str):
+        return 1
+    if id(node) not in seen:
+        seen[id(node)] = math.inf  # as long as it is walked: an entry in itself
+        parts = [
+            part for item in node.value for part in (item if isinstance(item, tuple) else [item])
+        ]
+        seen[id(node)] = 1 + sum(_nodes(part, seen) for part in parts)
+    return seen[id(node)]
 
 
 def _unreadable(path: Path, received: str) -> InputError:

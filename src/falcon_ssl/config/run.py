@@ -52,6 +52,11 @@ class ReadingConfig(Options, group="reading"):
         at_least=0,
         at_most=1,
     )
+    max_megapixels: float = option(
+        64.0,
+        "Largest image that is decoded, in million pixels (JPEGs are decoded smaller): others count as unreadable.",
+        above=0,
+    )
 
 
 @dataclass(frozen=True)

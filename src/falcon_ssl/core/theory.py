@@ -257,7 +257,7 @@ class Optimum:
             return least
         if self.draws is None:
             return None
-        return max(0.0, least - sampling_error(self.num_codes.bit_length() - 1, self.draws))
+        return least - sampling_error(self.num_codes.bit_length() - 1, self.draws)
 
     def mutual_information(self, terms: Mapping[str, float]) -> float | None:
         """MI(sample; code) = log C - D - entropy of a batch, not clipped at 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ _IJG_LUMINANCE_SUM = 3688  # of the quantization table of the JPEG standard, qua
 Shape: TypeAlias = tuple[int, int, int]  # channels (1 is grayscale, 3 RGB), height, width
 
 
-def decode(data: bytes, shape: Shape) -> Tensor:
+def decode(data: bytes, shape: Shape, *, max_pixels: float = math.inf) -> Tensor:
     """Decode the content of an image file of any format that Pillow reads, to uint8 [C, H, W].
 
     The EXIF orientation is applied; transparency is composited over white; palettes, CMYK and
@@ -29,13 +30,18 @@ def decode(data: bytes, shape: Shape) -> Tensor:
 
     Raises:
         Exception: Whatever Pillow makes of a file that is broken; ValueError for floating point
-            pixels that are NaN or out of range.
+            pixels that are NaN or out of range, and for images of more pixels than allowed: nine kilobytes may
+            unpack to 81 megapixels.
     """
     from PIL import Image as pil
     from PIL import ImageOps
 
     image: Image = pil.open(io.BytesIO(data))
     image.draft(None, (2 * shape[2], 2 * shape[1]))  # JPEG: decode a smaller picture
+    if (count := image.width * image.height) > max_pixels:
+        raise ValueError(
+            f"{count / 1e6:.0f} megapixels, more than --reading.max_megapixels {max_pixels / 1e6:g}"
+        )
     ImageOps.exif_transpose(image, in_place=True)
     return pixels_of(image, shape)
 

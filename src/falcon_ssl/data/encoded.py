@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -62,14 +63,16 @@ class EncodedSource:
     and returned black; loaders leave such rows out.
     """
 
-    def __init__(self, split: EncodedSplit, *, shape: Shape, skipped: Skipped) -> None:
+    def __init__(
+        self, split: EncodedSplit, *, shape: Shape, skipped: Skipped, max_pixels: float = math.inf
+    ) -> None:
         self.name = f"{split.name} ({len(split.records)} images of {shape[1]}x{shape[2]})"
         self.image_shape = shape
         self.labels = split.labels
         self.class_names = split.class_names
         self.skipped = skipped
         self.blocks = split.records.blocks
-        self._records = split.records
+        self._records, self._max_pixels = split.records, max_pixels
 
     def __len__(self) -> int:
         return len(self._records)
@@ -83,7 +86,9 @@ class EncodedSource:
         images = torch.zeros(len(indices), *self.image_shape, dtype=torch.uint8)
         for row, index in enumerate(indices.tolist()):
             try:
-                images[row] = decode(self._records.read(index), self.image_shape)
+                images[row] = decode(
+                    self._records.read(index), self.image_shape, max_pixels=self._max_pixels
+                )
             except Exception as error:  # a broken file can make Pillow raise anything
                 self.skipped.add(index, place=self._records.place(index), reason=error)
         return images

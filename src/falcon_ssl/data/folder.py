@@ -14,6 +14,7 @@ from torch import Tensor
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.encoded import EncodedSplit, Records
+from falcon_ssl.data.files import read_file
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class FolderRecords(Records):
 
     def read(self, index: int) -> bytes:
         """Content of a file."""
-        return (self.root / self._paths[index]).read_bytes()
+        return read_file(self.root / self._paths[index])
 
     def place(self, index: int) -> str:
         """Path of a file."""

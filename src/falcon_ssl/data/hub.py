@@ -117,7 +117,8 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
             received=folder,
             expected="files train.parquet or train-*.parquet in that folder",
         )
-    return _guessed_splits(folder.name, _tables("parquet", data_files=found, stream=stream))
+    tables = _tables("parquet", data_files=found, stream=stream, root=folder)
+    return _guessed_splits(folder.name, tables)
 
 
 def _guessed_splits(name: str, tables: dict[str, Table]) -> tuple[list[EncodedSplit], str]:
@@ -161,17 +162,22 @@ def _tables(
     config: str | None = None,
     splits: list[str] | None = None,
     data_files: dict[str, list[str]] | None = None,
+    root: Path | None = None,
 ) -> dict[str, Table]:
-    """Tables by split, of a repository or of local files; all splits when none are named."""
+    """Tables by split, of a repository or of local files; all splits when none are named.
+
+    Cells may name image files below ``root``; those of a repository, what was downloaded of it.
+    """
     with train_extra("reading parquet files and hub sets"):
         import datasets
         from datasets.exceptions import DatasetsError
 
+    root = Path(datasets.config.HF_CACHE_HOME) if root is None else root
     try:
         if stream:
             builder = datasets.load_dataset_builder(repo, config, data_files=data_files)
             files = {str(split): paths for split, paths in builder.config.data_files.items()}
-            return {split: ShardTable(list(files[split])) for split in splits or files}
+            return {split: ShardTable(list(files[split]), root) for split in splits or files}
         with ExitStack() as after:
             # Progress bars that draw over themselves have no place in a log file.
             if not sys.stderr.isatty() and datasets.is_progress_bar_enabled():
@@ -188,4 +194,4 @@ def _tables(
             fix="check its name and the network; for a gated set, accept its terms and log in with `hf auth login`",
         ) from error
     found = dict(loaded) if splits is None else dict(zip(splits, loaded, strict=True))
-    return {split: ArrowTable(dataset) for split, dataset in found.items()}
+    return {split: ArrowTable(dataset, root) for split, dataset in found.items()}

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from falcon_ssl.core.extras import train_extra
+from falcon_ssl.core.memory import bytes_text, free_memory
 
 if TYPE_CHECKING:
     from falcon_ssl.data.source import Source
 
 RESIDENT_FRACTION = 0.4  # of the free memory that images may take
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_memory(device: torch.device | str = "cpu") -> int:
@@ -25,21 +22,10 @@ def available_memory(device: torch.device | str = "cpu") -> int:
     For the CPU that is its part of what is free, beside the other processes of the run on this machine and inside the
     limits of a container. Files that the system keeps cached only because nobody needs the memory count as free.
     """
-    with train_extra("reading images"):
-        import psutil
-
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free: int = psutil.virtual_memory().available
-    try:  # psutil knows the machine, not the container
-        limit = int((_CGROUP / "memory.max").read_text())  # "max" without a limit
-        used = int((_CGROUP / "memory.current").read_text())
-        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        free = min(free, limit - used + int(stat.get("inactive_file", 0)))
-    except (OSError, ValueError):
-        pass
-    return max(0, free) // _local_processes()
+    return free_memory() // _local_processes()
 
 
 def fits(source: Source, device: torch.device | str = "cpu") -> tuple[bool, str]:
@@ -52,16 +38,6 @@ def fits(source: Source, device: torch.device | str = "cpu") -> tuple[bool, str]
 def _local_processes() -> int:
     """Processes of this run on this machine: torchrun sets the variable."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-
-
-def bytes_text(count: int) -> str:
-    """Bytes in readable units: "146.5 MiB".
-
-    Example:
-        >>> bytes_text(2**29), bytes_text(3 * 2**29)
-        ('512.0 MiB', '1.5 GiB')
-    """
-    return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
 
 
 def num_workers() -> int:

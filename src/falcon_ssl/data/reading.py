@@ -57,7 +57,9 @@ def open_records(
         shape = (channels, *_common_size(heads, name=name, image_size=reading.image_size))
     else:
         shape = like.image_shape
-    source = EncodedSource(split, shape=shape, skipped=skipped)
+    source = EncodedSource(
+        split, shape=shape, skipped=skipped, max_pixels=1e6 * reading.max_megapixels
+    )
     enough, words = fits(source)
     in_memory = enough and not reading.stream if reading.in_memory is None else reading.in_memory
     logger.info("%s, %s", words, "decoded once and kept" if in_memory else "decoded on demand")

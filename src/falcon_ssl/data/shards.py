@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -27,11 +28,16 @@ _OPENERS = 16  # files whose ends are read at the same time
 class ShardTable(Table):
     """Parquet files as one table: paths, or addresses that fsspec knows, "hf://datasets/...".
 
+    Args:
+        files: All of them.
+        root: The folder whose image files cells may name; None for none.
+
     Raises:
         InputError: No files, a file that is not parquet, or files with different columns.
     """
 
-    def __init__(self, files: list[str]) -> None:
+    def __init__(self, files: list[str], root: Path | None) -> None:
+        self._root = root
         with ThreadPoolExecutor(_OPENERS) as pool:
             opened = list(pool.map(_row_groups, files))
         if not opened or any(schema.names != opened[0][0].names for schema, _ in opened):
@@ -46,12 +52,14 @@ class ShardTable(Table):
     def integers(self, column: str) -> Tensor:
         """A column of integers, int64 [N]; only this column is read."""
         with ThreadPoolExecutor(_OPENERS) as pool:
-            read = pool.map(lambda group: integers(_read_group(group, column)), self._groups)
+            read = pool.map(
+                lambda group: integers(_read_group(group, column), column), self._groups
+            )
             return torch.cat([torch.empty(0, dtype=torch.int64), *read])
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
-        return _ShardRecords(self._groups, column, rows=rows, name=name)
+        return _ShardRecords(self._groups, column, rows=rows, name=name, root=self._root)
 
 
 class _ShardRecords(Records):
@@ -60,8 +68,16 @@ class _ShardRecords(Records):
     Memory: the row groups of two windows, encoded.
     """
 
-    def __init__(self, groups: list[Any], column: str, *, rows: Tensor | None, name: str) -> None:
-        self._groups = groups
+    def __init__(
+        self,
+        groups: list[Any],
+        column: str,
+        *,
+        rows: Tensor | None,
+        name: str,
+        root: Path | None,
+    ) -> None:
+        self._groups, self._root = groups, root
         self._column = column
         self._name = name
         self._starts = np.cumsum([0, *(group.row_groups[0].num_rows for group in groups)])
@@ -81,7 +97,7 @@ class _ShardRecords(Records):
         with self._group_locks[group]:  # threads that want the same group wait for one reader
             cells = self._cached.get(group)
             if cells is None:
-                cells = Cells(_read_group(self._groups[group], self._column))
+                cells = Cells(_read_group(self._groups[group], self._column), self._root)
         with self._lock:
             self._cached[group] = cells
             self._cached.move_to_end(group)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
+from falcon_ssl.data.files import read_inside
 
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 _LABEL_COLUMNS = ("label", "fine_label", "labels", "cls")
@@ -33,13 +34,18 @@ class Table(Protocol):
 
 
 class Cells:
-    """A piece of an image column: a `pyarrow.ChunkedArray` of binary, or of structs with fields bytes and path."""
+    """A piece of an image column: a `pyarrow.ChunkedArray` of binary, or of structs with fields bytes and path.
 
-    def __init__(self, column: Any) -> None:
+    Args:
+        column: The piece.
+        root: The folder of the table: paths to files elsewhere are refused. None refuses all.
+    """
+
+    def __init__(self, column: Any, root: Path | None) -> None:
         import pyarrow as pa  # type: ignore[import-untyped]
         import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-        self._bytes, self._paths = column, None
+        self._bytes, self._paths, self._root = column, None, root
         if pa.types.is_struct(column.type):
             self._bytes = pc.struct_field(column, "bytes")
             self._paths = pc.struct_field(column, "path")
@@ -52,7 +58,7 @@ class Cells:
         path = self.path(row)
         if path is None:
             raise OSError("neither bytes nor a path")
-        return Path(path).read_bytes()
+        return read_inside(path, self._root)
 
     def path(self, row: int) -> str | None:
         """Path or name of one image file, where the table has it."""
@@ -62,18 +68,18 @@ class Cells:
 class ArrowTable(Table):
     """A `datasets.Dataset` as it was loaded, without selected or shuffled rows: on this machine, memory-mapped."""
 
-    def __init__(self, dataset: Any) -> None:
-        self._table = dataset.data
+    def __init__(self, dataset: Any, root: Path | None) -> None:
+        self._table, self._root = dataset.data, root
         self.schema = self._table.schema
 
     def integers(self, column: str) -> Tensor:
         """A column of integers, int64 [N]."""
-        return integers(self._table.column(column))
+        return integers(self._table.column(column), column)
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
         kept = np.arange(len(self._table)) if rows is None else rows.numpy()
-        return _ArrowRecords(Cells(self._table.column(column)), kept, name)
+        return _ArrowRecords(Cells(self._table.column(column), self._root), kept, name)
 
 
 class _ArrowRecords(Records):
@@ -97,8 +103,18 @@ class _ArrowRecords(Records):
         return self._cells.path(int(self._rows[index]))
 
 
-def integers(column: Any) -> Tensor:
-    """Copy a `pyarrow.ChunkedArray` of integers to int64 [N]."""
+def integers(column: Any, name: str) -> Tensor:
+    """Copy a `pyarrow.ChunkedArray` of integers to int64 [N]. InputError: it has others, or gaps."""
+    import pyarrow as pa
+
+    if not pa.types.is_integer(column.type) or column.null_count:
+        gaps = f" with {column.null_count} empty cells" if column.null_count else ""
+        raise InputError(
+            f"the column {name} holds no labels",
+            received=f"{column.type}{gaps}",
+            expected="an integer in every row",
+            fix="number the classes 0, 1, 2, ..., or give the column another name",
+        )
     return torch.from_numpy(np.array(column.to_numpy(), dtype=np.int64))
 
 

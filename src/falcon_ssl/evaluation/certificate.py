@@ -27,7 +27,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import LN2, PRIOR_MATCHINGS, Optimum, PriorMatching
 
 TERMS = ("total", "invariance", "prior_matching", "entropy", "consistency")
-ROUNDING = 1e-5  # of the threshold: float32 sums of the loss are good to about 1e-6
+ROUNDING = 1e-5  # of log C: float32 sums of the loss are good to about 1e-6
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,8 @@ def certify(
     if is_partial and threshold is not None:
         unseen = _unseen(batch_size, num_places, unbiased=unbiased)
         threshold = None if unseen is None else threshold - unseen
-    certified = threshold is not None and loss < threshold * (1 - ROUNDING)
+    margin = ROUNDING * optimum.log_num_codes  # not of the threshold, which may be 0 or below
+    certified = threshold is not None and loss < threshold - margin
     max_bits = math.log2(min(batch_size * rows_per_sample, num_codes))
     is_estimate = unbiased or is_partial or optimum.is_sampled
     nats = None if is_estimate else optimum.mutual_information(terms)

@@ -24,11 +24,14 @@ from falcon_ssl.data import Source, read_ahead, read_images
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.networks.readout import OWN, Readout
+from falcon_ssl.records.arrays import read_arrays, write_arrays
 from falcon_ssl.records.embeddings import PARQUET, EmbeddingFile
+from falcon_ssl.records.files import replacing
 
 logger = logging.getLogger(__name__)
 
 ARRAY_NAMES = ("z", "u", "code", "label", "index")
+MOST_CLASSES = 2**26
 PROTOTYPES = "prototypes"
 OF_EMBED = ("path", "split", "class_name", "probability", "about")  # what `embed` writes besides
 
@@ -86,6 +89,13 @@ class Features:
             if value.dtype == torch.int64:
                 fix = f"count from 0, and leave out images without {name}"
                 check_at_least(f"smallest {name}", int(value.min()), 0, fix=fix)
+            if name in ("code", "label") and int(value.max()) >= MOST_CLASSES:
+                raise InputError(
+                    f"{name} holds a number that is none",
+                    received=int(value.max()),
+                    expected=f"less than {MOST_CLASSES}, as one is counted for each",
+                    fix="number them 0, 1, 2, ...",
+                )
 
     def __len__(self) -> int:
         return self.z.shape[0]
@@ -120,11 +130,12 @@ class Features:
             if (value := getattr(self, name)) is not None
         }
         if path.suffix == ".npz":
-            np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
+            write_arrays(path, {name: value.numpy() for name, value in arrays.items()})
         elif path.suffix == ".safetensors":
             from safetensors.torch import save_file
 
-            save_file(arrays, path)
+            with replacing(path) as unfinished:
+                save_file(arrays, unfinished)
         else:
             raise _unknown_suffix(path, ".npz or .safetensors")
 
@@ -329,10 +340,9 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         expected = "an existing .npz, .safetensors or .parquet"
         raise InputError("no such feature file", received=path, expected=expected)
+    if path.suffix == ".npz":
+        return read_arrays(path, with_text=True, fix="write it with Features.save or numpy.savez")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -356,7 +366,17 @@ def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:
 
 
 def _as_tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    try:
+        found = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            "an array cannot be read", received=error, expected="rows of real numbers"
+        ) from error
+    if found.is_complex():
+        raise InputError(
+            "an array is complex", received=found.dtype, expected="rows of real numbers"
+        )
+    return found
 
 
 def _as_float32(value: Any) -> Tensor:

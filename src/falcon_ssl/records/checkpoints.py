@@ -108,6 +108,17 @@ def newest_checkpoint(run: Path, *, files: Iterable[str] = ()) -> Checkpoint:
     )
 
 
+def unfinished_sentence(run: Path) -> str:
+    """That a run has not come to its end, in words; empty where it has, or nothing can be said."""
+    try:
+        found = newest_checkpoint(run)
+    except InputError:
+        return ""
+    if found.state["finished"]:
+        return ""
+    return f"this run is unfinished: step {found.step} of {found.state['num_steps']}"
+
+
 def read_state(path: Path, *, files: Iterable[str] = ()) -> dict[str, Any]:
     """The ``state.json`` of one checkpoint.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import RunConfig, to_mapping
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.files import read_json, read_json_lines, write_json, write_text
@@ -46,6 +48,9 @@ BASELINE = "baseline.json"
 # By speedrun, in the run's folder.
 SPEEDRUN = "speedrun.json"
 
+# By the trackers of Accelerate, which make a folder of this name.
+TRACKED = "falcon-ssl"
+
 RECORD_FORMS: Mapping[str, Form] = {
     DATA: DATA_FORM,
     METRICS: METRICS_LINE,
@@ -55,6 +60,14 @@ RECORD_FORMS: Mapping[str, Form] = {
 }
 
 _BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}
+logger = logging.getLogger(__name__)
+
+
+def _is_written_by_a_run(name: str) -> bool:
+    """Whether a name is one of those above, or of a file that was being written under it."""
+    name = name.removesuffix(".tmp")
+    ours = {value for key, value in globals().items() if key.isupper() and isinstance(value, str)}
+    return name in ours or name.removeprefix(".") in ours or name.startswith(f"{CHECKPOINT}-")
 
 
 class RunFolder:
@@ -90,16 +103,20 @@ class RunFolder:
                 expected="a path that does not exist yet",
                 fix="choose another --out, resume with --resume, or start again with --overwrite",
             )
-        if not (self.path / CONFIG).is_file():
+        here = self.path.resolve() == Path.cwd()
+        if here or self.path.is_symlink() or not self.is_run():
+            place = "the current folder" if here else f"{self.path}"
             raise InputError(
                 "--overwrite would delete something that is not a run folder",
-                received=self.path,
-                expected=f"a folder that holds {CONFIG}",
+                received=f"{place}, a link" if self.path.is_symlink() else place,
+                expected=f"a folder that holds {HOLDER} and a {CONFIG} of falcon-ssl pretrain",
                 fix="delete it yourself, or choose another --out",
             )
 
     def create(self, config: RunConfig, *, overwrite: bool = False) -> None:
         """Start the folder with its ``config.yaml``; an old run in it is deleted when ``overwrite`` says so.
+
+        Only what a run writes is deleted; other files stay.
 
         Raises:
             InputError: As `check_free`.
@@ -108,12 +125,23 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self.lock()
         for old in self.path.iterdir():
+            if old.name in _BEFORE_A_RUN or not _is_written_by_a_run(old.name):
+                continue
             if old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old)
-            elif old.name not in _BEFORE_A_RUN:
+            else:
                 old.unlink()
         own_commit()  # of the start: while it runs, somebody may commit
         self.write_config(config)
+
+    def is_run(self) -> bool:
+        """Whether the folder is one that a run was started in: not every folder with a ``config.yaml`` is."""
+        if not (self.path / HOLDER).is_file() or not (self.path / CONFIG).is_file():
+            return False
+        try:
+            return set(read_yaml(self.path / CONFIG)) >= {"data", "epochs", "method", "engine"}
+        except InputError:
+            return False
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -163,7 +191,10 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl``."""
-        return read_json_lines(self.path / METRICS, RECORD_FORMS[METRICS])[0]
+        lines, is_torn = read_json_lines(self.path / METRICS, RECORD_FORMS[METRICS])
+        if is_torn:
+            logger.warning("%s: its last line is cut off and left out", self.path / METRICS)
+        return lines
 
     def alarms(self) -> list[str]:
         """Names of the alarms that were given, each once."""

@@ -8,7 +8,6 @@ the page; one that is there but cannot be read raises `InputError`.
 from __future__ import annotations
 
 import math
-import zipfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,18 @@ from numpy.typing import NDArray
 
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.arrays import read_arrays
+from falcon_ssl.records.checkpoints import unfinished_sentence
 from falcon_ssl.records.files import WRITE_AGAIN, read_json, read_json_lines, unreadable
-from falcon_ssl.records.folder import ARRAYS, CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION, METRICS
+from falcon_ssl.records.folder import (
+    ARRAYS,
+    CONFIG,
+    DIAGNOSIS,
+    ENVIRONMENT,
+    EVALUATION,
+    METRICS,
+    RECORD_FORMS,
+)
 
 Array: TypeAlias = "NDArray[Any]"
 
@@ -62,6 +71,7 @@ class Run:
         environment: Command, versions, hardware, time.
         diagnosis: The verdicts of ``diagnosis.json``.
         cut_off: Whether the last line of ``metrics.jsonl`` was cut off, and left out.
+        unfinished: That training has not come to its end, in words; "" where it has.
     """
 
     name: str
@@ -74,6 +84,7 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     diagnosis: Mapping[str, Any] = field(default_factory=dict)
     cut_off: bool = False
+    unfinished: str = ""
 
     def setting(self, name: str) -> Any:
         """The configuration's value of this name at any depth, the level nearest to the top first; None without any."""
@@ -143,11 +154,12 @@ def read_run(run_dir: Path) -> Run:
     if not run_dir.is_dir():
         expected = "a folder written by `falcon-ssl pretrain`"
         raise InputError("no run folder", received=run_dir, expected=expected)
-    lines, cut_off = read_json_lines(run_dir / METRICS)
+    lines, cut_off = read_json_lines(run_dir / METRICS, RECORD_FORMS[METRICS])
     curves, monitors, alarms = _split_lines(lines)
 
     def record(name: str) -> Mapping[str, Any]:
-        return read_json(run_dir / name) if (run_dir / name).exists() else {}
+        path = run_dir / name
+        return read_json(path, RECORD_FORMS[name]) if path.exists() else {}
 
     return Run(
         name=run_dir.resolve().name,
@@ -160,6 +172,7 @@ def read_run(run_dir: Path) -> Run:
         environment=record(ENVIRONMENT),
         diagnosis=record(DIAGNOSIS),
         cut_off=cut_off,
+        unfinished=unfinished_sentence(run_dir),
     )
 
 
@@ -207,11 +220,7 @@ def _columns(rows: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
 def _read_arrays(path: Path) -> dict[str, Array]:
     if not path.exists():
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: np.asarray(stored[name]) for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise unreadable(path, error, "an .npz archive of plain arrays", WRITE_AGAIN) from error
+    arrays = read_arrays(path, with_text=True, fix=WRITE_AGAIN)
     for name, array in arrays.items():
         dimensions = OTHER_DIMENSIONS.get(name, (len(name.rsplit("_", 1)[-1]),))
         if array.ndim not in dimensions:

@@ -57,22 +57,21 @@ DATA_FORM = {
 _MEASURE = {
     "name": str,
     "value": float,
-    "random": (float, None),
-    "ideal": (float, None),
-    "meaning": str,
-    "verdict": str,
+    "random?": (float, None),
+    "ideal?": (float, None),
+    "meaning?": str,
+    "verdict?": str,
 }
 DIAGNOSIS_FORM = {
     "verdict": str,
-    "sentence": str,
-    "collapses": [{"name": str, "verdict": str, "measures": [_MEASURE]}],
+    "sentence?": str,
+    "collapses?": [{"name": str, "verdict": str, "measures?": [_MEASURE]}],
 }
 EVALUATION_FORM = {
-    "about": {
-        "data": str,
+    "about?": {
+        "data?": str,
         "step?": int,
         "embed_dim?": (int, None),
-        "num_codes?": (int, None),
         "logit_scale?": (float, None),
         "class_names?": ([str], None),
     },
@@ -81,7 +80,7 @@ EVALUATION_FORM = {
     "baseline?": _NUMBERS,
     "certificate?": {"sentence?": str, "certified?": bool, "*": (float, None)},
 }
-ENVIRONMENT_FORM = {"command": [str], "*": (float, str, bool, None, list)}
+ENVIRONMENT_FORM = {"command?": [str], "*": (float, str, bool, None, list)}
 
 
 def check_form(where: object, value: Any, form: Form, *, fix: str = "", path: str = "") -> None:

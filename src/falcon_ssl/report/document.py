@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from falcon_ssl.core.version import __version__
+from falcon_ssl.records.files import write_text
 
 _TEMPLATES = Environment(
     loader=PackageLoader("falcon_ssl", "report"),
@@ -177,7 +178,7 @@ def write_page(page: Page, path: Path) -> Path:
         ``path``.
     """
     html = render("page.html", page=page, version=__version__)
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
 
 

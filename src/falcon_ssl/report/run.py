@@ -23,14 +23,15 @@ from falcon_ssl.report.tables import headline_cards, how_it_was_made, metric_tab
 from falcon_ssl.report.verdict import assess
 
 
-def build_report(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run folder.
+def build_report(run_dir: Path, out: Path | None = None) -> Path:
+    """Write ``report.html`` into a run folder, or a page elsewhere.
 
     The page is a pure function of the records: the same folder gives the same bytes. It needs no
     network, and follows the light or dark mode of the browser.
 
     Args:
         run_dir: A folder written by ``falcon-ssl pretrain``; evaluated or not.
+        out: The page; None is in the run folder.
 
     Returns:
         Path of the page. An older page is replaced.
@@ -39,7 +40,7 @@ def build_report(run_dir: Path) -> Path:
         InputError: When a required record is missing or a present one cannot be read.
     """
     run = read_run(run_dir)
-    return write_page(run_page(run), Path(run_dir) / REPORT)
+    return write_page(run_page(run), Path(run_dir) / REPORT if out is None else Path(out))
 
 
 def run_page(run: Run) -> Page:
@@ -101,6 +102,8 @@ def _training(run: Run) -> list[Block]:
         Note(f"Alarm at epoch {alarm.epoch:.4g}, step {alarm.step}: {alarm.text}", "warning")
         for alarm in run.alarms
     ]
+    if run.unfinished:
+        notes.append(Note(f"{run.unfinished[:1].upper()}{run.unfinished[1:]}.", "warning"))
     if run.cut_off:
         notes.append(Note(f"The last line of {METRICS} was cut off; it is left out here."))
     figures: Sequence[Block] = training_figures(run)

@@ -35,7 +35,7 @@ def assess(run: Run) -> Note:
 
 def _warning(run: Run) -> str:
     """What to check, or ""."""
-    reasons = []
+    reasons = [run.unfinished] if run.unfinished else []
     for key in ("top1_linear", "top1_knn"):
         mine, random = run.metric(key), run.metric("random_encoder", key)
         if mine is not None and random is not None and not mine > random:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -108,6 +109,8 @@ def _check(grid: Grid) -> None:
         if not getattr(grid, part):
             raise InputError(f"{part} is empty", received="nothing", expected="at least one")
     _check_numbers("column", grid.columns)
+    for name in (*grid.datasets, *grid.rows):
+        check_name(name)
     papers = grid.paper.rows if grid.paper else {}
     for numbers in (one for row in papers.values() for one in row.values()):
         _check_numbers("number of the paper", numbers)
@@ -228,6 +231,16 @@ def _make_run(grid: Grid, dataset: str, row: str, seed: int, selection: Selectio
             expected="options of falcon-ssl pretrain",
         ) from error
     return GridRun(f"{dataset}/{row}-seed{seed}", config, data.image_shape, dataset, row)
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless a name can be one of a folder, inside the folder of all runs."""
+    if not re.fullmatch(r"[\w+=,@ -][\w+=,@ .-]{0,99}", name) or name != name.strip():
+        raise InputError(
+            "a name of a grid names a folder",
+            received=repr(name[:120]),
+            expected="at most 100 letters, digits, spaces and _ . + = , @ -, the first of them no dot",
+        )
 
 
 def _method(row: GridRow) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from falcon_ssl.commands.studies.grid import Grid, GridRow, Selection
+from falcon_ssl.commands.studies.grid import Grid, GridRow, Selection, check_name
 from falcon_ssl.commands.studies.table import Cell
 from falcon_ssl.config.mapping import merged
 from falcon_ssl.core.errors import InputError
@@ -47,6 +47,8 @@ def tuning_grid(grid: Grid) -> Grid:
         for name, row in grid.rows.items()
         for tried in row.tries
     }
+    for name in rows:
+        check_name(name.partition("/")[2])
     return replace(
         grid,
         title=f"{grid.title}: tries on a held-out part of train",
