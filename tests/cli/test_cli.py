@@ -447,3 +447,23 @@ def test_of_two_configurations_the_later_one_wins(tmp_path: Path) -> None:
     files = [f"--config={tmp_path / name}.yaml" for name in "ab"]
     config = parsed("pretrain", "--out", "x", *files)["config"]
     assert (config.epochs, config.optim.lr, config.optim.trust) == (3, 0.25, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "group", "option", "value"),
+    [
+        (["--encoder", "resnet18"], "encoder", "name", "resnet18"),
+        (["--encoder=resnet18"], "encoder", "name", "resnet18"),
+        (["--views", "cifar", "--views.size", "24"], "views", "preset", "cifar"),
+        (["--init", "a.safetensors"], "init", "weights", "a.safetensors"),
+    ],
+)
+def test_a_group_alone_is_its_name(words: list[str], group: str, option: str, value: str) -> None:
+    config = parse("pretrain", COMMANDS["pretrain"], ["--out", "x", *words])["config"]
+    assert getattr(getattr(config, group), option) == value
+
+
+def test_other_groups_have_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("--falcon", "--reading", "--optim", "--encode"):
+        assert run("pretrain", "--out", "x", word, "3") == 2
+        assert f"unknown option {word}" in capsys.readouterr().err

@@ -159,5 +159,5 @@ def test_bad_input(
 
 def test_weights_of_another_encoder(tmp_path: Path) -> None:
     save_file({"nothing": torch.zeros(1)}, tmp_path / "weights.safetensors")
-    with pytest.raises(InputError, match="the weights are of another encoder"):
+    with pytest.raises(InputError, match=r"does not fit the encoder DigitsCNN: received 0 of"):
         commands.diagnose("digits_cnn", data="digits", weights=tmp_path / "weights.safetensors")

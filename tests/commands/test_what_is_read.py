@@ -80,7 +80,7 @@ def test_evaluation_names_what_it_read(
         key: found[key] for key in found if key.endswith(("_z", "_u"))
     }
     assert "spectrum_random_z" not in np.load(run / "arrays.npz")
-    assert "random encoder was not evaluated" in build_report(run).read_text()
+    assert "Random encoder: not evaluated" in build_report(run).read_text()
 
     options = ["--representation", "pooled2x2", "--crops", "9", "--mirror", "false"]
     assert cli.main(["evaluate", str(run), *options]) == 0

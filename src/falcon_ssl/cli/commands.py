@@ -21,7 +21,7 @@ from falcon_ssl.config.run import (
     from_mapping,
 )
 from falcon_ssl.core.errors import CollapseError
-from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, EVALUATION
+from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, EVALUATION, INITIAL
 
 DEMO_RECIPE = "digits"
 OWN_IMAGES = ReadingConfig()
@@ -159,7 +159,7 @@ def diagnose(
 
     Args:
         target: Run folder; features z (and u, code, label) in .npz or .safetensors; or, with --data, an encoder.
-        weights: Of an encoder: a .safetensors file, or pretrained (timm downloads them).
+        weights: Of an encoder: a file, an export, a run, timm:NAME, or pretrained (timm downloads them).
         prototypes: File with an array prototypes [C, F]: codes of SwAV, DINO or another method.
         fail_on_collapse: Exit with code 3 if something collapsed.
         data: Other images than the run's own: folder:PATH, ...
@@ -171,7 +171,9 @@ def diagnose(
     diagnosis = commands.diagnose(
         target, weights=weights, prototypes=prototypes, **_images(data, reading)
     )
-    printing.print_diagnosis(diagnosis)
+    printing.print_diagnosis(
+        diagnosis, beside="initial" if (Path(target) / INITIAL).is_file() else "random"
+    )
     if Path(target).is_dir() and data is None and prototypes is None:
         print(f"all measures: {Path(target) / DIAGNOSIS}")
     if fail_on_collapse and diagnosis.verdict == "collapsed":

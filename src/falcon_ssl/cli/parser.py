@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from falcon_ssl.cli.options import Option, first_line, options_of
-from falcon_ssl.config.mapping import build, merged, read_yaml, typed
+from falcon_ssl.config.mapping import build, merged, read_yaml, typed, without_none
 from falcon_ssl.config.recipes import recipe_names, recipe_path
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.errors import InputError
@@ -60,7 +60,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     """
     hints = get_type_hints(command)
     options = {option.name: option for option in options_of(command)}
-    words = [re.sub(r"^--[\w-]+", lambda m: f"--{m[0][2:].replace('-', '_')}", w) for w in words]
+    words = [_full_name(word, options) for word in words]
     is_complete = "--print_config" not in words
     parser = _parser(name, command, options.values(), is_complete=is_complete)
     found, unknown = parser.parse_known_args(words)
@@ -79,6 +79,21 @@ def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     if "config" in hints:
         arguments["config"] = _run_config(values, configs, arguments)
     return {**arguments, "print_config": True} if prints else arguments
+
+
+def _full_name(word: str, options: Mapping[str, Option]) -> str:
+    """A word with the name of its option in full: a group's name stands for its first option, where that is a name too.
+
+    ``--init runs/photos`` is ``--init.weights runs/photos``, ``--encoder resnet18`` is ``--encoder.name resnet18``.
+    """
+    found = re.match(r"--([\w-]+)(?=$|=)", word)
+    if not found:
+        return re.sub(r"^--[\w-]+", lambda m: f"--{m[0][2:].replace('-', '_')}", word)
+    name = found[1].replace("-", "_")
+    first = next((option for key, option in options.items() if key.startswith(f"{name}.")), None)
+    if name not in options and first is not None and without_none(first.kind) is str:
+        name = first.name
+    return f"--{name}{word[found.end() :]}"
 
 
 def _plain(option: Option, value: Any) -> Any:

@@ -27,7 +27,7 @@ SUMMARY = (
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:
-    """The numbers that matter, beside an untrained encoder and chance."""
+    """The numbers that matter, beside those of the encoder before training and chance."""
     about = evaluation["about"]
     chance: dict[str, float | None] = dict.fromkeys(
         ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
@@ -35,7 +35,8 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     chance |= dict.fromkeys(("top1_linear", "top1_knn"), evaluation["chance"].get("top1"))
     chance["nmi_codes"] = evaluation.get("chance_nmi_codes")
     table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
-    names = {"random_encoder": "random encoder", "baseline": "patch k-means"}
+    before = "initial weights" if about.get("initial_weights") else "random encoder"
+    names = {"random_encoder": before, "baseline": "patch k-means"}
     others = {names[key]: evaluation[key] for key in names if key in evaluation}
     for column in ("", "this run", *others, "chance"):
         table.add_column(column, justify="right" if column else "left")
@@ -120,19 +121,19 @@ def print_plan(runs: Sequence[Any], estimate: Any) -> None:
     )
 
 
-def print_diagnosis(diagnosis: Any) -> None:
-    """Verdicts and the measures behind them."""
+def print_diagnosis(diagnosis: Any, *, beside: str = "random") -> None:
+    """Verdicts and the measures behind them; ``beside``: what the network is compared with."""
     color = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
     table = Table(title=diagnosis.sentence, box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("collapse", "measure"):
-        table.add_column(column, no_wrap=True)
-    for column in ("value", "random", "ideal"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    for column in ("collapse", "measure"):  # they may break on a narrow terminal, numbers may not
+        table.add_column(column, overflow="fold")
+    for column in ("value", beside, "ideal"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=7)
+    table.add_column("verdict", no_wrap=True, min_width=len("collapsed"))
     for collapse in diagnosis.collapses:
         assessed = [measure for measure in collapse.measures if measure.verdict != "unknown"]
         if not assessed:
-            table.add_row(collapse.name, "", "", "", "", "[dim]could not be measured")
+            table.add_row(collapse.name, "", "", "", "", "[dim]not measured")
         for measure in assessed:
             numbers = (measure.value, measure.random, measure.ideal)
             table.add_row(

@@ -64,6 +64,14 @@ def model_card(run: Run, about: Mapping[str, Any], *, folder: Path, usage: str) 
     return "\n\n".join(parts) + "\n"
 
 
+def published(name: str) -> str:
+    """What data or weights are called, without the folders that they lie in, which are nobody's business."""
+    kind, colon, where = name.partition(":")
+    if kind in ("hf", "timm") or name == "digits":
+        return name
+    return f"{kind}{colon}{Path(where).name}" if where else Path(name).name
+
+
 def _verified(about: Mapping[str, Any]) -> str:
     found = about["verified"]
     same = (
@@ -120,11 +128,12 @@ def _foreign(about: Mapping[str, Any]) -> list[str]:
 
 
 def _training(run: Run) -> str:
+    initial = run.setting("weights")
     rows = {
         "epochs": run.setting("epochs"),
         "batch size": run.setting("batch_size"),
         "seed": run.setting("seed"),
-        "initial weights": run.setting("weights"),
+        "initial weights": None if initial is None else published(str(initial)),
     }
     if (seconds := run.environment.get("seconds")) is not None:
         rows["time"] = format_duration(float(seconds))
@@ -138,7 +147,7 @@ def _numbers(run: Run, about: Mapping[str, Any]) -> list[str]:
     """Every number of the evaluation beside that of the untrained network and chance."""
     if not run.evaluation:
         return ["Not measured: `falcon-ssl evaluate RUN` before the export puts the numbers here."]
-    beside = "initial weights" if run.setting("weights") else "untrained"
+    beside = run.started_from
     rows = [f"| | trained | {beside} | chance |", "|---|---|---|---|"]
     for name in sorted(run.evaluation, key=lambda name: GROUPS.index(describe(name).group)):
         if (value := run.metric(name)) is None:

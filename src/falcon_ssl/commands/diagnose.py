@@ -8,14 +8,15 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from falcon_ssl.commands.features import diagnose_run, extract_run_features
-from falcon_ssl.commands.loading import RunParts, prepare, seen_shape
-from falcon_ssl.config.run import EncoderConfig, ReadingConfig, RunConfig
+from falcon_ssl.commands.initial import read_initial
+from falcon_ssl.commands.loading import RunParts, prepare
+from falcon_ssl.config.encoder import EncoderConfig
+from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, load_prototypes
 from falcon_ssl.evaluation import diagnose as diagnose_features
-from falcon_ssl.networks.timm import timm_encoder
 from falcon_ssl.records.folder import CONFIG, DIAGNOSIS
 from falcon_ssl.views import Normalization, Views
 
@@ -40,8 +41,8 @@ def diagnose(
             features, .npz or .safetensors; or with ``data`` an encoder by name, such as "timm:resnet50".
         data: Images for an encoder, or for a run instead of its own.
         reading: How to read them; None for the defaults.
-        weights: Of an encoder: a .safetensors file under the encoder's own names, as timm and falcon-ssl export write
-            it, or "pretrained" to let timm download its own. None diagnoses an untrained network.
+        weights: Of an encoder, all that ``init.weights`` may be: a file, an export, a run, "timm:NAME"; or "pretrained"
+            to let timm download its own. None diagnoses an untrained network.
         prototypes: A file with an array ``prototypes`` [C, F]: codes of another method, as SwAV's and DINO's, compared
             by cosine with u, or with z where there is no u. A feature file may hold that array itself.
 
@@ -104,25 +105,15 @@ def _diagnose_encoder(
     if weights is None:
         logger.warning("%s: no --weights: this is the diagnosis of an untrained network", name)
         return diagnose_features(reference, dictionary=codes)
-    if weights == PRETRAINED:
-        encoder = _pretrained(name, run)
-    else:
-        _load_weights(encoder, weights)
-    return diagnose_features(_features(encoder, run), dictionary=codes, reference=reference)
-
-
-def _pretrained(name: str, run: RunParts) -> nn.Module:
-    """The encoder with timm's own weights."""
-    if not name.startswith(TIMM):
+    if weights == PRETRAINED and not name.startswith(TIMM):
         raise InputError(
             "only timm knows pretrained weights",
             received=name,
-            expected="an encoder timm:NAME, or a .safetensors file",
+            expected="an encoder timm:NAME, or weights such as a .safetensors file",
         )
-    channels, side, _ = seen_shape(run.splits.train.image_shape, run.views)
-    return timm_encoder(
-        name.removeprefix(TIMM), in_channels=channels, image_size=side, pretrained=True
-    )
+    initial = read_initial(name if weights == PRETRAINED else str(weights))
+    initial.fill(encoder, in_channels=run.splits.train.image_shape[0])
+    return diagnose_features(_features(encoder, run), dictionary=codes, reference=reference)
 
 
 def _features(encoder: nn.Module, run: RunParts) -> Features:
@@ -152,26 +143,3 @@ class _Bare(nn.Sequential):
     def embed(self, images: Tensor) -> tuple[Tensor, None]:
         """Representations, and no embedding."""
         return self(images), None
-
-
-def _load_weights(encoder: nn.Module, weights: str | Path) -> None:
-    """Fill an encoder; weights of a classifier that it does not have are left out."""
-    from safetensors.torch import load_file
-
-    try:
-        found = encoder.load_state_dict(load_file(weights), strict=False)
-    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
-        raise InputError(
-            f"cannot load the weights {weights}",
-            received=" ".join(str(error).split())[:300],
-            expected="a .safetensors file of this encoder",
-            fix="write it with falcon-ssl export, or safetensors.torch.save_file",
-        ) from error
-    if found.missing_keys:
-        raise InputError(
-            "the weights are of another encoder",
-            received=f"no {found.missing_keys[0]}, {len(found.missing_keys)} missing in all",
-            expected=f"the names of {type(encoder).__name__}",
-        )
-    if found.unexpected_keys:
-        logger.info("weights left out: %s", ", ".join(found.unexpected_keys))

@@ -119,6 +119,7 @@ def evaluate(
             "numbers_read": trained.test.z.shape[1],
             "knn_components": config.evaluation.knn_components,
             "overrides": dict(evaluation or {}),
+            "initial_weights": config.init.weights,
             "num_train": len(trained.train),
             "num_test": len(trained.test),
             "num_classes": num_classes,

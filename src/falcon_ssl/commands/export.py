@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from falcon_ssl.commands.card import CARD, model_card
+from falcon_ssl.commands.card import CARD, model_card, published
 from falcon_ssl.commands.files import new_folder
 from falcon_ssl.commands.formats import ABOUT, Kind, kind_of, own_preprocessing
 from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder
@@ -97,7 +97,7 @@ def export(
             network.encoder, preprocess.shape, readout=network.readout
         ),
         "width": representation_width(network.encoder, preprocess.shape),
-        "data": _published(config.data),
+        "data": published(config.data),
         "method": config.method,
         "checkpoint": checkpoint,
         "falcon_ssl": __version__,
@@ -143,7 +143,7 @@ def _images(
         pixels = read_images(source, rows)[1]
         if len(pixels):
             part = "training" if splits.test is None else "test"
-            return pixels, f"{part} images of {_published(data or config.data)}"
+            return pixels, f"{part} images of {published(data or config.data)}"
     except (InputError, OSError) as error:
         if data is not None:
             raise
@@ -199,9 +199,3 @@ def _compare(
     if own_ND is not None:
         found["own_preprocessing"] = float((own_ND - want_ND).abs().max()) / scale
     return found
-
-
-def _published(data: str) -> str:
-    """The name of a data set without the folders that it lies in, which are nobody's business."""
-    kind, colon, where = data.partition(":")
-    return f"{kind}{colon}{Path(where).name}" if kind in ("folder", "parquet") else data

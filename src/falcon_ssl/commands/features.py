@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from falcon_ssl.commands.initial import restore_initial
 from falcon_ssl.commands.loading import RunParts, build, load_run
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import multiplies_bf16
@@ -27,18 +28,28 @@ HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
 
 
 def untrained(
-    config: RunConfig, source: Source, *, trained: Method, device: torch.device
+    config: RunConfig,
+    source: Source,
+    *,
+    trained: Method,
+    device: torch.device,
+    run: str | Path | None = None,
 ) -> Method:
     """The network that a run started from, with the batch statistics of its data.
 
     Running statistics of an untrained network say nothing; measured ones make it a fair reference. A layer that was
-    fitted to the run's images before training is the trained network's.
+    fitted to the run's images before training is the trained network's. The encoder of a ``run`` that started from
+    given weights is as they came, with their statistics.
     """
     views, method = build(config, source.image_shape)
     copy_fitted(method, trained)
+    if run is not None and config.init.weights is not None:
+        restore_initial(Path(run), method)
+        for encoder in (method.encoder, method.evaluated_encoder):
+            encoder.eval()
     method.to(device)
     for norm in method.modules():
-        if isinstance(norm, _BatchNorm):
+        if isinstance(norm, _BatchNorm) and norm.training:
             norm.reset_running_stats()
             norm.momentum = None  # the plain average over batches
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
@@ -115,7 +126,7 @@ def extract_run_features(
     return RunFeatures(
         run=RunParts(config, splits, views, method),
         trained=features(method),
-        untrained=features(untrained(config, splits.train, trained=method, device=device))
+        untrained=features(untrained(config, splits.train, trained=method, device=device, run=run))
         if config.evaluation.untrained
         else None,
     )

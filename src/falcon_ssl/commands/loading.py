@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from falcon_ssl.commands.resolve import resolve
+from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError
@@ -44,8 +46,26 @@ class RunParts(NamedTuple):
     method: Method  # freshly initialized; or trained, in evaluation mode
 
 
+class InitialWeights(Protocol):
+    """Weights to start from, as `falcon_ssl.commands.initial` reads them."""
+
+    @property
+    def encoder(self) -> EncoderConfig | None:
+        """The network that they are of, where that is known."""
+
+    def check_views(self, views: Views, /) -> None:
+        """Log what the views do otherwise than those that the weights were trained with."""
+
+    def fill(self, encoder: nn.Module, *, in_channels: int, partial: tuple[str, ...]) -> None:
+        """Load them into an encoder."""
+
+
 def prepare(
-    config: RunConfig, *, skipped_path: Path | None = None, splits: Splits | None = None
+    config: RunConfig,
+    *,
+    skipped_path: Path | None = None,
+    splits: Splits | None = None,
+    initial: InitialWeights | None = None,
 ) -> RunParts:
     """Open the images of a configuration, resolve it, and build what it names.
 
@@ -53,18 +73,29 @@ def prepare(
         config: The whole configuration.
         skipped_path: Where images that cannot be read are listed.
         splits: The images, where they are open already.
+        initial: What the encoder starts from; None for random weights, also where a checkpoint follows.
 
     Raises:
         InputError: Data that cannot be read, or options that do not fit it or each other.
     """
     splits = splits or open_data(config, skipped_path=skipped_path)
+    if initial is not None and initial.encoder is not None and config.encoder.name == "auto":
+        given = {name: getattr(config.encoder, name) for name in config.encoder.changed()}
+        config = replace(config, encoder=replace(initial.encoder, **given))
+        logger.info("encoder: %s, that of the initial weights", config.encoder.name)
     config = resolve(config, splits.train)
-    views, method = build(config, splits.train.image_shape)
-    fit_to_images(method, lambda: _some_images(splits.train, views, seed=config.seed))
+    views, method = build(config, splits.train.image_shape, initial=initial)
+    if initial is None or not _is_finite(method.encoder):
+        fit_to_images(method, lambda: _some_images(splits.train, views, seed=config.seed))
     blank = torch.zeros(1, *splits.train.image_shape, dtype=torch.uint8)
     views(blank, generator=torch.Generator())  # raise now for images that do not fit
     readout_width(config, method, views, splits.train.image_shape)
     return RunParts(config, splits, views, method)
+
+
+def _is_finite(network: nn.Module) -> bool:
+    """Whether no layer waits to be fitted to images: until then its weights are NaN."""
+    return all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
 
 
 def _some_images(source: Source, views: Views, *, seed: int) -> Tensor:
@@ -89,16 +120,22 @@ def readout_width(
     )
 
 
-def build(config: RunConfig, image_shape: tuple[int, int, int]) -> tuple[Views, Method]:
-    """Views and method of a resolved configuration and the shape of its images; parameters are functions of its seed.
+def build(
+    config: RunConfig, image_shape: tuple[int, int, int], *, initial: InitialWeights | None = None
+) -> tuple[Views, Method]:
+    """Views and method of a resolved configuration and image shape; parameters depend on seed and initial weights.
 
     Raises:
         InputError: Options that do not fit the images or each other.
     """
     views = build_views(config.views)
     torch.manual_seed(config.seed)
-    method = build_method(config, image_shape=seen_shape(image_shape, views))
-    return views, method
+    seen = seen_shape(image_shape, views)
+    if initial is None:
+        return views, build_method(config, image_shape=seen)
+    initial.check_views(views)
+    fill = partial(initial.fill, in_channels=seen[0], partial=config.init.partial)
+    return views, build_method(config, image_shape=seen, initialize=fill)
 
 
 def load_run(

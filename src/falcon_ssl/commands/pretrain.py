@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from accelerate import Accelerator
 
 from falcon_ssl import engine
+from falcon_ssl.commands.initial import read_initial, write_initial
 from falcon_ssl.commands.loading import check_same_run, log_skipped, prepare, write_data_record
 from falcon_ssl.commands.monitors import default_monitors
+from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.errors import CollapseError, InputError, StoppedError
 from falcon_ssl.core.monitor import Monitor
@@ -88,7 +91,17 @@ def _pretrain(
     else:
         is_same = resume
     folder = _free_folder(out, overwrite=overwrite, resume=resume)
-    run = prepare(config, skipped_path=folder.path / SKIPPED, splits=splits)
+    weights = config.init.weights
+    if resume and weights is not None:  # the checkpoint has all, the source may be gone
+        weights = None
+        if config.encoder.name == "auto":
+            config = replace(config, encoder=from_mapping(read_yaml(folder.path / CONFIG)).encoder)
+    run = prepare(
+        config,
+        skipped_path=folder.path / SKIPPED,
+        splits=splits,
+        initial=None if weights is None else read_initial(weights),
+    )
     config, splits, views, method = run
     if is_same:
         check_same_run(folder, config)
@@ -100,6 +113,8 @@ def _pretrain(
     if accelerator.is_main_process:
         if not resume:
             folder.create(config, overwrite=overwrite)
+            if weights is not None:
+                write_initial(folder.path, method)
         folder.lock()
         folder.write_config(config)  # how a run is executed may change when it is resumed
         write_data_record(folder, config, splits)

@@ -6,7 +6,8 @@ import logging
 from dataclasses import replace
 from typing import Any, Literal
 
-from falcon_ssl.config.run import EncoderConfig, RunConfig
+from falcon_ssl.config.encoder import EncoderConfig
+from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import multiplies_bf16, named_device
 from falcon_ssl.data import Source
 

@@ -1,5 +1,6 @@
 """Every option of a run, its default, its bounds and its meaning, in one place."""
 
+from falcon_ssl.config.encoder import EncoderConfig, InitConfig
 from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
 from falcon_ssl.config.methods import (
     BarlowTwinsConfig,
@@ -16,7 +17,6 @@ from falcon_ssl.config.methods import (
 )
 from falcon_ssl.config.run import (
     METHODS,
-    EncoderConfig,
     EngineConfig,
     OptimConfig,
     ReadingConfig,
@@ -36,6 +36,7 @@ __all__ = [
     "EvaluationConfig",
     "FalconConfig",
     "GEDIConfig",
+    "InitConfig",
     "LeJEPAConfig",
     "MethodConfig",
     "MonitorConfig",

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from falcon_ssl.config import methods
 from falcon_ssl.config.bounds import Options, option
+from falcon_ssl.config.encoder import EncoderConfig, InitConfig
 from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
 from falcon_ssl.config.mapping import build
 from falcon_ssl.core.checks import check_choice
@@ -103,42 +104,6 @@ class ViewsConfig(Options, group="views"):
         "Side at which images are evaluated and embedded; null is the side of the large views.",
         at_least=1,
     )
-
-
-@dataclass(frozen=True)
-class EncoderConfig(Options, group="encoder"):
-    """The network g from images to representations."""
-
-    name: str = option(
-        "auto",
-        "digits_cnn, whitened_cnn, resnet8, resnet10, resnet18, resnet50 or timm:NAME; auto chooses by the data and "
-        "writes its choice into config.yaml.",
-    )
-    width: int | None = option(
-        None, "Channels of the first stage; null is the encoder's own default."
-    )
-    stem: Literal["cifar", "half", "imagenet"] | None = option(
-        None,
-        "cifar (keeps the resolution), half or imagenet (a quarter), for resnet10, resnet18 and resnet50.",
-    )
-    stages: int | None = option(
-        None,
-        "How many of their four stages to build, for small images on a CPU, null is all; of whitened_cnn 2 or more, "
-        "null is 2.",
-    )
-    widths: tuple[int, ...] | None = option(
-        None, "Channels of every stage of whitened_cnn, instead of width and stages.", at_least=1
-    )
-    patch_size: int | None = option(
-        None, "Side of a patch, for vision transformers and whitened_cnn (null is 6)."
-    )
-    eigenvectors: int | None = option(
-        None, "Eigenvectors of patches in the stem of whitened_cnn (null is 48).", at_least=1
-    )
-    head_width: int | None = option(
-        None, "Channels of a last 1x1 convolution of whitened_cnn; null is none.", at_least=1
-    )
-    drop_path: float | None = option(None, "Rate of stochastic depth, for timm models.")
 
 
 @dataclass(frozen=True)
@@ -278,6 +243,7 @@ class RunConfig(Options, group=""):
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    init: InitConfig = field(default_factory=InitConfig)
     # The registry: every method, by its name.
     falcon: methods.FalconConfig = field(default_factory=methods.FalconConfig)
     barlow_twins: methods.BarlowTwinsConfig = field(default_factory=methods.BarlowTwinsConfig)

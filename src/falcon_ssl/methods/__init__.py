@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from falcon_ssl.config import RunConfig
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.methods.barlow_twins import BarlowTwins
@@ -40,12 +42,18 @@ __all__ = [
 ]
 
 
-def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Method:
+def build_method(
+    config: RunConfig,
+    *,
+    image_shape: tuple[int, int, int],
+    initialize: Callable[[nn.Module], None] | None = None,
+) -> Method:
     """The method of a resolved configuration, with freshly initialized parameters.
 
     Args:
         config: Whole configuration; ``encoder.name`` is not auto any more.
         image_shape: (channels, height, width) of what the encoder will see.
+        initialize: Gives the encoder other weights, before a teacher copies it.
 
     Raises:
         InputError: Options that do not fit each other.
@@ -63,6 +71,8 @@ def build_method(config: RunConfig, *, image_shape: tuple[int, int, int]) -> Met
         head_width=config.encoder.head_width,
         drop_path=config.encoder.drop_path,
     )
+    if initialize is not None:
+        initialize(encoder)
     parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)
     return _METHODS[config.method](parts, getattr(config, config.method))
 

@@ -31,7 +31,6 @@ def timm_encoder(
     image_size: int | None = None,
     patch_size: int | None = None,
     drop_path: float | None = None,
-    pretrained: bool = False,
 ) -> nn.Module:
     """Build a timm model without classifier.
 
@@ -42,16 +41,65 @@ def timm_encoder(
             sizes (small crops) too where timm can interpolate. Other models do not need it.
         patch_size: Overrides the patch size in the name.
         drop_path: Rate of stochastic depth.
-        pretrained: Whether to let timm download its weights; otherwise they are random.
 
     Returns:
         A module mapping [N, C, H, W] to pooled features z_ND; with ``maps(images)``, or ``tokens(images, n)`` for
         vision transformers, where timm gives access to them; ``as_timm`` says how timm builds it.
 
     Raises:
-        InputError: timm is not installed, has no such model, the model does not take an option, or its weights cannot
-            be had.
+        InputError: timm is not installed, has no such model, or the model does not take an option.
     """
+    timm = _timm_with(name)
+    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
+    if patch_size is not None:
+        options["patch_size"] = patch_size
+    if drop_path is not None:
+        options["drop_path_rate"] = drop_path
+    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size
+        try:  # most transformers interpolate their position embeddings, some cannot
+            return _create(timm, name, options | {"dynamic_img_size": True})
+        except TypeError:
+            pass
+    try:
+        return _create(timm, name, options)
+    except TypeError as error:
+        raise InputError(
+            f"timm model {name} does not take an option",
+            received=str(error),
+            expected="options of that model",
+            fix="leave the option out",
+        ) from error
+
+
+def pretrained_timm(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """A timm model without classifier, with the weights that timm downloads, and what they were trained with.
+
+    Args:
+        name: timm's name, with the tag of the weights or without: "resnet50.a1_in1k".
+
+    Returns:
+        The model as it was trained, for its own number of channels and image size; its ``pretrained_cfg``.
+
+    Raises:
+        InputError: timm is not installed, has no such model or no weights of it, or they cannot be had.
+    """
+    timm = _timm_with(name)
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # no network, no weights: the kinds of several libraries
+        raise InputError(
+            f"timm cannot get the weights of {name}",
+            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            expected="a model with pretrained weights and a network connection",
+            fix="pass the weights in a .safetensors file",
+        ) from error
+    about: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    return model, about
+
+
+def _timm_with(name: str) -> ModuleType:
+    """timm, if it has a model of this name."""
     timm = _import_timm()
     if not timm.is_model(name):
         alike = (
@@ -63,42 +111,11 @@ def timm_encoder(
             expected=f"a name such as {', '.join(alike)}",
             fix="look it up with timm.list_models()",
         )
-    options: dict[str, Any] = {"in_chans": in_channels, "num_classes": 0}
-    if patch_size is not None:
-        options["patch_size"] = patch_size
-    if drop_path is not None:
-        options["drop_path_rate"] = drop_path
-    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
-        options["img_size"] = image_size
-        try:  # most transformers interpolate their position embeddings, some cannot
-            return _create(timm, name, options | {"dynamic_img_size": True}, pretrained=pretrained)
-        except TypeError:
-            pass
-    try:
-        return _create(timm, name, options, pretrained=pretrained)
-    except TypeError as error:
-        raise InputError(
-            f"timm model {name} does not take an option",
-            received=str(error),
-            expected="options of that model",
-            fix="leave the option out",
-        ) from error
+    return timm
 
 
-def _create(timm: ModuleType, name: str, options: dict[str, Any], *, pretrained: bool) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
-    except TypeError:
-        raise
-    except Exception as error:
-        if not pretrained:
-            raise
-        raise InputError(
-            f"timm cannot get the weights of {name}",
-            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
-            expected="a model with pretrained weights and a network connection",
-            fix="pass the weights in a .safetensors file",
-        ) from error
+def _create(timm: ModuleType, name: str, options: dict[str, Any]) -> nn.Module:
+    model: nn.Module = timm.create_model(name, pretrained=False, **options)
     kept = {key: value for key, value in options.items() if key not in _NOT_KEPT}
     model.as_timm = AsTimm(name.partition(".")[0], kept)  # type: ignore[assignment]
     return _readable(model)

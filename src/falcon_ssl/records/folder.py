@@ -30,6 +30,7 @@ from falcon_ssl.records.schema import (
 CONFIG = "config.yaml"
 DATA = "data.json"
 SKIPPED = "skipped.txt"
+INITIAL = "initial.safetensors"  # what the encoder started from, where that was not random
 METRICS = "metrics.jsonl"
 CHECKPOINT = "checkpoint"  # a folder of the next three, and CHECKPOINT-NAME of others that are kept
 MODEL, TRAINING, STATE = "model.safetensors", "training.safetensors", "state.json"

@@ -114,6 +114,13 @@ class Run:
         return about.get(key) if isinstance(about, Mapping) else None
 
     @property
+    def started_from(self) -> str:
+        """What the network was before training, which stands beside it: "random encoder" or "initial weights"."""
+        init = self.config.get("init")
+        given = isinstance(init, Mapping) and init.get("weights")
+        return "initial weights" if given else "random encoder"
+
+    @property
     def embed_dim(self) -> float | None:
         """F, the width of the embedding u, when recorded."""
         recorded = as_number(self.about("embed_dim"))

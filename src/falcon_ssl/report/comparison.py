@@ -152,7 +152,7 @@ def number_blocks(compared: Sequence[Family]) -> list[Block]:
             for group, found in grouped(keys)
         ],
         numeric=len(compared) + len(others),
-        note="Random encoder: mean over the same runs before training. All on the test split.",
+        note="Before training: mean over the same runs. All on the test split.",
     )
     return [numbers, members] if keys else [members]
 

@@ -20,11 +20,11 @@ def diagnosis_section(run: Run) -> Section:
     if collapses:
         blocks.append(
             Table(
-                head=["", "this run", "random encoder", "ideal", "verdict", "what it is"],
+                head=["", "this run", run.started_from, "ideal", "verdict", "what it is"],
                 groups=[_rows(collapse) for collapse in collapses],
                 numeric=3,
-                note="A measure without a verdict is shown for information. The random encoder is"
-                " for comparison; the verdicts do not depend on it.",
+                note="A measure without a verdict is shown for information. The second column is for"
+                " comparison; the verdicts do not depend on it.",
             )
         )
     return Section(

@@ -49,8 +49,8 @@ def off_diagonal_rms(covariance: Array) -> float:
 
 
 def covariance_figure(run: Run) -> Figure | None:
-    """H^T H of the run, beside that of the random encoder when it was recorded."""
-    names = {"covariance_FF": "this run", "covariance_random_FF": "random encoder"}
+    """H^T H of the run, beside that of the encoder before training when it was recorded."""
+    names = {"covariance_FF": "this run", "covariance_random_FF": run.started_from}
     drawn = {names[key]: run.arrays[key] for key in names if key in run.arrays}
     if not drawn:
         return None
@@ -206,7 +206,7 @@ def spectrum_figure(run: Run, space: str) -> Figure | None:
         ("this run", run.arrays[f"spectrum_{space}"], 0)
     ]
     if f"spectrum_random_{space}" in run.arrays:
-        spectra.append(("random encoder", run.arrays[f"spectrum_random_{space}"], None))
+        spectra.append((run.started_from, run.arrays[f"spectrum_random_{space}"], None))
     width = len(spectra[0][1])
     title = {"z": "Spectrum of the representation z", "u": "Spectrum of the embedding u"}[space]
     return Figure(

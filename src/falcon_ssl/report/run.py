@@ -83,8 +83,8 @@ def run_page(run: Run) -> Page:
             Section(
                 "numbers",
                 "All numbers",
-                "Measured on the test split by frozen networks. The random encoder has the same"
-                " architecture and was never trained: what it reaches is not the method's merit.",
+                "Measured on the test split by frozen networks. The second column is the same"
+                f" network before training, {run.started_from}: what it reaches is not the method's merit.",
                 _numbers(run),
             ),
             Section(
@@ -117,7 +117,9 @@ def _numbers(run: Run) -> list[Block | None]:
     elif not any(key.startswith("top1") for key in run.evaluation):
         blocks.append(Note("No labels were recorded, so there are no accuracies and no agreement."))
     if run.evaluation and "random_encoder" not in run.evaluation:
-        blocks.append(Note("The random encoder was not evaluated: its column is empty."))
+        blocks.append(
+            Note(f"{run.started_from.capitalize()}: not evaluated, so the column is empty.")
+        )
     if not run.arrays:
         blocks.append(Note(f"There is no {ARRAYS}, so the page has no map and no heat maps."))
     return [*blocks, metric_table(run)]

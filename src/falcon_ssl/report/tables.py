@@ -53,7 +53,7 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
 
     beside: dict[MarkKind, float | None] = {"run": value, "random": random, "chance": chance}
     known = [(kind, number) for kind, number in beside.items() if number is not None]
-    names = {"random": "random encoder", "chance": "chance"}
+    names = {"random": run.started_from, "chance": "chance"}
     notes = [
         (kind, f"{names[kind]} {write(number) if number or kind == 'random' else '0'}")
         for kind, number in known
@@ -66,7 +66,7 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
 
 
 def metric_table(run: Run) -> Table | None:
-    """Every number of the evaluation beside the random encoder's and chance or ideal."""
+    """Every number of the evaluation beside those of the encoder before training and chance or ideal."""
     keys = metric_keys([run])
     if not keys:
         return None
@@ -91,7 +91,9 @@ def metric_table(run: Run) -> Table | None:
 
 def references(runs: list[Run]) -> dict[str, str]:
     """What stands beside runs: the key of its numbers in ``evaluation.json``, and its column's title."""
-    known = {"random_encoder": "random encoder", "baseline": "patch k-means"}
+    started = {run.started_from for run in runs}
+    before = started.pop() if len(started) == 1 else "before training"
+    known = {"random_encoder": before, "baseline": "patch k-means"}
     return {
         key: title
         for key, title in known.items()

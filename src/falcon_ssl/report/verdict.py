@@ -41,7 +41,7 @@ def _warning(run: Run) -> str:
         if mine is not None and random is not None and not mine > random:
             reasons.append(
                 f"its top-1 of {format_number(mine, 'percent')} is no better than the"
-                f" {format_number(random, 'percent')} of an untrained encoder"
+                f" {format_number(random, 'percent')} of the {run.started_from}"
             )
             break
     if run.alarms:
@@ -66,7 +66,7 @@ def _found(run: Run) -> str:
         if mine is None:
             continue
         others = {
-            "untrained encoder": run.metric("random_encoder", key),
+            run.started_from: run.metric("random_encoder", key),
             "chance": run.metric("chance", "top1"),
         }
         beside = [f"{n} {format_number(v, 'percent')}" for n, v in others.items() if v is not None]
