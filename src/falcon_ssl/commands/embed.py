@@ -213,7 +213,7 @@ def _about(run: str | Path, opened: RunParts, *, split: str, checkpoint: str) ->
         "readout": asdict(Readout.of(config.evaluation)),
         "data": f"{kind}:{Path(where).resolve()}" if is_local else config.data,
         "reading": asdict(config.reading),
-        "channels": splits.train.image_shape[0],
+        "image_shape": list(splits.train.image_shape),
         "split": split,
         "images": {name: len(source) for name, source in _sources(splits, split).items()},  # type: ignore[arg-type]
         "class_names": splits.train.class_names,

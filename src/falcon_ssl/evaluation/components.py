@@ -59,13 +59,29 @@ def whitened(
     Returns:
         Two matrices of K columns, float32, on the device.
     """
-    standardized = Standardization.of(train_ND)
-    x_ND = standardized(train_ND, device=device)
-    axes_DK, variance_K = principal_axes(x_ND, count)
-    # A direction without variance beyond rounding is left at 0.
-    scale_K = torch.where(variance_K > 1e-6 * variance_K[0], variance_K.rsqrt(), 0.0)
-    axes_DK = (axes_DK * scale_K).to(x_ND.dtype)
-    return (x_ND @ axes_DK).float(), (standardized(test_ND, device=device) @ axes_DK).float()
+    whiten = Whitening.of(train_ND, count, device=device)
+    return whiten(train_ND, device=device), whiten(test_ND, device=device)
+
+
+class Whitening(NamedTuple):
+    """Standardization, then leading principal components, each divided by its deviation."""
+
+    standardized: Standardization
+    axes_DK: Tensor
+
+    @classmethod
+    def of(cls, train_ND: Tensor, count: int, *, device: torch.device | str = "cpu") -> Whitening:
+        """The ``count`` leading components of train, or as many as there are."""
+        standardized = Standardization.of(train_ND)
+        x_ND = standardized(train_ND, device=device)
+        axes_DK, variance_K = principal_axes(x_ND, count)
+        # A direction without variance beyond rounding is left at 0.
+        scale_K = torch.where(variance_K > 1e-6 * variance_K[0], variance_K.rsqrt(), 0.0)
+        return cls(standardized, (axes_DK * scale_K).to(x_ND.dtype))
+
+    def __call__(self, z_ND: Tensor, *, device: torch.device | str = "cpu") -> Tensor:
+        """Rows of K columns, float32, on the device."""
+        return (self.standardized(z_ND, device=device) @ self.axes_DK).float()
 
 
 class Standardization(NamedTuple):

@@ -172,6 +172,15 @@ class EmbeddingFile:
             table = self._file.read_row_group(group, columns=list(names))
             yield {name: _array(table.column(name)) for name in names}
 
+    def sample(self, name: str, count: int) -> Any:
+        """At most ``count`` rows of a column, evenly spaced, in the memory of these and of a group."""
+        step = -(-len(self) // count)
+        first, parts = 0, []
+        for group in self.groups(name):
+            parts.append(group[name][first::step].copy())
+            first = (first - len(group[name])) % step
+        return _joined(parts)
+
     def read(self, *names: str) -> dict[str, Any]:
         """Whole columns, as `groups` has them."""
         parts = list(self.groups(*names))

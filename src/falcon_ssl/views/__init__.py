@@ -10,7 +10,7 @@ from falcon_ssl.views.color import (
     adjust_saturation,
     to_grayscale,
 )
-from falcon_ssl.views.contact_sheet import contact_sheet
+from falcon_ssl.views.contact_sheet import captioned_sheet, contact_sheet
 from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop, resize, resized_crop
 from falcon_ssl.views.draw import BatchSlice
 from falcon_ssl.views.filters import (
@@ -41,6 +41,7 @@ __all__ = [
     "adjust_hue",
     "adjust_saturation",
     "build_views",
+    "captioned_sheet",
     "contact_sheet",
     "gaussian_blur",
     "multi_crop",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,14 +53,52 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
         left = _MARGIN + column * pitch
         draw.text((left, _MARGIN // 2), caption, fill="black")
         for row, picture in enumerate(pictures.cpu()):
-            image = pil.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-            smooth = pil.Resampling.NEAREST if max(image.size) <= cell else pil.Resampling.BILINEAR
-            sides = [max(1, round(cell * side / max(image.size))) for side in image.size]
-            shown = image.resize((sides[0], sides[1]), smooth)
+            shown = _thumbnail(picture, cell)
             top = _CAPTION + _MARGIN + row * pitch
             middle = (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2)
             sheet.paste(shown, middle)
     return sheet
+
+
+def captioned_sheet(rows: Sequence[Sequence[tuple[Tensor, str]]], *, cell: int = 96) -> Image:
+    """Lay out rows of images, each with a few words below it.
+
+    Args:
+        rows: Images uint8 [C, H, W] of any size, C = 1 or 3, and their captions.
+        cell: Longer side of a picture on the sheet, as in `contact_sheet`.
+
+    Example:
+        >>> black = torch.zeros(3, 32, 32, dtype=torch.uint8)
+        >>> captioned_sheet([[(black, "one"), (black, "two")], [(black, "three")]], cell=64).size
+        (140, 172)
+    """
+    with train_extra("a contact sheet"):
+        from PIL import Image as pil
+        from PIL import ImageDraw
+
+    wide, high = cell + _MARGIN, cell + _MARGIN + _CAPTION
+    columns = max(len(row) for row in rows)
+    sheet = pil.new("RGB", (columns * wide + _MARGIN, len(rows) * high + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, pictures in enumerate(rows):
+        for column, (picture, caption) in enumerate(pictures):
+            shown = _thumbnail(picture, cell)
+            left, top = _MARGIN + column * wide, _MARGIN + row * high
+            sheet.paste(shown, (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2))
+            while draw.textlength(caption) > cell:
+                caption = caption[:-1]
+            draw.text((left, top + cell + 1), caption, fill="black")
+    return sheet
+
+
+def _thumbnail(picture: Tensor, cell: int) -> Image:
+    """A picture uint8 [C, H, W] whose longer side has ``cell`` pixels; small ones are enlarged without smoothing."""
+    from PIL import Image as pil
+
+    image = pil.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+    smooth = pil.Resampling.NEAREST if max(image.size) <= cell else pil.Resampling.BILINEAR
+    sides = [max(1, round(cell * side / max(image.size))) for side in image.size]
+    return image.resize((sides[0], sides[1]), smooth)
 
 
 def _as_pixels(view: Tensor, normalization: Normalization) -> Tensor:
