@@ -6,7 +6,8 @@ They import what they need when they run: a report is written without torch.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +22,8 @@ from falcon_ssl.config.run import (
     RunConfig,
     from_mapping,
 )
-from falcon_ssl.core.errors import CollapseError
-from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, EVALUATION, INITIAL
+from falcon_ssl.core.errors import CollapseError, InputError
+from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, INITIAL
 
 DEMO_RECIPE = "digits"
 OWN_IMAGES = ReadingConfig()
@@ -75,36 +76,52 @@ def pretrain(
 def evaluate(
     run: str,
     *,
+    few_labels: tuple[float, ...] | None = None,
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
+    checkpoint: str = "last",
     baseline: str | None = None,
     out: str | None = None,
-    data: str | None = None,
+    data: tuple[str, ...] = (),
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
     """Evaluate a run: linear probe, kNN, clustering with chance levels, collapse measures.
 
     Args:
         run: Run folder.
+        few_labels: Further probes that see few labels, over three draws: 0.01,0.1,5 is 1 %, 10 % and 5 a class.
         representation: What linear probe and kNN read; null is the run's evaluation.representation.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
+        checkpoint: The last, or one that is kept: best, best_knn, epoch_10.
         baseline: A baseline.json of the same images, to stand beside the run in tables and report.
         out: Folder to write to, where the run's may not be written; falcon-ssl report reads it. null is the run's.
-        data: Other images than the run's own: folder:PATH, ...
+        data: Other images than the run's own, one set or several: folder:PATH, NAME=folder:PATH, ...
         reading: How the images are read, the run's own or those of --data.
     """
     from falcon_ssl import commands
     from falcon_ssl.cli import printing
 
-    overrides = _given(representation=representation, mirror=mirror, crops=crops)
-    evaluation = commands.evaluate(
-        run, evaluation=overrides, baseline=baseline, out=out, **_images(data, reading)
+    overrides = _given(
+        representation=representation, mirror=mirror, crops=crops, few_labels=few_labels
     )
-    printing.print_evaluation(evaluation)
-    print(f"all numbers: {Path(out or run) / EVALUATION}")
-    print(f"next: falcon-ssl report {out or run}")
+    sets: Sequence[tuple[str | None, str | None]] = _named(data) or [(None, None)]
+    for name, one in sets:
+        evaluation = commands.evaluate(
+            run,
+            name=name,
+            evaluation=overrides,
+            checkpoint=checkpoint,
+            baseline=baseline,
+            out=out,
+            **_images(one, reading),
+        )
+        printing.print_evaluation(evaluation)
+        file = commands.evaluation_name(data=one, name=name, checkpoint=checkpoint)
+        print(f"all numbers: {Path(out or run) / file}")
+    if not data and checkpoint == "last":
+        print(f"next: falcon-ssl report {out or run}")
 
 
 def baseline(
@@ -306,6 +323,25 @@ def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool =
 def _given(**options: Any) -> dict[str, Any]:
     """Those options that are not left at null."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _named(data: Sequence[str]) -> list[tuple[str | None, str]]:
+    """NAME=DATA as a pair, DATA without a name; two sets of one file are refused."""
+    from falcon_ssl.commands import evaluation_name
+
+    pairs: list[tuple[str | None, str]] = []
+    for word in data:
+        found = re.fullmatch(r"([\w.-]+)=(.+)", word)
+        pairs.append((found[1], found[2]) if found else (None, word))
+    files = [evaluation_name(data=one, name=name) for name, one in pairs]
+    if twice := [file for file in files if files.count(file) > 1]:
+        raise InputError(
+            "two sets would be written to one file",
+            received=twice[0],
+            expected="different names",
+            fix="name them: --data first=folder:A second=folder:B",
+        )
+    return pairs
 
 
 def _images(data: str | None, reading: ReadingConfig) -> dict[str, Any]:

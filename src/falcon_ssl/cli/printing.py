@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,12 +41,18 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     others = {names[key]: evaluation[key] for key in names if key in evaluation}
     for column in ("", "this run", *others, "chance"):
         table.add_column(column, justify="right" if column else "left")
-    for name in SUMMARY:
+    few = [name for name in evaluation if re.fullmatch(r"top1_linear_[\d.]+(pct|shot)", name)]
+    chance |= dict.fromkeys(few, chance["top1_linear"])
+    for name in (SUMMARY[0], *few, *SUMMARY[1:]):
         if name in evaluation:
             metric = describe(name)
             beside = (other.get(name) for other in others.values())
-            values = (evaluation[name], *beside, chance.get(name))
-            table.add_row(metric.label, *(format_number(value, metric.kind) for value in values))
+            cells = [
+                format_number(v, metric.kind) for v in (evaluation[name], *beside, chance.get(name))
+            ]
+            if (spread := evaluation.get(f"{name}_std")) is not None:
+                cells[0] += f" ± {100 * spread:.1f}"
+            table.add_row(metric.label, *cells)
     Console().print(table)
     print(f"{about['note']}.")
     if about["num_classes"] is None:

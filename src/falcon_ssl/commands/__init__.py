@@ -11,7 +11,7 @@ with train_extra("falcon_ssl.commands"):
     from falcon_ssl.commands.diagnose import diagnose
     from falcon_ssl.commands.duplicates import duplicates
     from falcon_ssl.commands.embed import embed
-    from falcon_ssl.commands.evaluate import evaluate
+    from falcon_ssl.commands.evaluate import evaluate, evaluation_name
     from falcon_ssl.commands.export import export
     from falcon_ssl.commands.load_encoder import load_encoder
     from falcon_ssl.commands.loading import load_run
@@ -26,6 +26,7 @@ __all__ = [
     "duplicates",
     "embed",
     "evaluate",
+    "evaluation_name",
     "export",
     "load_encoder",
     "load_run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.networks import Readout
 from falcon_ssl.records.arrays import write_arrays
-from falcon_ssl.records.checkpoints import newest_checkpoint
+from falcon_ssl.records.checkpoints import find_checkpoint
 from falcon_ssl.records.files import read_json
 from falcon_ssl.records.folder import ARRAYS, DATA, DIAGNOSIS, EVALUATION, MODEL
 from falcon_ssl.records.folder import METRICS as METRICS_FILE
@@ -35,19 +36,26 @@ def evaluate(
     run: str | Path,
     *,
     data: str | None = None,
+    name: str | None = None,
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
+    checkpoint: str = "last",
     baseline: str | Path | None = None,
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
+    Of other images or of another checkpoint than the last, only ``evaluation-NAME.json`` is written: the run's own
+    evaluation stays.
+
     Args:
         run: The run folder.
         data: Images to evaluate on instead of the run's own, for example with labels; named in "about".
+        name: NAME of ``data``; None takes the last part of its path.
         reading: How to read them; None for the defaults.
         evaluation: Options of `EvaluationConfig` in place of the run's own, for example another readout; named in
             "about".
+        checkpoint: "last", or one that is kept beside it.
         baseline: A ``baseline.json`` of the same images, to stand beside.
         out: Folder to write to instead of the run's, where that may not be written: with what a report reads of it.
 
@@ -57,14 +65,20 @@ def evaluate(
         certificate of the last epoch, "about".
 
     Raises:
-        InputError: As `load_run`, or a baseline of other images.
+        InputError: As `load_run`, a name that is none, or a baseline of other images.
     """
     started = time.perf_counter()
+    record_name = evaluation_name(data=data, name=name, checkpoint=checkpoint)
     target = folder_for_records(run, out)
     beside = {} if baseline is None else _baseline(Path(baseline), run, data=data)
     device = best_device()
     features = extract_run_features(
-        run, device=device, data=data, reading=reading, evaluation=evaluation
+        run,
+        device=device,
+        data=data,
+        reading=reading,
+        evaluation=evaluation,
+        checkpoint=checkpoint,
     )
     (config, splits, _, method), trained, untrained = features
     folder, test_source = RunFolder.open(run), splits.test
@@ -90,21 +104,23 @@ def evaluate(
             knn_neighbors=config.evaluation.knn_neighbors,
             knn_temperature=config.evaluation.knn_temperature,
             knn_components=config.evaluation.knn_components,
+            few_labels=config.evaluation.few_labels,
             seed=config.evaluation.seed,
             device=device,
         )
 
     found = numbers(trained)
     reference = {} if untrained is None else {"random_encoder": numbers(untrained)}
-    arrays = picture_arrays(
-        trained.own,
-        None if untrained is None else untrained.own,
-        images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
-        num_codes=num_codes,
-        seed=config.evaluation.seed,
-    )
-    write_arrays(target.path / ARRAYS, arrays)
-    target.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
+    if record_name == EVALUATION:
+        arrays = picture_arrays(
+            trained.own,
+            None if untrained is None else untrained.own,
+            images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
+            num_codes=num_codes,
+            seed=config.evaluation.seed,
+        )
+        write_arrays(target.path / ARRAYS, arrays)
+        target.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
     record: dict[str, Any] = {
         **found,
         **reference,
@@ -128,14 +144,39 @@ def evaluate(
             "num_codes": num_codes,
             "embed_dim": None if trained.own.u is None else trained.own.u.shape[1],
             "logit_scale": method.logit_scale,
-            "step": newest_checkpoint(folder.path, files=[MODEL]).step,
+            "checkpoint": checkpoint,
+            "step": find_checkpoint(folder.path, checkpoint, files=[MODEL]).step,
             "seconds": round(time.perf_counter() - started, 2),
             **engine.environment(hardware(device)),
         },
     }
-    target.write_json(EVALUATION, record)
+    target.write_json(record_name, record)
     log_skipped(splits)
     return record
+
+
+def evaluation_name(
+    *, data: str | None = None, name: str | None = None, checkpoint: str = "last"
+) -> str:
+    """The file of an evaluation: ``evaluation.json`` for the run's own images and last checkpoint.
+
+    Raises:
+        InputError: A name that cannot be one.
+
+    Example:
+        >>> evaluation_name(), evaluation_name(data="folder:birds/labeled/", checkpoint="best")
+        ('evaluation.json', 'evaluation-labeled-best.json')
+    """
+    if name is None and data is not None:
+        name = re.sub(r"[^\w.-]+", "_", re.split(r"[:/]", data.rstrip("/"))[-1])
+    if name is not None and not re.fullmatch(r"[\w.-]+", name):
+        raise InputError(
+            "a name of images cannot be that of a file",
+            received=repr(name),
+            expected="letters, digits, dots, dashes and underscores",
+        )
+    parts = [*([name] if name else []), *([checkpoint] if checkpoint != "last" else [])]
+    return "-".join([Path(EVALUATION).stem, *parts]) + Path(EVALUATION).suffix
 
 
 def _baseline(path: Path, run: str | Path, *, data: str | None) -> dict[str, Any]:

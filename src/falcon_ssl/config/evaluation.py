@@ -69,6 +69,11 @@ class EvaluationConfig(Options, group="evaluation"):
         "read as it is.",
         at_least=1,
     )
+    few_labels: tuple[float, ...] = option(
+        (),
+        "Further linear probes that see few labels, over three draws each: below 1 fractions of them, from 1 on images "
+        "a class.",
+    )
     untrained: bool = option(
         True, "Whether the untrained encoder is evaluated too, which costs as much again."
     )
@@ -78,3 +83,10 @@ class EvaluationConfig(Options, group="evaluation"):
         super().__post_init__()
         if self.crops not in (1, 9):
             raise InputError("unknown evaluation.crops", received=self.crops, expected="1 or 9")
+        for amount in self.few_labels:
+            if not (0 < amount < 1 or (amount >= 1 and amount == int(amount))):
+                raise InputError(
+                    "unknown amount in evaluation.few_labels",
+                    received=amount,
+                    expected="fractions below 1, or whole numbers of images a class",
+                )

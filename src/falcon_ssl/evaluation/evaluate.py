@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from falcon_ssl.dictionary.base import Dictionary
@@ -9,6 +11,7 @@ from falcon_ssl.evaluation.clustering import cluster_agreement, code_agreement, 
 from falcon_ssl.evaluation.codes import aligned_cosine
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse
 from falcon_ssl.evaluation.features import Features
+from falcon_ssl.evaluation.few_labels import few_label_probes
 from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.labels import check_labeled_pair
 from falcon_ssl.evaluation.linear_probe import linear_probe
@@ -25,6 +28,7 @@ def evaluate_features(
     knn_neighbors: int = 20,
     knn_temperature: float = 0.07,
     knn_components: int | None = None,
+    few_labels: Sequence[float] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
@@ -45,6 +49,7 @@ def evaluate_features(
         knn_neighbors: k of kNN.
         knn_temperature: T of its weights exp(cosine / T).
         knn_components: Principal components that it compares; None compares z itself.
+        few_labels: Amounts of further probes, see `few_label_probes`.
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
 
@@ -69,6 +74,9 @@ def evaluate_features(
     _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
     found["numbers_read"] = float(train.z.shape[1])
     found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
+    found |= few_label_probes(
+        train, test, num_classes=num_classes, amounts=few_labels, seed=seed, device=device
+    )
     found |= knn(
         train,
         test,

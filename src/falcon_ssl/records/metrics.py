@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -107,6 +108,30 @@ PLACES: Mapping[str, tuple[str, str | None]] = {
 }
 
 
+def few_labels_name(amount: float) -> str:
+    """Name of the accuracy of probes that see few labels: a fraction below 1, images a class from 1 on.
+
+    Example:
+        >>> few_labels_name(0.01), few_labels_name(5)
+        ('top1_linear_1pct', 'top1_linear_5shot')
+    """
+    return f"top1_linear_{100 * amount:g}pct" if amount < 1 else f"top1_linear_{amount:g}shot"
+
+
+def _few_labels(key: str) -> Metric | None:
+    """The description of a name of `few_labels_name`, or of its standard deviation."""
+    found = re.fullmatch(r"top1_linear_([\d.]+)(pct|shot)(_std)?", key)
+    if found is None:
+        return None
+    number, unit, spread = found.groups()
+    of = f"{number}\u202f% of the labels" if unit == "pct" else f"{number} labels a class"
+    if spread:
+        meaning = "standard deviation over the draws of the labeled images"
+        return Metric(f"its spread, {of}", "percent", ACCURACY, None, meaning)
+    meaning = "the linear probe when it sees these labels alone: mean over draws"
+    return Metric(f"linear probe, {of}", "percent", ACCURACY, "higher", meaning)
+
+
 def describe(key: str) -> Metric:
     """The description of a key of ``evaluation.json``; a plain one for a key nobody knows.
 
@@ -122,6 +147,8 @@ def describe(key: str) -> Metric:
     """
     if key in METRICS:
         return METRICS[key]
+    if (few := _few_labels(key)) is not None:
+        return few
     for suffix, (place, group) in PLACES.items():
         base = METRICS.get(key.removesuffix(suffix))
         if key.endswith(suffix) and base is not None:
