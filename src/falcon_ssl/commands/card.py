@@ -42,7 +42,7 @@ def model_card(run: Run, about: Mapping[str, Any], *, folder: Path, usage: str) 
             f" [falcon-ssl](https://arxiv.org/abs/2410.04959) {__version__}: {width} numbers an image.",
         ],
         "Use": [
-            f"```python\n{usage.replace('FOLDER', folder.name)}\n```",
+            f"```python\n{_code(usage, about, folder)}\n```",
             _verified(about),
         ],
         "Preprocessing": [_preprocessing(about), *_foreign(about)],
@@ -62,6 +62,23 @@ def model_card(run: Run, about: Mapping[str, Any], *, folder: Path, usage: str) 
         parts += [f"## {title}"] if title else []
         parts += texts
     return "\n\n".join(parts) + "\n"
+
+
+def _code(usage: str, about: Mapping[str, Any], folder: Path) -> str:
+    """The code of a kind of folder, with this one's name and preprocessing."""
+    seen = about["preprocessing"]
+    channels, height, width = seen["image_shape"]
+    mean, std = (f"{list(map(float, seen[name]))}" for name in ("mean", "std"))
+    mode, places = ("L", "None, None") if channels == 1 else ("RGB", "None")
+    pixels = [
+        f'image = ImageOps.exif_transpose(Image.open("cat.jpg")).convert("{mode}")',
+        f"image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BICUBIC)",
+        f"values = (numpy.asarray(image) / 255 - {mean}) / {std}",
+        f"pixels = values{'' if channels == 1 else '.transpose(2, 0, 1)'}[{places}].astype('float32')  # [N, C, H, W]",
+    ]
+    if size := seen["size"]:
+        pixels.insert(2, f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)")
+    return usage.replace("FOLDER", folder.name).replace("PIXELS", "\n".join(pixels))
 
 
 def published(name: str) -> str:

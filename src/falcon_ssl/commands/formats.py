@@ -34,7 +34,8 @@ class Kind(NamedTuple):
     Args:
         write: Writes a network into a folder, beside the `ABOUT` of it.
         read: The network of a folder as the library it is meant for reads it: normalized images to z_ND.
-        usage: Python that uses it, for the model card; FOLDER stands for the folder.
+        usage: Python that uses it, for the model card; FOLDER stands for the folder, PIXELS for the lines that read an
+            image without another library's transform.
         reads_pooled: Whether that library reads the encoder's own representation, whatever the readout.
     """
 
@@ -330,16 +331,22 @@ z = model(**processor(Image.open("cat.jpg"), return_tensors="pt")).pooler_output
 _ONNX = Kind(
     _write_onnx,
     lambda folder, about: _OnnxNetwork(folder / ONNX),
-    f"""import onnxruntime
+    f"""import numpy
+import onnxruntime
+from PIL import Image, ImageOps
 
+PIXELS
 session = onnxruntime.InferenceSession("FOLDER/{ONNX}")
-(z,) = session.run(None, {{"{INPUT}": pixels}})  # float32 [N, C, H, W], normalized as described below""",
+(z,) = session.run(None, {{"{INPUT}": pixels}})""",
 )
 _TORCH = Kind(
     _write_torch,
     lambda folder, about: _exported(folder),
-    f"""import torch
+    f"""import numpy
+import torch
+from PIL import Image, ImageOps
 
+PIXELS
 network = torch.export.load("FOLDER/{TORCH}").module()
-z = network(pixels)  # float32 [N, C, H, W], normalized as described below""",
+z = network(torch.from_numpy(pixels))""",
 )
