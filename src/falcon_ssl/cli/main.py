@@ -82,7 +82,7 @@ def _run(words: list[str]) -> int:
 
 
 def _fail(code: int, message: str) -> int:
-    sys.stderr.write(f"falcon-ssl: {message}\n")
+    sys.stderr.write(f"falcon-ssl: {' '.join(message.splitlines())}\n")
     return code
 
 

@@ -25,9 +25,18 @@ from falcon_ssl.networks import Readout
 from falcon_ssl.records.arrays import write_arrays
 from falcon_ssl.records.checkpoints import find_checkpoint
 from falcon_ssl.records.files import read_json
-from falcon_ssl.records.folder import ARRAYS, DATA, DIAGNOSIS, EVALUATION, MODEL
+from falcon_ssl.records.folder import (
+    ARRAYS,
+    BASELINE,
+    DATA,
+    DIAGNOSIS,
+    EVALUATION,
+    MODEL,
+    RECORD_FORMS,
+)
 from falcon_ssl.records.folder import METRICS as METRICS_FILE
 from falcon_ssl.records.metrics import METRICS
+from falcon_ssl.records.schema import TRAINED_LINE, check_form
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +190,7 @@ def evaluation_name(
 
 def _baseline(path: Path, run: str | Path, *, data: str | None) -> dict[str, Any]:
     """The numbers of a baseline under "baseline"; its images are the run's if they are as many and named alike."""
-    record, own = read_json(path), RunFolder.open(run).read_json(DATA)
+    record, own = read_json(path, RECORD_FORMS[BASELINE]), RunFolder.open(run).read_json(DATA)
     names = ("train", "num_train", "test", "num_test") if data is None else ("data",)
     wanted = {name: (own if data is None else {"data": data})[name] for name in names}
     found = {name: record.get("about", {}).get(name) for name in names}
@@ -232,7 +241,9 @@ def _certificate(config: RunConfig, method: Method, folder: RunFolder) -> dict[s
 def _logged_steps(folder: RunFolder) -> list[dict[str, Any]]:
     """The training steps of ``metrics.jsonl``; none where it is missing or damaged."""
     try:
-        return [line for line in folder.metrics() if "total" in line]
+        steps = [line for line in folder.metrics() if "total" in line]
+        check_form(folder.path / METRICS_FILE, steps, [TRAINED_LINE])
+        return steps
     except InputError as error:
         logger.warning("%s", error)
         return []

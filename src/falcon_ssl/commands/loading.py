@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from falcon_ssl.commands.memory import check_memory
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.mapping import read_yaml
@@ -84,6 +85,7 @@ def prepare(
         config = replace(config, encoder=replace(initial.encoder, **given))
         logger.info("encoder: %s, that of the initial weights", config.encoder.name)
     config = resolve(config, splits.train)
+    check_memory(config, splits.train.image_shape)
     views, method = build(config, splits.train.image_shape, initial=initial)
     if initial is None or not _is_finite(method.encoder):
         fit_to_images(method, lambda: _some_images(splits.train, views, seed=config.seed))

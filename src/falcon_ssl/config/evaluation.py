@@ -77,7 +77,9 @@ class EvaluationConfig(Options, group="evaluation"):
     untrained: bool = option(
         True, "Whether the untrained encoder is evaluated too, which costs as much again."
     )
-    seed: int = option(0, "Seed of k-means, permutations and held-out splits.", at_least=0)
+    seed: int = option(
+        0, "Seed of k-means, permutations and held-out splits.", at_least=0, below=2**32
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

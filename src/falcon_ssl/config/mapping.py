@@ -63,7 +63,8 @@ def _nodes(node: Any, seen: dict[int, float] | None = None) -> float:
         parts = [
             part for item in node.value for part in (item if isinstance(item, tuple) else [item])
         ]
-        seen[id(node)] = 1 + sum(_nodes(part, seen) for part in parts)
+        # Bounded, as it may have thousands of digits.
+        seen[id(node)] = min(2.0 * _MOST_NODES, 1 + sum(_nodes(part, seen) for part in parts))
     return seen[id(node)]
 
 

@@ -32,7 +32,7 @@ class FalconConfig(MethodConfig, group="falcon"):
         4096, "C, codes in the dictionary; not used by the complete dictionary.", at_least=2
     )
     embed_dim: int = option(128, "F, width of the embedding.", at_least=1)
-    dictionary_seed: int = option(0, "Seed of the codes.", at_least=0)
+    dictionary_seed: int = option(0, "Seed of the codes.", at_least=0, below=2**63)
     epsilon: float | None = option(
         None,
         "Probability of every code but the aligned one, in (0, 1/C); states how sharp assignments are.",

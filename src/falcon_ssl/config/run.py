@@ -236,7 +236,9 @@ class RunConfig(Options, group=""):
     data: str = option("digits", "digits, folder:PATH, parquet:DIR or hf:NAME.")
     epochs: int = option(30, "Passes over the training images.", at_least=1)
     batch_size: int = option(256, "Images of a step, over all devices together.", at_least=2)
-    seed: int = option(0, "Seed of initialization, order and augmentations.", at_least=0)
+    seed: int = option(
+        0, "Seed of initialization, order and augmentations.", at_least=0, below=2**63
+    )
     method: MethodName = option(
         "falcon", "What is trained; options of the other methods must be at their defaults."
     )

@@ -25,7 +25,10 @@ class InputError(ValueError):
     def __init__(self, what: str, *, received: object, expected: object, fix: str = "") -> None:
         ending = f"; {fix}" if fix else ""
         stop = "" if ending.endswith("?") else "."
-        super().__init__(f"{what}: received {received}, expected {expected}{ending}{stop}")
+        text = f"{what}: received {received}, expected {expected}{ending}{stop}"
+        super().__init__(
+            " ".join(text.splitlines())
+        )  # libraries write several lines, and files hold anything
 
 
 class CollapseError(RuntimeError):

@@ -139,7 +139,7 @@ def _restore_optimizer(
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     # Fused kernels walk parameter and moments side by side: their strides must be alike.
                     moments[key] = torch.empty_like(parameter).copy_(value)
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise InputError(
             "the checkpoint's optimizer does not fit the configuration",
             received=str(error),

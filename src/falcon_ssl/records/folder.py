@@ -18,11 +18,13 @@ from falcon_ssl.records.files import read_json, read_json_lines, write_json, wri
 from falcon_ssl.records.lock import HOLDER, LOCK, Lock, check_unlocked
 from falcon_ssl.records.provenance import own_commit
 from falcon_ssl.records.schema import (
+    BASELINE_FORM,
     DATA_FORM,
     DIAGNOSIS_FORM,
     ENVIRONMENT_FORM,
     EVALUATION_FORM,
     METRICS_LINE,
+    TABLE_FORM,
     Form,
 )
 
@@ -58,6 +60,8 @@ RECORD_FORMS: Mapping[str, Form] = {
     ENVIRONMENT: ENVIRONMENT_FORM,
     DIAGNOSIS: DIAGNOSIS_FORM,
     EVALUATION: EVALUATION_FORM,
+    TABLE: TABLE_FORM,
+    BASELINE: BASELINE_FORM,
 }
 
 _BEFORE_A_RUN = {SKIPPED, LOCK, HOLDER}

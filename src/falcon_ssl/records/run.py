@@ -31,11 +31,14 @@ from falcon_ssl.records.folder import (
     METRICS,
     RECORD_FORMS,
 )
+from falcon_ssl.records.schema import CONFIG_FORM, check_form
 
 Array: TypeAlias = "NDArray[Any]"
 
 # The last word of an array's name has a letter for each of its dimensions, except that of these.
-OTHER_DIMENSIONS = {"projection": (0,), "map_thumbnails": (3, 4)}
+PROJECTION = "projection"  # the only text: how the map was made
+HUGE = 1e30
+OTHER_DIMENSIONS = {PROJECTION: (0,), "map_thumbnails": (3, 4)}
 
 
 @dataclass(frozen=True)
@@ -168,9 +171,11 @@ def read_run(run_dir: Path) -> Run:
         path = run_dir / name
         return read_json(path, RECORD_FORMS[name]) if path.exists() else {}
 
+    config = read_yaml(run_dir / CONFIG)
+    check_form(run_dir / CONFIG, config, CONFIG_FORM)
     return Run(
         name=run_dir.resolve().name,
-        config=read_yaml(run_dir / CONFIG),
+        config=config,
         curves=curves,
         monitors=monitors,
         alarms=alarms,
@@ -220,7 +225,7 @@ def _columns(rows: Mapping[int, Mapping[str, Any]]) -> dict[str, Curve]:
             number = as_number(value)
             if number is not None:
                 x.setdefault(name, []).append(float(step) if epoch is None else epoch)
-                y.setdefault(name, []).append(number)
+                y.setdefault(name, []).append(number if abs(number) <= HUGE else math.nan)
     return {name: Curve(np.array(x[name]), np.array(y[name])) for name in x}
 
 
@@ -229,8 +234,16 @@ def _read_arrays(path: Path) -> dict[str, Array]:
         return {}
     arrays = read_arrays(path, with_text=True, fix=WRITE_AGAIN)
     for name, array in arrays.items():
+        is_text = array.dtype.kind in "US"
+        if is_text != (name == PROJECTION) or (not is_text and np.abs(array).max(initial=0) > HUGE):
+            received = (
+                f"{name} of {array.dtype}" if is_text else f"{name} with numbers beyond {HUGE:g}"
+            )
+            raise unreadable(path, received, "numbers that can be drawn", WRITE_AGAIN)
+        if name.endswith(("_label_M", "_code_M")) and array.dtype.kind not in "iu":
+            raise unreadable(path, f"{name} of {array.dtype}", "integers", WRITE_AGAIN)
         dimensions = OTHER_DIMENSIONS.get(name, (len(name.rsplit("_", 1)[-1]),))
-        if array.ndim not in dimensions:
+        if array.ndim not in dimensions or (array.ndim and not array.size):
             shape = f"{name} of shape {array.shape}"
             raise unreadable(path, shape, f"{dimensions} dimensions", WRITE_AGAIN)
     for prefix in ("adjacency_", "map_"):

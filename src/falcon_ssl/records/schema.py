@@ -7,12 +7,14 @@ A form is a type, several of them, or nested in lists and mappings:
     (int, None)               one of several
     [float]                   a list of such
     {"step": int, "text?": str, "*": float}     keys; those with ? may be missing, and * stands for all others
+    a function                what it returns True for; its docstring says what that is
     None                      anything, as the form of a whole
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, TypeAlias
 
 from falcon_ssl.core.errors import InputError
@@ -23,6 +25,13 @@ _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or fals
 _LARGEST = 2**63
 _Q = "?"
 
+
+def _is_image_shape(value: object) -> bool:
+    """Three sizes from 1 to 16384."""
+    sizes = value if isinstance(value, list) else []
+    return len(sizes) == 3 and all(type(one) is int and 1 <= one <= 2**14 for one in sizes)
+
+
 _NUMBERS = {"*": (float, None)}
 METRICS_LINE = {
     "step": int,
@@ -30,7 +39,8 @@ METRICS_LINE = {
     "monitor?": {"*": float},
     "alarm?": {"name": str, "text": str},
 }
-TRAINED_LINE = {"step": int, "epoch": float, "total": float, "*": float}
+_TERMS = ("total", "invariance", "prior_matching", "entropy", "consistency")
+TRAINED_LINE = {"step": int, "epoch": float, **dict.fromkeys(_TERMS, float)}
 STATE_FORM = {
     "step": int,
     "num_steps": int,
@@ -52,7 +62,7 @@ DATA_FORM = {
     "num_train": int,
     "test": (str, None),
     "num_test": int,
-    "image_shape": [int],
+    "image_shape": _is_image_shape,
 }
 _MEASURE = {
     "name": str,
@@ -74,12 +84,17 @@ EVALUATION_FORM = {
         "embed_dim?": (int, None),
         "logit_scale?": (float, None),
         "class_names?": ([str], None),
+        "versions?": ({}, None),
+        "readout?": ({"crops?": int}, None),
     },
     "chance?": _NUMBERS,
     "random_encoder?": _NUMBERS,
     "baseline?": _NUMBERS,
     "certificate?": {"sentence?": str, "certified?": bool, "*": (float, None)},
 }
+CONFIG_FORM: Form = {"encoder?": {}, "views?": {}, "optim?": {}, "engine?": {}}
+BASELINE_FORM = {"about?": {}, "options?": {}, "seconds?": {"*": float}}
+TABLE_FORM = {"cells?": [{"run": str, "state": str, "options?": {}}]}
 ENVIRONMENT_FORM = {"command?": [str], "*": (float, str, bool, None, list)}
 
 
@@ -145,12 +160,16 @@ def _is(value: object, kind: Form) -> bool:
         return type(value) is int and abs(value) < _LARGEST
     if kind is float:
         return type(value) is float or _is(value, int)
+    if isinstance(kind, FunctionType):
+        return bool(kind(value))
     if kind in (dict, list):
         return isinstance(value, kind)
     return type(value) is kind
 
 
 def _words(kind: Form) -> str:
+    if isinstance(kind, FunctionType):
+        return str(kind.__doc__).rstrip(".").lower()
     if isinstance(kind, list) or kind is list:
         return "a list"
     if isinstance(kind, dict) or kind is dict:

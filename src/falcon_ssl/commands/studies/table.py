@@ -16,7 +16,15 @@ from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.files import read_json
-from falcon_ssl.records.folder import BASELINE, CONFIG, DIAGNOSIS, ENVIRONMENT, EVALUATION, TABLE
+from falcon_ssl.records.folder import (
+    BASELINE,
+    CONFIG,
+    DIAGNOSIS,
+    ENVIRONMENT,
+    EVALUATION,
+    RECORD_FORMS,
+    TABLE,
+)
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.report.families import spread
 
@@ -31,7 +39,7 @@ COST = ("seconds", "images_per_s")  # of the training
 def read_cells(table: Path) -> dict[str, Cell]:
     """The finished cells of a folder's ``table.json`` by run, with their options; none without that file."""
     path = table / TABLE
-    cells = read_json(path).get("cells", []) if path.is_file() else []
+    cells = read_json(path, RECORD_FORMS[TABLE]).get("cells", []) if path.is_file() else []
     return {cell["run"]: cell for cell in cells if cell["state"] == "done" and "options" in cell}
 
 

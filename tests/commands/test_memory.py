@@ -1,0 +1,71 @@
+"""What cannot fit into memory is refused before it is allocated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from falcon_ssl.cli.main import main
+from falcon_ssl.commands import memory
+from falcon_ssl.commands.loading import prepare
+from falcon_ssl.config import from_mapping
+from falcon_ssl.core.errors import InputError
+
+HUGE: list[tuple[str, dict[str, Any]]] = [
+    ("falcon.num_codes", {"falcon": {"num_codes": 10**12, "temperature": 1.0}}),
+    ("views of 100000 pixels", {"views": {"size": 10**5, "preset": "grayscale"}}),
+    ("swav.queue_length", {"method": "swav", "swav": {"queue_length": 10**12}}),
+    ("swav.num_prototypes", {"method": "swav", "swav": {"num_prototypes": 10**11}}),
+    ("lejepa.num_directions", {"method": "lejepa", "lejepa": {"num_directions": 10**11}}),
+    ("gedi.buffer_size", {"method": "gedi", "gedi": {"generative": True, "buffer_size": 10**12}}),
+    ("dino.hidden_dim", {"method": "dino", "dino": {"hidden_dim": 10**7}}),
+    ("images to evaluate", {"views": {"evaluate_size": 10**6, "preset": "grayscale"}}),
+    ("weights", {"encoder": {"name": "resnet18", "width": 10**6, "stem": "cifar"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), HUGE, ids=[name for name, _ in HUGE])
+def test_absurd_sizes_are_named(name: str, options: dict[str, Any]) -> None:
+    config = from_mapping({"engine": {"device": "cpu"}, **options})
+    with pytest.raises(InputError, match=rf"does not fit into the memory of cpu.*{name}"):
+        prepare(config)
+
+
+def test_a_small_machine_refuses_what_a_large_one_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = from_mapping({"engine": {"device": "cpu"}})
+    memory.check_memory(config, (1, 8, 8))
+    monkeypatch.setattr(memory, "available_memory", lambda device: 2**16)
+    with pytest.raises(InputError, match=r"at most \.?0\.1 MiB"):
+        memory.check_memory(config, (1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 34.0 GiB for an array"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity"),
+    ],
+)
+def test_out_of_memory_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("falcon_ssl.commands.evaluate", fail)
+    assert main(["evaluate", "somewhere"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("falcon-ssl: the run failed: out of memory (")
+    assert "--batch_size" in said
+    assert said.count("\n") == 1
+
+
+def test_other_errors_of_torch_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("size mismatch: a defect")
+
+    monkeypatch.setattr("falcon_ssl.commands.evaluate", fail)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        main(["evaluate", "somewhere"])
