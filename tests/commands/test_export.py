@@ -273,6 +273,9 @@ def test_images_that_cannot_be_read(runs: dict[str, Path], tmp_path: Path) -> No
     whole = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     assert encoder.preprocess(whole).shape == (5, 3, 32, 32)
     (tmp_path / "b.jpg").write_text("no image")
+    for wrong in (whole, whole[:, :1].float(), whole[0].float()):
+        with pytest.raises(InputError, match=r"pass what encoder\.preprocess returns"):
+            encoder(wrong)
     for wrong in (whole.float(), whole[:, :, :8], tmp_path / "b.jpg", tmp_path / "none.jpg", [], 3):
         with pytest.raises(InputError):
             encoder.preprocess(wrong)

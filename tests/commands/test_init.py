@@ -273,7 +273,7 @@ def test_what_is_refused_before_any_work(
     program = commands.export(first, out=tmp_path / "torch", to="torch")
     cases = {
         "no initial weights": [tmp_path / "nowhere"],
-        "cannot read the weights": [tmp_path / "evil.pth"],
+        "hold more than tensors": [tmp_path / "evil.pth"],
         "cannot read the weights ": [tmp_path / "broken.safetensors"],
         "unknown kind of weights": [tmp_path / "notes.txt"],
         "holds no weights": [tmp_path / "empty"],

@@ -79,3 +79,11 @@ def test_yaml_numbers_are_numbers() -> None:
 def test_configurations_cannot_be_changed_in_place() -> None:
     with pytest.raises(AttributeError):
         OptimConfig().lr = 3.0  # type: ignore[misc]
+
+
+def test_a_group_that_is_a_string_is_its_name() -> None:
+    config = from_mapping({"encoder": "resnet18", "init": "runs/x", "views": {"preset": "cifar"}})
+    assert (config.encoder.name, config.init.weights) == ("resnet18", "runs/x")
+    for wrong in ({"falcon": "4096"}, {"optim": "lars"}, {"encoder": 3}):
+        with pytest.raises(InputError, match="has the wrong type"):
+            from_mapping(wrong)

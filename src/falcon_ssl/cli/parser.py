@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from falcon_ssl.cli.options import Option, first_line, options_of
-from falcon_ssl.config.mapping import build, merged, read_yaml, typed, without_none
+from falcon_ssl.config.mapping import build, merged, named_by, read_yaml, typed
 from falcon_ssl.config.recipes import recipe_names, recipe_path
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.errors import InputError
@@ -90,9 +90,9 @@ def _full_name(word: str, options: Mapping[str, Option]) -> str:
     if not found:
         return re.sub(r"^--[\w-]+", lambda m: f"--{m[0][2:].replace('-', '_')}", word)
     name = found[1].replace("-", "_")
-    first = next((option for key, option in options.items() if key.startswith(f"{name}.")), None)
-    if name not in options and first is not None and without_none(first.kind) is str:
-        name = first.name
+    hints = get_type_hints(RunConfig)
+    if name not in options and (first := named_by(hints.get(name))):
+        name = f"{name}.{first}" if f"{name}.{first}" in options else name
     return f"--{name}{word[found.end() :]}"
 
 

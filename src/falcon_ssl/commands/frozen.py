@@ -106,7 +106,8 @@ class Preprocessing:
         except Exception as error:  # a broken file can make Pillow raise anything
             raise InputError(
                 "cannot read an image",
-                received=f"{image}: {' '.join(f'{type(error).__name__}: {error}'.split())}",
+                received=f"{image if isinstance(image, (str, Path)) else type(image).__name__}: "
+                + " ".join(f"{type(error).__name__}: {error}".split())[:200],
                 expected="the path of an image file, a Pillow image, or a uint8 tensor",
             ) from error
 
@@ -143,7 +144,15 @@ class FrozenEncoder(nn.Module):
         self.training = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """[N, C, H, W], as `preprocess` returns them -> z_ND."""
+        """[N, C, H, W], as `preprocess` returns them -> z_ND. InputError: another type, or number of channels."""
+        channels = self.preprocess.shape[0]
+        if images.dim() != 4 or images.shape[1] != channels or not images.is_floating_point():
+            raise InputError(
+                "no images as the encoder takes them",
+                received=f"{images.dtype} of shape {tuple(images.shape)}",
+                expected=f"floating point [N, {channels}, H, W], normalized",
+                fix="pass what encoder.preprocess returns",
+            )
         for tensor in (*self.network.parameters(), *self.network.buffers()):
             images = images.to(tensor.device)
             break

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -131,7 +132,9 @@ def _from_folder(source: str, folder: Path) -> Initial:
             f"{source} holds no weights",
             received=", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing",
             expected=f"{WEIGHTS}; or a run",
-            fix="export the encoder --to safetensors, timm or hf: ONNX and torch.export hold programs",
+            fix="export the encoder --to safetensors, timm or hf: ONNX and torch.export hold programs"
+            if (folder / ABOUT).is_file()
+            else "",
         )
     initial = _from_file(source, file)
     if (folder / ABOUT).is_file():
@@ -176,6 +179,13 @@ def _from_file(source: str, file: Path) -> Initial:
             return Initial(source, _flat(torch.load(file, map_location="cpu", weights_only=True)))
     except InputError:
         raise
+    except UnpicklingError as error:
+        raise InputError(
+            f"the weights {source} hold more than tensors",
+            received="a pickle of objects, which would run code",
+            expected="tensors and plain values",
+            fix="save the state_dict where you trust the file: safetensors.torch.save_file",
+        ) from error
     except Exception as error:  # each reader raises its own kinds; all mean the same to the user
         raise InputError(
             f"cannot read the weights {source}",

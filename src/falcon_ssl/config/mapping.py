@@ -153,6 +153,8 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     if inner is Any:
         return value
     if dataclasses.is_dataclass(inner) or origin is collections.abc.Mapping:
+        if isinstance(value, str) and (first := named_by(inner)):
+            value = {first: value}
         if not isinstance(value, Mapping):
             raise wrong
         if origin is None:
@@ -174,6 +176,20 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         return _scalar(value, inner)
     except (TypeError, ValueError, KeyError):
         raise wrong from None
+
+
+def named_by(kind: Any) -> str | None:
+    """The first option of a group, where that is a name: ``encoder: resnet18`` stands for its ``name: resnet18``.
+
+    Example:
+        >>> from falcon_ssl.config import EncoderConfig, OptimConfig
+        >>> named_by(EncoderConfig), named_by(OptimConfig)
+        ('name', None)
+    """
+    if not dataclasses.is_dataclass(kind):
+        return None
+    first = dataclasses.fields(kind)[0].name
+    return first if without_none(get_type_hints(kind)[first]) is str else None
 
 
 def _items(text: str) -> list[str]:

@@ -207,7 +207,7 @@ def _check_all_there(
         f"{source} does not fit the encoder {type(encoder).__name__}",
         received=f"{len(own) - len(missing)} of {len(own)} tensors; missing: {_some(lacking)}",
         expected="all of them",
-        fix="choose the encoder that they are of; or, to leave them random, "
+        fix="choose the encoder that they are of; or, to begin with them random, pretrain "
         f"--init.partial {' '.join(modules[:6])}{' ...' if len(modules) > 6 else ''}",
     )
 
