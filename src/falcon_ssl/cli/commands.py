@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from falcon_ssl.cli.embeddings import duplicates, search
+from falcon_ssl.cli.downstream import duplicates, finetune, search
 from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
 from falcon_ssl.config.evaluation import EvaluationConfig, Representation
 from falcon_ssl.config.export import Format
@@ -353,6 +353,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
         *(demo, pretrain, evaluate, baseline, diagnose, report, embed, export, views),
-        *(search, duplicates, speedrun, sweep, tune, reproduce),
+        *(search, duplicates, finetune, speedrun, sweep, tune, reproduce),
     )
 }

@@ -13,6 +13,7 @@ with train_extra("falcon_ssl.commands"):
     from falcon_ssl.commands.embed import embed
     from falcon_ssl.commands.evaluate import evaluate, evaluation_name
     from falcon_ssl.commands.export import export
+    from falcon_ssl.commands.finetune import finetune
     from falcon_ssl.commands.load_encoder import load_encoder
     from falcon_ssl.commands.loading import load_run
     from falcon_ssl.commands.pretrain import pretrain
@@ -28,6 +29,7 @@ __all__ = [
     "evaluate",
     "evaluation_name",
     "export",
+    "finetune",
     "load_encoder",
     "load_run",
     "pretrain",

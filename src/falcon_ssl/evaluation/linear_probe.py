@@ -56,16 +56,47 @@ def linear_probe(
         InputError: If labels are missing or beyond ``num_classes``, the widths differ, or train has
             fewer than 10 rows.
     """
-    train_label, test_label = check_labeled_pair(train, test, num_classes=num_classes, least=LEAST)
+    _, test_label = check_labeled_pair(train, test, num_classes=num_classes, least=LEAST)
+    probe = fit_probe(train, num_classes=num_classes, seed=seed, device=device)
+    x_ND = probe.standardized(test.z, device=device)
+    logits_NK = _logits(probe.classifier, x_ND).cpu()
+    found = {"top1_linear": _top_k(logits_NK, test_label, k=1)}
+    if num_classes >= TOP5_FROM_CLASSES:
+        found["top5_linear"] = _top_k(logits_NK, test_label, k=5)
+    return found
+
+
+class Probe(NamedTuple):
+    """A fitted linear probe.
+
+    Args:
+        standardized: What standardizes z.
+        classifier: W and b of standardized z.
+    """
+
+    standardized: Standardization
+    classifier: Classifier
+
+    def on_z(self) -> Classifier:
+        """W and b of z itself, float32."""
+        weight_DK, bias_K = (part.float().cpu() for part in self.classifier)
+        weight_DK = weight_DK / self.standardized.scale_D[:, None]
+        return weight_DK, bias_K - self.standardized.mean_D @ weight_DK
+
+
+def fit_probe(
+    train: Features, *, num_classes: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> Probe:
+    """Fit the probe of `linear_probe`, whose arguments these are."""
+    train_label, _ = check_labeled_pair(train, train, num_classes=num_classes)
     standardized = Standardization.of(train.z)
     x_ND, y_N = standardized(train.z, device=device), train_label.to(device)
-
     order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).to(device)
     fit = partial(fit_logistic_regression, num_classes=num_classes, curvature=Curvature.of(x_ND))
     parts = (
         order_N.tensor_split(FOLDS)
-        if len(train) < SMALL
-        else [order_N[: round(HELD_OUT * len(train))]]
+        if LEAST <= len(train) < SMALL
+        else [order_N[: max(1, round(HELD_OUT * len(train)))]]
     )
     folds = [_Fold.of(x_ND, y_N, part) for part in parts]
     classifiers: list[Classifier | None] = [None] * len(folds)
@@ -82,13 +113,7 @@ def linear_probe(
         best_alpha, best, least_loss = alpha, fitted[0], loss
     del folds
     tolerance = FINE_HALF if x_ND.dtype == torch.bfloat16 else FINE
-    classifier = fit(x_ND, y_N, alpha=best_alpha, start=best, tolerance=tolerance)
-
-    logits_NK = _logits(classifier, standardized(test.z, device=device)).cpu()
-    found = {"top1_linear": _top_k(logits_NK, test_label, k=1)}
-    if num_classes >= TOP5_FROM_CLASSES:
-        found["top5_linear"] = _top_k(logits_NK, test_label, k=5)
-    return found
+    return Probe(standardized, fit(x_ND, y_N, alpha=best_alpha, start=best, tolerance=tolerance))
 
 
 class _Fold(NamedTuple):

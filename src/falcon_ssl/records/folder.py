@@ -48,6 +48,8 @@ FAILURE = "failure.txt"
 TABLE = "table.json"  # of all its runs, in a folder of its own
 # and by baseline, in a folder of its own.
 BASELINE = "baseline.json"
+# By finetune, in a folder of its own, with MODEL.
+FINETUNE = "finetune.json"
 # By speedrun, in the run's folder.
 SPEEDRUN = "speedrun.json"
 

@@ -21,7 +21,7 @@ from falcon_ssl.views.filters import (
     solarize,
 )
 from falcon_ssl.views.pipeline import Normalization, Operation, Views
-from falcon_ssl.views.presets import build_views, multi_crop, two_view
+from falcon_ssl.views.presets import build_views, multi_crop, supervised_views, two_view
 
 __all__ = [
     "BatchSlice",
@@ -48,6 +48,7 @@ __all__ = [
     "resize",
     "resized_crop",
     "solarize",
+    "supervised_views",
     "to_grayscale",
     "two_view",
     "warp_affine",

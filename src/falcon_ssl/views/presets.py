@@ -97,6 +97,23 @@ def build_views(config: ViewsConfig | str) -> Views:
     return views_of(size, [views_of(side, []) for side in range(start_size, size, 4)])
 
 
+def supervised_views(config: ViewsConfig, views: Views, smallest: float) -> Views:
+    """One view of every image for training with labels: a crop and, where mirrored images have one class, a flip.
+
+    Args:
+        config: Of the pretraining.
+        views: Built from it; normalization and the side that images are evaluated at stay.
+        smallest: Fraction of the image in the smallest crop.
+    """
+    size = views.evaluate_size
+    if size is None:
+        return Views(views.operations[:1], normalization=views.normalization)
+    crop = RandomResizedCrop(
+        size, scale=(smallest, 1.0), flip=0.0 if config.preset == "grayscale" else 0.5
+    )
+    return Views([[crop]], normalization=views.normalization, size=size)
+
+
 def digits_views(count: int = 2) -> Views:
     """Views for small handwritten digits: no flips, since a mirrored digit is another sign."""
     view: View = [

@@ -1,10 +1,15 @@
-"""What is done with a table of embeddings; as `falcon_ssl.cli.commands`."""
+"""What is done with embeddings and with a pretrained encoder; as `falcon_ssl.cli.commands`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from falcon_ssl.config.finetune import FinetuneConfig
+from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.records.folder import FINETUNE
+
 SHOWN = 10  # groups of duplicates that are printed
+OWN_IMAGES, RECIPE = ReadingConfig(), FinetuneConfig()
 
 
 def search(
@@ -61,6 +66,44 @@ def duplicates(
         )
     print(f"all groups: {target}")
     _print_picture(target.with_suffix(".png"))
+
+
+def finetune(
+    run: str,
+    *,
+    out: str,
+    checkpoint: str = "last",
+    overwrite: bool = False,
+    data: str | None = None,
+    finetune: FinetuneConfig = RECIPE,
+    reading: ReadingConfig = OWN_IMAGES,
+) -> None:
+    """Fine-tune a run's encoder on labels, beside the same network from scratch.
+
+    Args:
+        run: Run folder.
+        out: Folder to write: finetune.json, and the weights of the best classifier.
+        checkpoint: The last, or one that is kept: best, best_knn, epoch_10.
+        overwrite: Replace the folder, if there is one.
+        data: Other images than the run's own: folder:PATH, ...
+        finetune: The recipe.
+        reading: How the images are read, the run's own or those of --data.
+    """
+    from falcon_ssl import commands
+    from falcon_ssl.commands.finetune import lines_of
+
+    record = commands.finetune(
+        run,
+        out=out,
+        data=data,
+        reading=None if reading == OWN_IMAGES else reading,
+        config=finetune,
+        checkpoint=checkpoint,
+        overwrite=overwrite,
+    )
+    for line in lines_of(record):
+        print(line)
+    print(f"all numbers: {Path(out) / FINETUNE}")
 
 
 def _print_picture(sheet: Path) -> None:
