@@ -151,6 +151,20 @@ def test_a_folder_gives_the_features_of_the_run(
     torch.testing.assert_close(z, found[:1], rtol=rounded, atol=rounded * float(found.abs().max()))
 
 
+def test_images_that_are_no_squares(tmp_path: Path) -> None:
+    """They are resized to a square, as the run does, not cropped."""
+    (tmp_path / "wide").mkdir()
+    for seed in range(16):
+        Image.fromarray(pixels(seed, size=(24, 40))).save(tmp_path / "wide" / f"{seed}.png")
+    config = replace(CONFIG, data=f"folder:{tmp_path}/wide", batch_size=8)
+    config = replace(config, encoder=EncoderConfig("resnet10", stem="imagenet"))
+    config = replace(config, views=ViewsConfig("cifar", size=32))
+    run = commands.pretrain(config, out=tmp_path / "run", monitors=[])
+    for to in ("timm", "hf"):
+        verified = about(commands.export(run, out=tmp_path / to, to=to))["verified"]
+        assert verified["own_preprocessing"] < 0.05
+
+
 def test_what_disagrees_is_not_left(
     runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +274,7 @@ def test_push(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     commands.export(runs["digits_cnn"], out=tmp_path / "out", push_to_hub="me/mine")
-    files = ["README.md", "falcon_ssl.json", "model.safetensors"]
+    files = ["README.md", "falcon_ssl.json", "model.safetensors", "preprocessor_config.json"]
     assert calls == ["whoami", ("me/mine", True, True), ("me/mine", files)]
 
 

@@ -243,6 +243,23 @@ def test_weights_of_timm(
     assert same(started(more), trained(run))
 
 
+def test_a_repository_of_the_hub(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a stand-in of the download, which gives a folder."""
+    folder = commands.export(first, out=tmp_path / "hub", to="hf")
+    asked: list[str] = []
+
+    def downloaded(repo: str, *, allow_patterns: list[str]) -> str:
+        asked.extend([repo, *allow_patterns])
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", downloaded)
+    run = commands.pretrain(from_weights("hf:me/mine"), out=tmp_path / "run", monitors=[])
+    assert same(started(run), trained(first))
+    assert asked == ["me/mine", "*.json", "*.safetensors", "*.bin"]  # nothing that is code
+
+
 def test_diagnose_takes_all_of_them(first: Path, tmp_path: Path) -> None:
     found = commands.diagnose("digits_cnn", data="digits", weights=save(tmp_path))
     assert found.verdict

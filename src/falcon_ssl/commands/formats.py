@@ -22,6 +22,7 @@ from falcon_ssl.records.files import write_json
 ABOUT = "falcon_ssl.json"  # of every folder: what its network is, and how it is used
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"  # where timm and transformers look
+PROCESSOR = "preprocessor_config.json"
 ONNX, TORCH = "model.onnx", "model.pt2"
 INPUT, OUTPUT = "pixel_values", "representation"
 
@@ -109,6 +110,7 @@ def _write_weights(folder: Path, encoder: nn.Module, about: Mapping[str, Any]) -
 
 def _write_safetensors(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> None:
     _write_weights(folder, network.encoder, about)
+    _write_processor(folder, about)
 
 
 def _write_timm(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> None:
@@ -127,7 +129,7 @@ def _write_timm(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) ->
         "fixed_input_size": names.fixed_input_size,
         "interpolation": "bilinear" if size else "bicubic",
         "crop_pct": 1.0,
-        "crop_mode": "center" if size is None or height == width else "squash",
+        "crop_mode": "center" if height == width else "squash",
         "mean": _each(seen["mean"], channels),
         "std": _each(seen["std"], channels),
         "num_classes": 0,
@@ -156,9 +158,8 @@ def _write_hf(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> N
         warnings.simplefilter("ignore")  # of transformers, about other packages
         from falcon_ssl.networks.huggingface import FalconEncoderConfig, FalconEncoderModel
 
-        preprocessing = about["preprocessing"]
-        channels, height, width = preprocessing["image_shape"]
-        size = preprocessing["size"]
+        channels, height, _ = about["preprocessing"]["image_shape"]
+        size = about["preprocessing"]["size"]
         config = FalconEncoderConfig(
             encoder=dict(about["encoder"]),
             num_channels=channels,
@@ -172,24 +173,30 @@ def _write_hf(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> N
         for name, value in network.encoder.state_dict().items()
     }
     save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    cropped = size is None or height == width
+    _write_processor(folder, about)
+
+
+def _write_processor(folder: Path, about: Mapping[str, Any]) -> None:
+    """The preprocessing as transformers writes it, and other tools read it."""
+    seen = about["preprocessing"]
+    channels, height, width = seen["image_shape"]
+    size, square = seen["size"], height == width
+    sides = {"height": size or height, "width": size or width}
     processor = {
         "image_processor_type": "BitImageProcessor",
         "do_convert_rgb": channels == 3,
         "do_resize": True,
-        "size": {"shortest_edge": size or min(height, width)}
-        if cropped
-        else {"height": size, "width": size},
+        "size": {"shortest_edge": size or height} if square else sides,
         "resample": 2 if size else 3,  # bilinear, bicubic
-        "do_center_crop": cropped,
-        "crop_size": {"height": size or height, "width": size or width},
+        "do_center_crop": square,
+        "crop_size": sides,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": _each(preprocessing["mean"], channels),
-        "image_std": _each(preprocessing["std"], channels),
+        "image_mean": _each(seen["mean"], channels),
+        "image_std": _each(seen["std"], channels),
     }
-    write_json(folder / "preprocessor_config.json", processor)
+    write_json(folder / PROCESSOR, processor)
 
 
 def _write_onnx(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> None:
@@ -210,6 +217,7 @@ def _write_onnx(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) ->
             external_data=False,
             verbose=False,
         )
+    _write_processor(folder, about)
 
 
 def _write_torch(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> None:
@@ -219,6 +227,7 @@ def _write_torch(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -
             network, _example(about), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
         torch.export.save(program, folder / TORCH)
+    _write_processor(folder, about)
 
 
 def _example(about: Mapping[str, Any]) -> tuple[Tensor]:
