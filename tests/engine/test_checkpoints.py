@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from falcon_ssl import commands
+from falcon_ssl.commands.loading import load_method
 from falcon_ssl.config import RunConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import saving
+from falcon_ssl.engine.checkpoint import save_checkpoint
 from falcon_ssl.records.checkpoints import checkpoint_paths, newest_checkpoint
 from support.short_runs import SHORT, differing, lines_of, state_of
 
@@ -135,3 +140,60 @@ def test_other_threads_are_said(
     monkeypatch.setattr(saving.torch, "get_num_threads", lambda: 64)
     commands.pretrain(SHORT, out=run, monitors=[], resume=True)
     assert "threads before, 64 now: equal to the run before up to rounding" in caplog.text
+
+
+OPERATIONS = [
+    (Path, "rename"),
+    (Path, "replace"),
+    (Path, "mkdir"),
+    (Path, "unlink"),
+    (Path, "chmod"),
+    (shutil, "rmtree"),
+    (os, "fsync"),
+]
+
+
+def save_and_die(run: Path, last: int) -> int:
+    """Save a checkpoint of step 6 in a process that is gone before its operation of this number; its exit code."""
+    _, method, _ = load_method(run)
+    optimizer = torch.optim.AdamW(method.parameters())
+    state = state_of(run / "checkpoint") | {"step": 6, "sha256": {}}
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        count = [0]
+
+        def counted(operation: Any) -> Any:
+            def do(*args: Any, **options: Any) -> Any:
+                count[0] += 1
+                if count[0] == last:
+                    os._exit(9)  # as kill -9: nothing cleans up
+                return operation(*args, **options)
+
+            return do
+
+        for owner, name in OPERATIONS:
+            setattr(owner, name, counted(getattr(owner, name)))
+        save_checkpoint(run, method=method, optimizer=optimizer, state=state, keep=2)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_killed_before_any_operation_of_a_save_nothing_is_lost(whole: Path, tmp_path: Path) -> None:
+    """From step 4 to 6: records, both files of tensors, renames, what is kept."""
+    run, files = tmp_path / "run", ["model.safetensors", "training.safetensors"]
+    codes, steps = [], []
+    while not codes or codes[-1] == 9:
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(whole, run)
+        shutil.rmtree(run / "checkpoint")
+        (run / "checkpoint-step_4").rename(run / "checkpoint")
+        codes.append(save_and_die(run, len(codes) + 1))
+        steps.append(newest_checkpoint(run, files=files).step)
+    assert codes[-1] == 0
+    assert len(codes) > 15, "operations of a save"
+    assert steps == sorted(steps)
+    assert {4, 6} == set(steps)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +177,59 @@ def test_resume_auto_deletes_nothing_foreign(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("once")
     with pytest.raises(InputError, match="the run folder exists"):
         commands.pretrain(SHORT, out=tmp_path, monitors=[], resume="auto")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(tmp_path: Path) -> None:
+    """As srun starts them: a task for every rank, variables for the rendezvous, no torchrun."""
+    out = tmp_path / "run"
+    options = ["--epochs", "100000", "--batch_size", "512", "--falcon.num_codes", "64"]
+    command = [sys.executable, "-m", "falcon_ssl", "pretrain", "--out", str(out), *options]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [
+        subprocess.Popen(
+            [*command, "--resume", "auto", "--engine.log_every", "1"],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (out / "metrics.jsonl").is_file():
+            time.sleep(0.05)
+        ranks[1].send_signal(signal.SIGUSR1)
+        said = [rank.communicate(timeout=60)[1] for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [75, 75], said
+    state = state_of(out / "checkpoint")
+    assert state["num_processes"] == 2
+    assert "stopped by SIGUSR1 after step" in said[1]
+    assert "stopped by another rank's signal after step" in said[0]
+    resumed = subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True)
+    try:
+        assert resumed.stderr is not None
+        lines = []
+        for line in resumed.stderr:
+            lines.append(line)
+            if "resumed at step" in line:
+                break
+    finally:
+        resumed.terminate()
+        resumed.communicate(timeout=60)
+    assert any("2 processes before, 1 now" in line for line in lines), lines
