@@ -25,7 +25,7 @@ CONFIG = RunConfig(
     evaluation=EvaluationConfig(representation="last_two", mirror=True),
     monitor=MonitorConfig(every_epochs=1),
 )
-NAMED = {"representation": "last_two", "mirror": True, "crops": 1}
+NAMED = {"representation": "last_two", "mirror": True, "crops": 1, "scales": [1.0]}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,12 @@ def test_evaluation_names_what_it_read(
     options = ["--representation", "pooled2x2", "--crops", "9", "--mirror", "false"]
     assert cli.main(["evaluate", str(run), *options]) == 0
     about = json.loads((run / "evaluation.json").read_text())["about"]
-    assert about["readout"] == {"representation": "pooled2x2", "mirror": False, "crops": 9}
+    assert about["readout"] == {
+        "representation": "pooled2x2",
+        "mirror": False,
+        "crops": 9,
+        "scales": [1.0],
+    }
 
     page = build_report(run).read_text()
     assert "pooled2x2, 9 crops" in page

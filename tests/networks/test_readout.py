@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks import Readout, build_encoder, representation_width
@@ -110,6 +110,20 @@ def test_crops_are_shifted_images():
     torch.testing.assert_close(z_ND, torch.stack([encoder(view) for view in nine]).mean(dim=0))
 
 
+def test_scales_average_over_resized_images():
+    encoder, x = built("resnet10"), images((3, 32, 32))
+    larger = interpolate(x, size=(40, 40), mode="bilinear")
+    smaller = interpolate(x, size=(16, 16), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        for scales, views in {(1.25,): (larger,), (1, 1.25, 0.5): (x, larger, smaller)}.items():
+            want = torch.stack([encoder(view) for view in views]).mean(dim=0)
+            torch.testing.assert_close(Readout(scales=scales)(encoder, x), want)
+        both = Readout("last_two", mirror=True, scales=(1, 1.25))
+        torch.testing.assert_close(both(encoder, x), both(encoder, x.flip(3)))
+    assert Readout(scales=[1]).is_own  # a record holds lists
+    assert str(both) == "last_two, mirrored, scales 1 and 1.25"
+
+
 def test_tokens_of_a_vision_transformer():
     encoder, x = built(VIT), images(IMAGE)
     with torch.no_grad():
@@ -148,6 +162,15 @@ def test_a_readout_that_the_encoder_does_not_have(name, representation, received
     shape = (1, 4, 4) if name == "digits_cnn" else IMAGE
     with pytest.raises(InputError, match=f"the readout {representation} does not fit .*{received}"):
         representation_width(built(name), shape, readout=Readout(representation))
+
+
+def test_a_scale_that_the_encoder_does_not_take():
+    for encoder, reason in (
+        (built(VIT), "patch size"),
+        (nn.Flatten(), "4800 numbers an image, 3072"),
+    ):
+        with pytest.raises(InputError, match=f"1.25 times the size: received .*{reason}"):
+            representation_width(encoder, IMAGE, readout=Readout(scales=(1, 1.25)))
 
 
 def test_too_few_maps():

@@ -80,6 +80,7 @@ def evaluate(
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
+    scales: tuple[float, ...] | None = None,
     checkpoint: str = "last",
     baseline: str | None = None,
     out: str | None = None,
@@ -94,6 +95,7 @@ def evaluate(
         representation: What linear probe and kNN read; null is the run's evaluation.representation.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
+        scales: Average it over the image resized by these factors, 1 1.25; null is the run's own.
         checkpoint: The last, or one that is kept: best, best_knn, epoch_10.
         baseline: A baseline.json of the same images, to stand beside the run in tables and report.
         out: Folder to write to, where the run's may not be written; falcon-ssl report reads it. null is the run's.
@@ -104,7 +106,11 @@ def evaluate(
     from falcon_ssl.cli import printing
 
     overrides = _given(
-        representation=representation, mirror=mirror, crops=crops, few_labels=few_labels
+        representation=representation,
+        mirror=mirror,
+        crops=crops,
+        scales=scales,
+        few_labels=few_labels,
     )
     sets: Sequence[tuple[str | None, str | None]] = _named(data) or [(None, None)]
     for name, one in sets:
@@ -226,6 +232,7 @@ def embed(
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
+    scales: tuple[float, ...] | None = None,
     overwrite: bool = False,
     data: str | None = None,
     reading: ReadingConfig = OWN_IMAGES,
@@ -240,6 +247,7 @@ def embed(
         representation: What z is; null is the run's evaluation.representation.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
+        scales: Average it over the image resized by these factors, 1 1.25; null is the run's own.
         overwrite: Replace the file, if there is one.
         data: Other images than the run's own: folder:PATH, ...
         reading: How the images are read, the run's own or those of --data.
@@ -252,7 +260,7 @@ def embed(
         split=split,
         checkpoint=checkpoint,
         overwrite=overwrite,
-        evaluation=_given(representation=representation, mirror=mirror, crops=crops),
+        evaluation=_given(representation=representation, mirror=mirror, crops=crops, scales=scales),
         **_images(data, reading),
     )
     if is_main_process():
@@ -269,6 +277,7 @@ def export(
     representation: Representation | None = None,
     mirror: bool | None = None,
     crops: int | None = None,
+    scales: tuple[float, ...] | None = None,
     checkpoint: str = "last",
     push_to_hub: str | None = None,
     overwrite: bool = False,
@@ -284,6 +293,7 @@ def export(
         representation: What it reads; null is the run's evaluation.representation. timm reads its own.
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
+        scales: Average it over the image resized by these factors, 1 1.25; null is the run's own.
         checkpoint: last, or one that --engine.keep kept: best, best_knn, epoch_10.
         push_to_hub: Repository of the Hugging Face hub to upload it to: OWNER/NAME; a new one is private.
         overwrite: Replace the folder, if there is one.
@@ -296,7 +306,7 @@ def export(
         run,
         out=out,
         to=to,
-        evaluation=_given(representation=representation, mirror=mirror, crops=crops),
+        evaluation=_given(representation=representation, mirror=mirror, crops=crops, scales=scales),
         checkpoint=checkpoint,
         push_to_hub=push_to_hub,
         overwrite=overwrite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -44,6 +45,20 @@ Representation: TypeAlias = Literal[
 ]
 
 
+def describe_readout(
+    representation: str, *, mirror: bool = False, crops: int = 1, scales: Sequence[float] = (1.0,)
+) -> str:
+    """A readout in words: "last_two, mirrored, 9 crops, scales 1 and 1.25"."""
+    parts = [representation]
+    if mirror:
+        parts.append("mirrored")
+    if crops > 1:
+        parts.append(f"{crops} crops")
+    if tuple(scales) != (1.0,):
+        parts.append(f"scale{'s' * (len(scales) > 1)} {' and '.join(f'{one:g}' for one in scales)}")
+    return ", ".join(parts)
+
+
 @dataclass(frozen=True)
 class EvaluationConfig(Options, group="evaluation"):
     """How a frozen encoder is evaluated."""
@@ -59,6 +74,11 @@ class EvaluationConfig(Options, group="evaluation"):
     crops: int = option(
         1,
         "9 averages what is read over a 3x3 grid of crops, a sixteenth of the side apart; 1 does not.",
+    )
+    scales: tuple[float, ...] = option(
+        (1.0,),
+        "Factors by which the image is resized before it is read; what is read is averaged over them.",
+        above=0,
     )
     batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)
     knn_neighbors: int = option(20, "k of the nearest-neighbor classifier.", at_least=1)
@@ -83,6 +103,8 @@ class EvaluationConfig(Options, group="evaluation"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.scales:
+            raise InputError("no evaluation.scales", received=self.scales, expected="one at least")
         if self.crops not in (1, 9):
             raise InputError("unknown evaluation.crops", received=self.crops, expected="1 or 9")
         for amount in self.few_labels:

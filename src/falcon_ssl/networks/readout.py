@@ -1,6 +1,6 @@
 """What is read off a frozen encoder: its own representation, or maps and tokens that it has on the way.
 
-    z = mean over views x' of x of read(x'),     x' = the crops of x, and the mirror image of each
+    z = mean over views x' of x of read(x'),     x' = the crops of x at every scale, and the mirror image of each
 
 A readout costs no training, and the untrained encoder can have the same: its width belongs beside every number.
 """
@@ -8,15 +8,15 @@ A readout costs no training, and the untrained encoder can have the same: its wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, pad
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 
-from falcon_ssl.config.evaluation import EvaluationConfig, Representation
+from falcon_ssl.config.evaluation import EvaluationConfig, Representation, describe_readout
 from falcon_ssl.core.errors import InputError
 
 CELLS = {
@@ -40,16 +40,22 @@ class Readout:
         mirror: Average over the image and its mirror image.
         crops: 9 averages over a 3x3 grid of crops, as large as the image, of the image with reflected borders; the
             middle one is the image itself. 1 reads that alone.
+        scales: Average over the image resized by these factors, > 0; 1 is the image as it is.
     """
 
     representation: Representation = "pooled"
     mirror: bool = False
     crops: int = 1
+    scales: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        # A record holds a list.
+        object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
 
     @classmethod
     def of(cls, config: EvaluationConfig) -> Readout:
         """The readout of a configuration."""
-        return cls(config.representation, config.mirror, config.crops)
+        return cls(config.representation, config.mirror, config.crops, config.scales)
 
     @property
     def is_own(self) -> bool:
@@ -57,8 +63,7 @@ class Readout:
         return self == OWN
 
     def __str__(self) -> str:
-        mirrored = ", mirrored" if self.mirror else ""
-        return f"{self.representation}{mirrored}{f', {self.crops} crops' if self.crops > 1 else ''}"
+        return describe_readout(**asdict(self))
 
     def __call__(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """z_ND of normalized images [N, C, H, W].
@@ -66,7 +71,17 @@ class Readout:
         Raises:
             InputError: The encoder does not have what is to be read.
         """
-        z_VND = [self._read(encoder, view).float() for view in self._views(images)]
+        z_VND: list[Tensor] = []
+        for scale in self.scales:
+            resized = _resized(images, scale)
+            try:
+                read = [self._read(encoder, view).float() for view in self._views(resized)]
+            except AssertionError as error:  # how transformers of timm refuse a size
+                raise _wrong_scale(scale, str(error)) from error
+            if z_VND and read[0].shape != z_VND[0].shape:
+                widths = read[0].shape[1], z_VND[0].shape[1]
+                raise _wrong_scale(scale, "{} numbers an image, {} before".format(*widths))
+            z_VND += read
         return torch.stack(z_VND).mean(dim=0) if len(z_VND) > 1 else z_VND[0]
 
     def _views(self, images: Tensor) -> Iterator[Tensor]:
@@ -126,6 +141,23 @@ class Readout:
             expected=expected,
             fix="choose another evaluation.representation; pooled fits every encoder",
         )
+
+
+def _wrong_scale(scale: float, reason: str) -> InputError:
+    return InputError(
+        f"the encoder does not take images of {scale:g} times the size",
+        received=reason.rstrip("."),
+        expected="as many numbers an image at all evaluation.scales",
+        fix="choose other scales; 1 is the image as it is",
+    )
+
+
+def _resized(images: Tensor, scale: float) -> Tensor:
+    if scale == 1:
+        return images
+    size = [max(1, round(side * scale)) for side in images.shape[2:]]
+    # Antialiasing changes nothing of an enlarged image.
+    return interpolate(images, size=size, mode="bilinear", antialias=scale < 1)
 
 
 OWN = Readout()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from falcon_ssl.config.evaluation import describe_readout
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe
 from falcon_ssl.records.run import Run, as_number
@@ -196,7 +197,4 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _readout(about: Mapping[str, Any]) -> str:
-    """What was read, as "last_two, mirrored, 9 crops"."""
-    mirrored = ["mirrored"] if about.get("mirror") else []
-    crops = [f"{about['crops']} crops"] if about.get("crops", 1) > 1 else []
-    return ", ".join([str(about.get("representation")), *mirrored, *crops])
+    return describe_readout(**about)
