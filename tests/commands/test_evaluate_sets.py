@@ -10,6 +10,7 @@ import pytest
 from falcon_ssl import cli, commands
 from falcon_ssl.config import EvaluationConfig, FalconConfig, MonitorConfig, RunConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.report import build_report
 
 CONFIG = RunConfig(
     epochs=2,
@@ -47,6 +48,10 @@ def test_the_runs_own_evaluation_stays(run: Path, capsys: pytest.CaptureFixture[
     assert 0 < digits["top1_linear_3shot"] < digits["top1_linear"]
     assert digits["top1_linear"] == json.loads(before["evaluation.json"])["top1_linear"]
     assert json.loads((run / "evaluation-best.json").read_text())["about"]["checkpoint"] == "best"
+    page = build_report(run).read_text()
+    assert "Other images, other checkpoints" in page
+    assert "again: digits, 360 images" in page
+    assert "Best of 2 epochs probed on held-out images" in page
 
 
 @pytest.mark.parametrize(

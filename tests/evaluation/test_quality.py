@@ -8,7 +8,6 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment
 from falcon_ssl.data import TensorSource, load_splits
 from falcon_ssl.evaluation import QualityMonitor
-from falcon_ssl.evaluation.quality import best_sentence
 
 
 class Scaled(nn.Module):
@@ -100,18 +99,6 @@ def test_the_plateau_is_that_of_knn_where_there_are_labels_and_survives_a_resume
     resumed = monitor(every_epochs=1, plateau=1)
     resumed.load_state_dict(json.loads(json.dumps(watcher.state_dict())))
     assert resumed(moment(2, rank=3)).note.startswith("epoch 2: kNN on held-out images")
-
-
-def test_the_sentence_of_a_run_names_the_first_of_equal_epochs():
-    values = [(1, 5.0, 0.5), (2, 9.0, 0.7), (3, 9.0, 0.8)]
-    lines = [{"step": 1, "epoch": 0.5, "total": 3.0}] + [
-        {"step": 1, "epoch": epoch, "monitor": {"effective_rank_z": rank, "top1_knn": top1}}
-        for epoch, rank, top1 in values
-    ]
-    assert best_sentence(lines) == (
-        "best of 3 epochs probed on held-out images: epoch 2 by RankMe (9.0), epoch 3 by kNN (0.800)"
-    )
-    assert best_sentence(lines[:1]) == ""
 
 
 def test_images_without_labels_still_have_a_rank():

@@ -100,6 +100,8 @@ def evaluate(
         num_classes = int(labels.max()) + 1
         # Accuracy of always answering the most frequent class.
         chance["top1"] = float(trained.test.label.bincount().max()) / len(trained.test)
+    elif config.evaluation.few_labels:
+        logger.warning("evaluation.few_labels: %s has no labels to draw from", config.data)
     num_codes = None if trained.dictionary is None else trained.dictionary.num_codes
 
     def numbers(network: NetworkFeatures) -> dict[str, float]:

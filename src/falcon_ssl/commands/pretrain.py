@@ -23,10 +23,11 @@ from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.engine import RunFolder, StopRequest, speed, stop_signals
 from falcon_ssl.engine.accelerator import build_accelerator
-from falcon_ssl.evaluation.quality import best_sentence
 from falcon_ssl.methods import Method
+from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.checkpoints import checkpoint_paths
 from falcon_ssl.records.folder import CONFIG, SKIPPED, TRACKED
+from falcon_ssl.records.run import read_run
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,8 @@ def _pretrain(
         if accelerator.is_main_process:
             write_data_record(folder, config, splits)
             log_skipped(splits)
-    if accelerator.is_main_process and (best := best_sentence(folder.metrics())):
+    probed = read_run(folder.path).monitors if accelerator.is_main_process else {}
+    if best := best_sentence(probed):
         kept = ", ".join(name for name in folder.kept_names() if name != "last")
         logger.info("%s; kept: %s", best, kept or "the last alone")
     if position.stopped_by:

@@ -29,7 +29,7 @@ COMPONENTS = (
     128  # whitened axes; with half of them more strangers are alike, with twice as many copies less
 )
 BLOCK = 4096  # rows that are searched for at a time
-NEIGHBORS = 16  # of each row that may be its duplicates; larger groups are chains of them
+NEIGHBORS = 16  # of each row that may be its duplicates
 
 
 class Nearest(NamedTuple):
@@ -92,29 +92,27 @@ def nearest(query_QD: Array, groups: Iterable[Array], *, space: Space, k: int) -
 def near_duplicates(
     y_NK: Array, *, similarity: float, progress: Callable[[int], None] = lambda rows: None
 ) -> list[Array]:
-    """Groups of rows that are nearly the same: connected by cosines of at least ``similarity``.
+    """Groups of rows that are nearly the same as one of them, whose neighbors they are.
+
+    The row with most neighbors takes those that no other has taken, then the next one: all of a group are alike to its
+    first, where chains of neighbors would lead from one plane in the sky to every other.
 
     Args:
         y_NK: Unit rows, of `Space`.
-        similarity: Least cosine of two neighbors, in [0, 1].
+        similarity: Least cosine with the first of a group, in [0, 1].
         progress: Called with the number of rows that are searched.
 
     Returns:
-        Rows of each group of two or more, ascending, the largest group first.
+        Rows of each group of two or more, the largest group first.
 
     Memory:
-        The rows, and 16 neighbors of each. Only these are looked at, so a group of more than 17 equal rows may fall
-        into several.
+        The rows, and 16 neighbors of each. Only these are looked at, so many equal rows may fall into several groups.
 
     Example:
         >>> y = np.array([[1.0, 0.0], [-1.0, 0.0], [0.8, 0.6], [0.6, 0.8]])
         >>> near_duplicates(np.concatenate([y, y[:1]]), similarity=0.99)
         [array([0, 4])]
     """
-    with train_extra("duplicates"):
-        from scipy.sparse import coo_matrix
-        from scipy.sparse.csgraph import connected_components
-
     check_fraction("similarity", similarity)
     count = len(y_NK)
     pairs: list[Array] = []
@@ -124,13 +122,17 @@ def near_duplicates(
         pairs.append(np.stack([row_Bk[alike], found.row[alike]]))
         progress(start + len(found.row))
     i, j = np.concatenate(pairs, axis=1)
-    graph = coo_matrix((np.ones(len(i), np.int8), (i, j)), shape=(count, count))
-    group_N = connected_components(graph, directed=False)[1]
-    order = np.argsort(group_N, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(group_N[order])) + 1)
-    return sorted(
-        (group for group in groups if len(group) > 1), key=lambda one: (-len(one), one[0])
-    )
+    i, j = np.concatenate([i, j]), np.concatenate([j, i])  # j is a neighbor of i, or i one of j
+    starts = np.searchsorted(np.sort(i), np.arange(count + 1))
+    j = j[np.argsort(i, kind="stable")]
+    free, groups = np.ones(count, bool), []
+    for center in np.argsort(-np.diff(starts), kind="stable"):
+        alike_M = np.unique(j[starts[center] : starts[center + 1]])
+        others = alike_M[free[alike_M]]
+        if free[center] and len(others):
+            groups.append(np.concatenate([[center], others]))
+            free[groups[-1]] = False
+    return sorted(groups, key=lambda one: (-len(one), one[0]))
 
 
 def _blocks(y_NK: Array, k: int) -> Iterator[tuple[int, Nearest]]:

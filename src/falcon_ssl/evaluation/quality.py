@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -17,44 +17,9 @@ from falcon_ssl.evaluation.features import EvaluationView, Features, extract
 from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import linear_probe
 from falcon_ssl.networks.readout import OWN, Readout
+from falcon_ssl.records.best import MEASURES
 
 TRAIN_IMAGES = 10_000  # drawn at random for the classifiers; the final evaluation uses all
-
-
-class Measure(NamedTuple):
-    """A number by which one epoch is the best of a run."""
-
-    key: str  # in a monitor's line of metrics.jsonl
-    best_epoch: str  # there too
-    title: str
-    form: str
-
-
-# By the name that its best checkpoint is kept under.
-MEASURES = {
-    "best": Measure("effective_rank_z", "rankme_best_epoch", "RankMe", "{:.1f}"),
-    "best_knn": Measure("top1_knn", "knn_best_epoch", "kNN", "{:.3f}"),
-}
-
-
-def best_sentence(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Which epochs of a run were the best, by its lines of ``metrics.jsonl``; empty where none was evaluated."""
-    probes = [line for line in lines if "monitor" in line]
-    parts = []
-    for measure in MEASURES.values():
-        known = [
-            (line["monitor"][measure.key], line["epoch"])
-            for line in probes
-            if measure.key in line["monitor"]
-        ]
-        if known:
-            value, epoch = max(known, key=lambda one: one[0])  # the first of equals
-            parts.append(f"epoch {epoch:g} by {measure.title} ({measure.form.format(value)})")
-    return (
-        f"best of {len(probes)} epochs probed on held-out images: {', '.join(parts)}"
-        if parts
-        else ""
-    )
 
 
 @dataclass(eq=False)

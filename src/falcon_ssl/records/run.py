@@ -73,6 +73,7 @@ class Run:
         arrays: The pictures' data, as `falcon_ssl.evaluation.picture_arrays` names them.
         environment: Command, versions, hardware, time.
         diagnosis: The verdicts of ``diagnosis.json``.
+        others: Evaluations of other images and checkpoints, by NAME of ``evaluation-NAME.json``.
         cut_off: Whether the last line of ``metrics.jsonl`` was cut off, and left out.
         unfinished: That training has not come to its end, in words; "" where it has.
     """
@@ -86,6 +87,7 @@ class Run:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     diagnosis: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     cut_off: bool = False
     unfinished: str = ""
 
@@ -171,6 +173,7 @@ def read_run(run_dir: Path) -> Run:
         path = run_dir / name
         return read_json(path, RECORD_FORMS[name]) if path.exists() else {}
 
+    beside = f"{Path(EVALUATION).stem}-"
     config = read_yaml(run_dir / CONFIG)
     check_form(run_dir / CONFIG, config, CONFIG_FORM)
     return Run(
@@ -183,6 +186,10 @@ def read_run(run_dir: Path) -> Run:
         arrays=_read_arrays(run_dir / ARRAYS),
         environment=record(ENVIRONMENT),
         diagnosis=record(DIAGNOSIS),
+        others={
+            path.stem.removeprefix(beside): read_json(path, RECORD_FORMS[EVALUATION])
+            for path in sorted(run_dir.glob(f"{beside}*.json"))
+        },
         cut_off=cut_off,
         unfinished=unfinished_sentence(run_dir),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.folder import ARRAYS, EVALUATION, METRICS, REPORT
 from falcon_ssl.records.run import Run, read_run
 from falcon_ssl.report.curves import training_figures
@@ -19,7 +20,7 @@ from falcon_ssl.report.plots import (
     map_figure,
     spectrum_figure,
 )
-from falcon_ssl.report.tables import headline_cards, how_it_was_made, metric_table
+from falcon_ssl.report.tables import headline_cards, how_it_was_made, metric_table, others_table
 from falcon_ssl.report.verdict import assess
 
 
@@ -106,6 +107,8 @@ def _training(run: Run) -> list[Block]:
         notes.append(Note(f"{run.unfinished[:1].upper()}{run.unfinished[1:]}.", "warning"))
     if run.cut_off:
         notes.append(Note(f"The last line of {METRICS} was cut off; it is left out here."))
+    if best := best_sentence(run.monitors):
+        notes.append(Note(f"{best[:1].upper()}{best[1:]}."))
     figures: Sequence[Block] = training_figures(run)
     return [*notes, *(figures or [Note("No training step was logged.")])]
 
@@ -122,4 +125,4 @@ def _numbers(run: Run) -> list[Block | None]:
         )
     if not run.arrays:
         blocks.append(Note(f"There is no {ARRAYS}, so the page has no map and no heat maps."))
-    return [*blocks, metric_table(run)]
+    return [*blocks, metric_table(run), others_table(run)]

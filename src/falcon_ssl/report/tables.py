@@ -90,6 +90,29 @@ def metric_table(run: Run) -> Table | None:
     return Table(head, groups, numeric=1 + len(others))
 
 
+def others_table(run: Run) -> Table | None:
+    """Accuracies on other images and of other checkpoints, which have an evaluation of their own."""
+    if not run.others:
+        return None
+
+    def row(name: str, record: Mapping[str, Any]) -> list[Cell]:
+        about = record.get("about", {})
+        before, chance = record.get("random_encoder", {}), record.get("chance", {})
+        accuracies = [
+            *(one.get(key) for key in ("top1_linear", "top1_knn") for one in (record, before)),
+            chance.get("top1"),
+        ]
+        words = f"{name}: {about.get('data')}, {about.get('num_test')} images"
+        written = [*(format_number(number, "percent") for number in accuracies)]
+        written.append(format_number(record.get("effective_rank_z"), "real"))
+        return [Cell(text) for text in (words, *written)]
+
+    before = run.started_from
+    head = ["", "linear", f"linear, {before}", "kNN", f"kNN, {before}", "chance", "effective rank"]
+    rows = [row(name, record) for name, record in run.others.items()]
+    return Table(head, [Rows("", rows)], numeric=6, title="Other images, other checkpoints")
+
+
 def references(runs: list[Run]) -> dict[str, str]:
     """What stands beside runs: the key of its numbers in ``evaluation.json``, and its column's title."""
     started = {run.started_from for run in runs}
