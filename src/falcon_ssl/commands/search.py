@@ -153,12 +153,14 @@ def _embed(
             expected=f"the weights of step {about['step']}, which made the table",
             fix="embed the images again",
         )
-    _, method, views = load_method(
-        run, device=device, evaluation=about["readout"], checkpoint=about["checkpoint"]
+    # JSON has lists where the options have tuples.
+    read = {k: tuple(v) if isinstance(v, list) else v for k, v in about["readout"].items()}
+    config, method, views = load_method(
+        run, device=device, evaluation=read, checkpoint=about["checkpoint"]
     )
     with torch.inference_mode():
         x_BCHW = views.evaluate(torch.stack(pixels).to(device))
-        z_BD = Readout(**about["readout"])(method.evaluated_encoder, x_BCHW)
+        z_BD = Readout.of(config.evaluation)(method.evaluated_encoder, x_BCHW)
     return pixels, z_BD.float().cpu().numpy()
 
 
