@@ -236,6 +236,7 @@ def test_weights_of_timm(
     theirs = downloaded(name, num_classes=0).state_dict()
     assert torch.equal(started(run)["blocks.3.mlp.fc1.weight"], theirs["blocks.3.mlp.fc1.weight"])
     monkeypatch.undo()
+    commands.export(run, out=tmp_path / "hf", to="hf")  # of gray images
     folder = commands.export(run, out=tmp_path / "timm", to="timm")
     (folder / "falcon_ssl.json").unlink()  # as somebody else's folder, or repository
     again = replace(config, init=InitConfig(str(folder)), encoder=EncoderConfig())
