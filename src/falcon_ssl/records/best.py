@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from falcon_ssl.records.run import Curve
+if TYPE_CHECKING:  # the evaluation of tensors needs this module, and no YAML
+    from falcon_ssl.records.run import Curve
 
 
 class Measure(NamedTuple):
