@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from falcon_ssl.records.metrics import describe
+from falcon_ssl.records.metrics import describe, is_few_labels
 from falcon_ssl.report.formatting import format_duration, format_number
 
 SUMMARY = (
@@ -41,7 +40,7 @@ def print_evaluation(evaluation: dict[str, Any]) -> None:
     others = {names[key]: evaluation[key] for key in names if key in evaluation}
     for column in ("", "this run", *others, "chance"):
         table.add_column(column, justify="right" if column else "left")
-    few = [name for name in evaluation if re.fullmatch(r"top1_linear_[\d.]+(pct|shot)", name)]
+    few = [name for name in evaluation if is_few_labels(name)]
     chance |= dict.fromkeys(few, chance["top1_linear"])
     for name in (SUMMARY[0], *few, *SUMMARY[1:]):
         if name in evaluation:

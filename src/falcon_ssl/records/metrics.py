@@ -108,6 +108,9 @@ PLACES: Mapping[str, tuple[str, str | None]] = {
 }
 
 
+_FEW_LABELS = re.compile(r"top1_linear_([\d.]+)(pct|shot)(_std)?")
+
+
 def few_labels_name(amount: float) -> str:
     """Name of the accuracy of probes that see few labels: a fraction below 1, images a class from 1 on.
 
@@ -118,9 +121,14 @@ def few_labels_name(amount: float) -> str:
     return f"top1_linear_{100 * amount:g}pct" if amount < 1 else f"top1_linear_{amount:g}shot"
 
 
+def is_few_labels(key: str) -> bool:
+    """Whether a key is an accuracy that `few_labels_name` names, and not its deviation."""
+    return _FEW_LABELS.fullmatch(key) is not None and not key.endswith("_std")
+
+
 def _few_labels(key: str) -> Metric | None:
     """The description of a name of `few_labels_name`, or of its standard deviation."""
-    found = re.fullmatch(r"top1_linear_([\d.]+)(pct|shot)(_std)?", key)
+    found = _FEW_LABELS.fullmatch(key)
     if found is None:
         return None
     number, unit, spread = found.groups()

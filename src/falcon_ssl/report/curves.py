@@ -153,7 +153,11 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
             "Accuracy on held-out images while training went on; labels are read here only.",
             from_zero=False,
         ),
-        *(plain(name, f"Online evaluation {name}.") for name in monitors if name not in accuracies),
+        *(
+            plain(name, "On held-out images while training went on.")
+            for name in monitors
+            if name not in accuracies
+        ),
     ]
     panels = [*LOSS_PANELS, *others, *online, *HEALTH_PANELS, *ENGINE_PANELS]
     return [p for p in panels if {*p.keys} & (curves.keys() | monitors.keys())]

@@ -13,7 +13,7 @@ import yaml
 
 from falcon_ssl.config.evaluation import describe_readout
 from falcon_ssl.core.theory import effective_temperature
-from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe
+from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe, is_few_labels
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, MarkKind, Rows, Table
 from falcon_ssl.report.formatting import format_duration, format_number
@@ -75,7 +75,10 @@ def metric_table(run: Run) -> Table | None:
 
     def row(key: str, metric: Metric) -> list[Cell]:
         reference = metric.reference
-        chance = run.metric("chance", key.removesuffix("_linear").removesuffix("_knn"))
+        few = is_few_labels(key)
+        chance = run.metric(
+            "chance", "top1" if few else key.removesuffix("_linear").removesuffix("_knn")
+        )
         if key == "nmi_codes":
             chance = run.metric("chance_nmi_codes")
         if chance is not None:
