@@ -216,7 +216,9 @@ class Optimum:
         """1 / (e^L + C - 1); None for the complete dictionary."""
         if self.complete:
             return None
-        return 1 / (math.exp(self.logit_scale) + self.num_codes - 1)
+        # Without e^L, which overflows where L was recorded wrongly.
+        inverse = math.exp(-self.logit_scale)
+        return inverse / (1 + (self.num_codes - 1) * inverse)
 
     @cached_property
     def least_entropy(self) -> float:
