@@ -18,7 +18,10 @@ class EncoderConfig(Options, group="encoder"):
         "writes its choice into config.yaml.",
     )
     width: int | None = option(
-        None, "Channels of the first stage; null is the encoder's own default.", at_least=1
+        None,
+        "Channels of the first stage; null is the encoder's own default.",
+        at_least=1,
+        at_most=2**16,
     )
     stem: Literal["cifar", "half", "imagenet"] | None = option(
         None,
@@ -30,16 +33,28 @@ class EncoderConfig(Options, group="encoder"):
         "null is 2.",
     )
     widths: tuple[int, ...] | None = option(
-        None, "Channels of every stage of whitened_cnn, instead of width and stages.", at_least=1
+        None,
+        "Channels of every stage of whitened_cnn, instead of width and stages.",
+        at_least=1,
+        at_most=2**16,
     )
     patch_size: int | None = option(
-        None, "Side of a patch, for vision transformers and whitened_cnn (null is 6).", at_least=1
+        None,
+        "Side of a patch, for vision transformers and whitened_cnn (null is 6).",
+        at_least=1,
+        at_most=2**16,
     )
     eigenvectors: int | None = option(
-        None, "Eigenvectors of patches in the stem of whitened_cnn (null is 48).", at_least=1
+        None,
+        "Eigenvectors of patches in the stem of whitened_cnn (null is 48).",
+        at_least=1,
+        at_most=2**16,
     )
     head_width: int | None = option(
-        None, "Channels of a last 1x1 convolution of whitened_cnn; null is none.", at_least=1
+        None,
+        "Channels of a last 1x1 convolution of whitened_cnn; null is none.",
+        at_least=1,
+        at_most=2**16,
     )
     drop_path: float | None = option(
         None, "Rate of stochastic depth, for timm models.", at_least=0, below=1

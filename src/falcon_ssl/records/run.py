@@ -38,7 +38,8 @@ Array: TypeAlias = "NDArray[Any]"
 # The last word of an array's name has a letter for each of its dimensions, except that of these.
 PROJECTION = "projection"  # the only text: how the map was made
 HUGE = 1e30
-OTHER_DIMENSIONS = {PROJECTION: (0,), "map_thumbnails": (3, 4)}
+THUMBNAILS = "map_thumbnails"
+OTHER_DIMENSIONS = {PROJECTION: (0,), THUMBNAILS: (3, 4)}
 
 
 @dataclass(frozen=True)
@@ -247,6 +248,15 @@ def _read_arrays(path: Path) -> dict[str, Array]:
                 f"{name} of {array.dtype}" if is_text else f"{name} with numbers beyond {HUGE:g}"
             )
             raise unreadable(path, received, "numbers that can be drawn", WRITE_AGAIN)
+        letters = "" if name in OTHER_DIMENSIONS else name.rsplit("_", 1)[-1]
+        sizes = dict(zip(letters, array.shape, strict=False))
+        fits = all(
+            sizes[letter] == size for letter, size in zip(letters, array.shape, strict=False)
+        )
+        is_picture = array.dtype == np.uint8 and (array.ndim == 3 or array.shape[-1] == 3)
+        if not fits or (name == THUMBNAILS and not is_picture):
+            shape = f"{name} of shape {array.shape}"
+            raise unreadable(path, shape, f"the shape {letters or 'of pictures'}", WRITE_AGAIN)
         if name.endswith(("_label_M", "_code_M")) and array.dtype.kind not in "iu":
             raise unreadable(path, f"{name} of {array.dtype}", "integers", WRITE_AGAIN)
         dimensions = OTHER_DIMENSIONS.get(name, (len(name.rsplit("_", 1)[-1]),))
