@@ -48,7 +48,7 @@ def test_the_current_folder_and_links_are_kept(
 
 
 def test_files_that_no_run_writes_stay(run: Path) -> None:
-    for name in ("notes.txt", "report.html", ".report.html.tmp"):
+    for name in ("notes.txt", "report.html", ".report.html.tmp", "evaluation-birds.json"):
         (run / name).write_text("x")
     for folder in ("figures", "checkpoint", "checkpoint-best", "checkpoint.tmp", "falcon-ssl"):
         (run / folder).mkdir()

@@ -175,8 +175,8 @@ def evaluation_name(
         InputError: A name that cannot be one.
 
     Example:
-        >>> evaluation_name(), evaluation_name(data="folder:birds/labeled/", checkpoint="best")
-        ('evaluation.json', 'evaluation-labeled-best.json')
+        >>> evaluation_name(data="folder:birds/labeled/", checkpoint="best")
+        'evaluation-labeled-best.json'
     """
     if name is None and data is not None:
         name = re.sub(r"[^\w.-]+", "_", re.split(r"[:/]", data.rstrip("/"))[-1])

@@ -74,7 +74,8 @@ def _is_written_by_a_run(name: str) -> bool:
     """Whether a name is one of those above, or of a file that was being written under it."""
     name = name.removesuffix(".tmp")
     ours = {value for key, value in globals().items() if key.isupper() and isinstance(value, str)}
-    return name in ours or name.removeprefix(".") in ours or name.startswith(f"{CHECKPOINT}-")
+    families = tuple(f"{Path(one).stem}-" for one in (CHECKPOINT, EVALUATION))
+    return name in ours or name.removeprefix(".") in ours or name.startswith(families)
 
 
 class RunFolder:
