@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,14 @@ def test_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert cli.main(bad) == 2
         assert message in capsys.readouterr().err
     assert (out / "finetune.json").is_file()
+
+
+def test_pretrained_statistics_are_kept(run: Path, tmp_path: Path) -> None:
+    """With a rate of nothing the classifier of the last epoch is that of the first: few images change no statistics."""
+    before = commands.load_run(run).method.evaluated_encoder.state_dict()
+    commands.finetune(run, out=tmp_path / "f", config=replace(FEW, draws=1, scratch=False))
+    after = load_file(tmp_path / "f" / "model.safetensors")
+    statistics = [name for name in before if name.endswith("running_mean")]
+    assert statistics
+    for name in statistics:
+        assert torch.equal(after[f"encoder.{name}"], before[name]), name

@@ -106,6 +106,7 @@ def finetune(
                 config=drawn,
                 lr=config.lr if arm == PRETRAINED else config.scratch_lr,
                 layer_decay=config.layer_decay if arm == PRETRAINED else 1.0,
+                keep_statistics=arm == PRETRAINED,
                 **options,
             )
             top1 = accuracy_of(network, test, **options)

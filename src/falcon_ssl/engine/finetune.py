@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import AdamW
 
 from falcon_ssl.config.finetune import FinetuneConfig
@@ -98,6 +99,7 @@ def finetune(
     lr: float,
     layer_decay: float,
     device: torch.device,
+    keep_statistics: bool = False,
     autocast: bool = False,
 ) -> Finetuned:
     """Train a classifier on labeled images; its best epoch by other labeled images is left in it.
@@ -111,6 +113,8 @@ def finetune(
         lr: Its rate for this encoder.
         layer_decay: Its own, or 1.
         device: Where the classifier is.
+        keep_statistics: Batch normalization keeps its running statistics, and is trained with them: those of a few
+            images' crops would replace what pretraining has measured.
         autocast: Whether it computes in bfloat16.
     """
     count = len(train.rows)
@@ -130,6 +134,9 @@ def finetune(
         order = np.random.default_rng((config.seed, epoch)).permutation(count)
         rows = train.rows[torch.from_numpy(order[: per_epoch * batch_size])]
         classifier.train()
+        for norm in classifier.modules() if keep_statistics else ():
+            if isinstance(norm, _BatchNorm):
+                norm.eval()
         batches = torch.split(rows, batch_size)
         for index_B, pixels in read_ahead(partial(read_images, train.source), batches):
             if len(index_B) < 2:  # nothing to normalize a batch by
