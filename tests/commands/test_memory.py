@@ -21,7 +21,7 @@ HUGE: list[tuple[str, dict[str, Any]]] = [
     ("gedi.buffer_size", {"method": "gedi", "gedi": {"generative": True, "buffer_size": 10**12}}),
     ("dino.hidden_dim", {"method": "dino", "dino": {"hidden_dim": 10**7}}),
     ("images to evaluate", {"views": {"evaluate_size": 10**6, "preset": "grayscale"}}),
-    ("weights", {"encoder": {"name": "resnet18", "width": 10**6, "stem": "cifar"}}),
+    ("weights", {"encoder": {"name": "resnet18", "width": 2**16, "stem": "cifar"}}),
 ]  # fmt: skip
 
 

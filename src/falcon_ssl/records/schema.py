@@ -85,7 +85,10 @@ EVALUATION_FORM = {
         "logit_scale?": (float, None),
         "class_names?": ([str], None),
         "versions?": ({}, None),
-        "readout?": ({"crops?": int}, None),
+        "readout?": (
+            {"representation?": str, "mirror?": bool, "crops?": int, "scales?": [float]},
+            None,
+        ),
     },
     "chance?": _NUMBERS,
     "random_encoder?": _NUMBERS,
