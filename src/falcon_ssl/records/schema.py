@@ -86,7 +86,7 @@ EVALUATION_FORM = {
         "class_names?": ([str], None),
         "versions?": ({}, None),
         "readout?": (
-            {"representation?": str, "mirror?": bool, "crops?": int, "scales?": [float]},
+            {"representation": str, "mirror?": bool, "crops?": int, "scales?": [float]},
             None,
         ),
     },

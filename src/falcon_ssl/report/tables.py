@@ -223,4 +223,5 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _readout(about: Mapping[str, Any]) -> str:
-    return describe_readout(**about)
+    known = ("representation", "mirror", "crops", "scales")
+    return describe_readout(**{name: about[name] for name in known if name in about})
