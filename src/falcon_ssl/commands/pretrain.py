@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from accelerate import Accelerator
+from torch import nn
 
 from falcon_ssl import engine
 from falcon_ssl.commands.initial import read_initial, write_initial
@@ -19,6 +20,7 @@ from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.errors import CollapseError, InputError, StoppedError
 from falcon_ssl.core.monitor import Monitor
+from falcon_ssl.core.parts import part_name
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.engine import RunFolder, StopRequest, speed, stop_signals
@@ -28,6 +30,7 @@ from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.checkpoints import checkpoint_paths
 from falcon_ssl.records.folder import CONFIG, SKIPPED, TRACKED
 from falcon_ssl.records.run import read_run
+from falcon_ssl.views import Views
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,9 @@ def pretrain(
     config: RunConfig,
     *,
     out: str | Path,
+    encoder: Callable[[], nn.Module] | None = None,
+    data: Callable[[], object] | None = None,
+    views: Callable[[], Views] | None = None,
     overwrite: bool = False,
     resume: bool | Literal["auto"] = False,
     monitors: Sequence[Monitor] | None = None,
@@ -46,6 +52,12 @@ def pretrain(
     Args:
         config: The whole configuration.
         out: The run folder.
+        encoder: A function or class of yours that returns the network, images [N, C, H, W] to z_ND. This and the next
+            two are named in ``config.yaml`` as python:MODULE:FUNCTION, by which `evaluate` and all others make them
+            again, and which the command line takes too; so they are importable, and have no arguments.
+        data: A function that returns a `torch.utils.data.Dataset`, see `falcon_ssl.data.DatasetSource`, or two of them:
+            (train, test).
+        views: A function that returns the augmentations.
         overwrite: Delete an existing run folder first.
         resume: Resume the run in ``out``; ``config`` must be the one it was started with, except for ``engine``.
             "auto" resumes where there is a checkpoint, and begins where there is none.
@@ -62,6 +74,7 @@ def pretrain(
             that step.
         StoppedError: SIGTERM, SIGUSR1 or Ctrl-C; there is a checkpoint of the last step, if there was one.
     """
+    config = _with_own_parts(config, encoder=encoder, data=data, views=views)
     config = from_mapping(to_mapping(config))  # wrong types are named before any work
     with stop_signals() as stop:
         return _pretrain(
@@ -150,6 +163,24 @@ def _pretrain(
             " --resume auto goes on"
         )
     return folder.path
+
+
+def _with_own_parts(
+    config: RunConfig,
+    *,
+    encoder: Callable[[], nn.Module] | None,
+    data: Callable[[], object] | None,
+    views: Callable[[], Views] | None,
+) -> RunConfig:
+    """The configuration that names a user's own parts."""
+    if encoder is not None:
+        own = replace(config.encoder, name=part_name("encoder", encoder))
+        config = replace(config, encoder=own)
+    if data is not None:
+        config = replace(config, data=part_name("data", data))
+    if views is not None:
+        config = replace(config, views=replace(config.views, preset=part_name("views", views)))
+    return config
 
 
 def _free_folder(out: str | Path, *, overwrite: bool, resume: bool) -> RunFolder:

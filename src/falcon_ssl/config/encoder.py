@@ -14,8 +14,8 @@ class EncoderConfig(Options, group="encoder"):
 
     name: str = option(
         "auto",
-        "digits_cnn, whitened_cnn, resnet8, resnet10, resnet18, resnet50 or timm:NAME; auto chooses by the data and "
-        "writes its choice into config.yaml.",
+        "digits_cnn, whitened_cnn, resnet8, resnet10, resnet18, resnet50, timm:NAME or python:MODULE:FUNCTION; auto "
+        "chooses by the data and writes its choice into config.yaml.",
     )
     width: int | None = option(
         None,

@@ -66,7 +66,8 @@ class ViewsConfig(Options, group="views"):
 
     preset: str = option(
         "auto",
-        "digits, grayscale, cifar or imagenet; auto chooses by the data and writes its choice into config.yaml.",
+        "digits, grayscale, cifar, imagenet or python:MODULE:FUNCTION; auto chooses by the data and writes its choice "
+        "into config.yaml.",
     )
     count: int = option(
         2, "Number of large views; more than two for methods that take many views.", at_least=2
@@ -233,7 +234,9 @@ class EngineConfig(Options, group="engine"):
 class RunConfig(Options, group=""):
     """A whole run: what `config.yaml` holds."""
 
-    data: str = option("digits", "digits, folder:PATH, parquet:DIR or hf:NAME.")
+    data: str = option(
+        "digits", "digits, folder:PATH, parquet:DIR, hf:NAME or python:MODULE:FUNCTION."
+    )
     epochs: int = option(30, "Passes over the training images.", at_least=1)
     batch_size: int = option(256, "Images of a step, over all devices together.", at_least=2)
     seed: int = option(

@@ -1,5 +1,6 @@
 """Images: where they come from, and in which order."""
 
+from falcon_ssl.data.dataset import DatasetSource
 from falcon_ssl.data.digits import DigitsSource
 from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records
 from falcon_ssl.data.hub import HUB_SETS
@@ -22,6 +23,7 @@ from falcon_ssl.data.subset import Subset, hold_out
 __all__ = [
     "HUB_SETS",
     "BatchPlan",
+    "DatasetSource",
     "DigitsSource",
     "EncodedSource",
     "EncodedSplit",

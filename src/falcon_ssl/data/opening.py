@@ -6,6 +6,8 @@ from pathlib import Path
 
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.parts import PREFIX, is_part
+from falcon_ssl.data.dataset import dataset_splits
 from falcon_ssl.data.digits import DigitsSource
 from falcon_ssl.data.folder import folder_splits
 from falcon_ssl.data.hub import hub_splits, parquet_splits
@@ -13,7 +15,7 @@ from falcon_ssl.data.reading import Opened, open_records
 from falcon_ssl.data.source import Splits
 from falcon_ssl.data.subset import hold_out
 
-KINDS = ("digits", "folder:PATH", "parquet:DIR", "hf:NAME")
+KINDS = ("digits", "folder:PATH", "parquet:DIR", "hf:NAME", f"{PREFIX}MODULE:FUNCTION")
 
 
 def load_splits(
@@ -28,7 +30,8 @@ def load_splits(
     Args:
         data: "digits"; "folder:PATH", any nested folder of images, with folders ``train`` and
             ``test`` (or ``val``) in it or without; "parquet:DIR", files ``train*.parquet`` and
-            ``test*.parquet``; "hf:NAME", a set of the Hugging Face hub.
+            ``test*.parquet``; "hf:NAME", a set of the Hugging Face hub;
+            "python:MODULE:FUNCTION", what a function of yours returns: a data set, or (train, test).
         reading: How to read it, see `ReadingConfig`; None for its defaults.
         channels: 1 reads grayscale, 3 color, whatever the files hold; None decides by the files.
             The digits are grayscale.
@@ -52,6 +55,9 @@ def load_splits(
         note = "scikit-learn digits, fixed stratified split: 80 % train, 20 % test"
         digits = Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
         return hold_out(digits, reading.holdout) if reading.holdout else digits
+    if is_part(data):
+        own = dataset_splits(data, reading, channels=channels)
+        return hold_out(own, reading.holdout) if reading.holdout else own
     if kind == "folder":
         parts, note = folder_splits(Path(where), labeled=reading.folder_labels)
     elif kind == "parquet":
@@ -76,7 +82,7 @@ def load_splits(
 
 
 def _check(data: str, kind: str, where: str, reading: ReadingConfig, channels: int | None) -> None:
-    if data != "digits" and (kind not in ("folder", "parquet", "hf") or not where):
+    if data != "digits" and (kind not in ("folder", "parquet", "hf", "python") or not where):
         raise InputError(
             "unknown data",
             received=repr(data),

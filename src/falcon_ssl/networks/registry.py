@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.parts import PREFIX, is_part, make_part
 from falcon_ssl.networks.digits import DigitsCNN
 from falcon_ssl.networks.readout import OWN, Readout
 from falcon_ssl.networks.resnet import ResNet
@@ -39,8 +40,11 @@ _TIMM_OPTIONS = frozenset({"patch_size", "drop_path"})
 
 
 def encoder_names() -> list[str]:
-    """Names that `build_encoder` knows; "timm:NAME" stands for every timm model."""
-    return [*_ENCODERS, _TIMM + "NAME"]
+    """Names that `build_encoder` knows; "timm:NAME" stands for every timm model.
+
+    "python:MODULE:FUNCTION" is what a function of yours returns.
+    """
+    return [*_ENCODERS, _TIMM + "NAME", PREFIX + "MODULE:FUNCTION"]
 
 
 def build_encoder(
@@ -60,7 +64,8 @@ def build_encoder(
     """Build an encoder by name; None leaves an option at the encoder's own default.
 
     Args:
-        name: "digits_cnn", "whitened_cnn", "resnet8", "resnet10", "resnet18", "resnet50" or "timm:NAME".
+        name: "digits_cnn", "whitened_cnn", "resnet8", "resnet10", "resnet18", "resnet50", "timm:NAME" or
+            "python:MODULE:FUNCTION".
         in_channels: Channels of the images.
         image_size: Side of the images; only models with position embeddings are built for one.
         width: Channels of the first stage.
@@ -94,6 +99,9 @@ def build_encoder(
         "drop_path": drop_path,
     }
     given = {option: value for option, value in options.items() if value is not None}
+    if is_part(name):
+        _check_options(name, given, frozenset())
+        return _own_encoder(name)
     if name.startswith(_TIMM):
         _check_options(name, given, _TIMM_OPTIONS)
         return timm_encoder(
@@ -108,11 +116,21 @@ def build_encoder(
             "unknown encoder",
             received=repr(name),
             expected=f"one of {', '.join(encoder_names())}",
-            fix="choose one, or pass any torch.nn.Module from Python",
         )
     make, taken = _ENCODERS[name]
     _check_options(name, given, taken)
     return make(in_channels, **given)
+
+
+def _own_encoder(name: str) -> nn.Module:
+    made = make_part("encoder", name)
+    if not isinstance(made, nn.Module):
+        raise InputError(
+            f"{name} does not return an encoder",
+            received=f"an object of the type {type(made).__name__}",
+            expected="a torch.nn.Module from images [N, C, H, W] to z_ND",
+        )
+    return made
 
 
 def representation_width(

@@ -22,10 +22,12 @@ from falcon_ssl.views.filters import (
 )
 from falcon_ssl.views.pipeline import Normalization, Operation, Views
 from falcon_ssl.views.presets import build_views, multi_crop, supervised_views, two_view
+from falcon_ssl.views.transform import ImageTransform
 
 __all__ = [
     "BatchSlice",
     "ColorJitter",
+    "ImageTransform",
     "Normalization",
     "Operation",
     "RandomAffine",

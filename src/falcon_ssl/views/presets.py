@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from falcon_ssl.config.run import ViewsConfig
 from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.parts import is_part, make_part
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGrayscale
 from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop
@@ -54,6 +55,8 @@ def build_views(config: ViewsConfig | str) -> Views:
     """
     if isinstance(config, str):
         config = ViewsConfig(config)
+    if is_part(config.preset):
+        return _own_views(config)
     check_choice("views", config.preset, (*_CROPPING, "digits"))
     if config.preset == "digits":
         if options := [name for name in config.changed() if name not in ("preset", "count")]:
@@ -95,6 +98,24 @@ def build_views(config: ViewsConfig | str) -> Views:
             expected="1 <= start_size < size",
         )
     return views_of(size, [views_of(side, []) for side in range(start_size, size, 4)])
+
+
+def _own_views(config: ViewsConfig) -> Views:
+    """What a function of the user's returns; `ViewsConfig` has nothing to say about it."""
+    if options := [name for name in config.changed() if name != "preset"]:
+        raise InputError(
+            f"views of your own do not take the option {options[0]}",
+            received=f"views.{options[0]}={getattr(config, options[0])}",
+            expected="no such option: the function that makes them decides",
+        )
+    made = make_part("views", config.preset)
+    if not isinstance(made, Views):
+        raise InputError(
+            f"{config.preset} does not return views",
+            received=f"an object of the type {type(made).__name__}",
+            expected="falcon_ssl.views.Views, whose operations may be an ImageTransform of any transform",
+        )
+    return made
 
 
 def supervised_views(config: ViewsConfig, views: Views, smallest: float) -> Views:

@@ -1,0 +1,89 @@
+"""A user's own parts by name: "python:MODULE:FUNCTION" is what an importable function of no arguments returns.
+
+A run is what its ``config.yaml`` says, so a part is stated there by the name of what makes it: whoever reads the run,
+in this process or another, makes it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib import import_module
+from operator import attrgetter
+
+from falcon_ssl.core.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "python:"
+
+
+def is_part(name: str) -> bool:
+    """Whether a name is that of a user's own part."""
+    return name.startswith(PREFIX)
+
+
+def part_name(what: str, make: Callable[[], object]) -> str:
+    """The name of a function, or class, of no arguments.
+
+    Args:
+        what: What it makes, for errors.
+        make: Importable: neither a lambda nor defined inside another function.
+
+    Raises:
+        InputError: Not a function, or one that nobody could import.
+
+    Example:
+        >>> from torch import nn
+        >>> part_name("encoder", nn.Flatten)
+        'python:torch.nn.modules.flatten:Flatten'
+    """
+    module, own = getattr(make, "__module__", None), getattr(make, "__qualname__", None)
+    name = f"{PREFIX}{module}:{own}"
+    try:
+        found = module is not None and own is not None and _imported(name) is make
+    except (ImportError, AttributeError, ValueError):
+        found = False
+    if not found or not callable(make):
+        raise InputError(
+            f"{what} is not an importable function",
+            received=own or f"an object of the type {type(make).__name__}",
+            expected=f"a function or class of no arguments, at the top of a module, that returns the {what}",
+            fix="pass the function itself, uncalled: whoever reads the run later calls it again",
+        )
+    if module == "__main__":
+        logger.warning("%s: %s is of a script, and only that script can read this run", what, own)
+    return name
+
+
+def make_part(what: str, name: str) -> object:
+    """Import and call what a name says.
+
+    Args:
+        what: What it makes, for errors.
+        name: "python:MODULE:FUNCTION".
+
+    Raises:
+        InputError: Nothing to import, or nothing to call.
+    """
+    try:
+        make = _imported(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"cannot import the {what}",
+            received=f"{name!r}: {error}",
+            expected=f"{PREFIX}MODULE:FUNCTION",
+            fix="start where the module can be imported, for example with its folder in PYTHONPATH",
+        ) from error
+    if not callable(make):
+        raise InputError(
+            f"the {what} is not made by a function",
+            received=f"{name!r}, an object of the type {type(make).__name__}",
+            expected=f"a function or class of no arguments that returns the {what}",
+        )
+    return make()
+
+
+def _imported(name: str) -> object:
+    module, own = name.removeprefix(PREFIX).split(":")
+    return attrgetter(own)(import_module(module))
