@@ -114,3 +114,16 @@ def logsumexp_rows(x_NC: Tensor) -> Tensor:
 def mean_rows(x_N: Tensor, num_rows: int) -> Tensor:
     """Mean over the rows of all ranks, 0-dim, with gradient."""
     return all_reduce_sum(x_N.sum()) / num_rows
+
+
+def check_norms(views: Sequence[Tensor]) -> None:
+    """Raise InputError for rows that are NaN or longer than 1, up to rounding; waits for the device once."""
+    with torch.no_grad():
+        longest = torch.stack([view.float().norm(dim=-1).max() for view in views]).max().item()
+    if not longest <= 1.05:  # NaN fails too
+        raise InputError(
+            "embeddings are not on the unit sphere",
+            received=f"a row of norm {longest:.4g}",
+            expected="norms of at most 1",
+            fix="normalize them with torch.nn.functional.normalize, or embed with falcon_ssl.FalconProjector",
+        )

@@ -122,3 +122,21 @@ def test_auto_says_once_what_runs(caplog):
     assert [record.message for record in caplog.records] == [
         "the FALCON loss runs on the chunked back end"
     ]
+
+
+@pytest.mark.parametrize("scale", [7.0, float("nan"), float("inf")])
+def test_the_first_call_refuses_rows_that_are_not_unit(scale: float) -> None:
+    u1, u2 = unit_rows(8, 16)
+    loss = FalconLoss(RademacherDictionary(32, 16))
+    with pytest.raises(InputError, match="not on the unit sphere"):
+        loss(u1, scale * u2)
+    loss(u1, u2)
+    assert loss(u1, 0 * u2).total.isfinite(), "zero is no error"
+
+
+def test_terms_go_backward_as_a_loss_does() -> None:
+    u1, u2 = unit_rows(8, 16)
+    u1.requires_grad_()
+    loss = FalconLoss(RademacherDictionary(32, 16))
+    loss(u1, u2).backward()
+    assert torch.equal(u1.grad, torch.autograd.grad(loss(u1, u2).total, u1)[0])

@@ -25,7 +25,7 @@ from falcon_ssl.losses.falcon.complete import falcon_loss_complete
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.options import Marginal, check_options
 from falcon_ssl.losses.falcon.terms import LossTerms
-from falcon_ssl.losses.rows import check_targets
+from falcon_ssl.losses.rows import check_norms, check_targets
 
 
 def falcon_loss(
@@ -157,7 +157,8 @@ class FalconLoss(nn.Module):
             average is a buffer, so a checkpoint holds it; evaluation neither uses nor changes it.
 
     Raises:
-        InputError: Both epsilon and temperature, or what `falcon_loss` and `falcon_ssl.logit_scale` refuse.
+        InputError: Both epsilon and temperature, rows that are NaN or longer than 1 at the first call, or what
+            `falcon_loss` and `falcon_ssl.logit_scale` refuse.
 
     Example:
         >>> import falcon_ssl, torch
@@ -212,6 +213,7 @@ class FalconLoss(nn.Module):
         self.backend: Backend = backend
         self.block_size = block_size
         self.marginal_momentum = marginal_momentum
+        self._norms_are_checked = False
         self.register_buffer("prior", prior, persistent=False)
         self.register_buffer("running_marginal", running)
 
@@ -235,9 +237,9 @@ class FalconLoss(nn.Module):
     def forward(self, *views: Tensor, num_targets: int | None = None) -> LossTerms:
         """Loss terms of V views [N, F] or [N, S, F], of which the first ``num_targets`` are targets; None: all.
 
-        Only shapes are checked at every call.
+        Shapes are checked at every call, the rows' norms at the first one alone, which waits for the device.
         """
-        return _loss(
+        terms = _loss(
             views,
             self.dictionary,
             self._compute,
@@ -251,6 +253,10 @@ class FalconLoss(nn.Module):
             running_marginal=self.running_marginal if self.training else None,
             marginal_momentum=self.marginal_momentum if self.training else 0.0,
         )
+        if not self._norms_are_checked:
+            check_norms(views)
+            self._norms_are_checked = True
+        return terms
 
     def extra_repr(self) -> str:
         """One line for print(model)."""

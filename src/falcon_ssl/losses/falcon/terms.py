@@ -36,6 +36,10 @@ class LossTerms(NamedTuple):
     entropy: Tensor
     consistency: Tensor
 
+    def backward(self) -> None:
+        """``total.backward()``: ``criterion(u1, u2).backward()``, as a loss of one number is used."""
+        torch.autograd.backward(self.total)
+
     def as_floats(self) -> dict[str, float]:
         """The terms as Python numbers, for logs; copies them from the device at once."""
         values = torch.stack([term.detach() for term in self]).tolist()
