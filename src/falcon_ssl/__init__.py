@@ -12,6 +12,7 @@ from falcon_ssl.core.version import __version__
 
 if TYPE_CHECKING:
     from falcon_ssl.commands import load_encoder
+    from falcon_ssl.commands.estimator import FalconEncoder
     from falcon_ssl.core.errors import InputError
     from falcon_ssl.core.theory import (
         codes_needed,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CompleteDictionary": "dictionary",
+    "FalconEncoder": "commands",
     "FalconLoss": "losses",
     "FalconProjector": "networks.projector",
     "Features": "evaluation",
@@ -53,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "CompleteDictionary",
+    "FalconEncoder",
     "FalconLoss",
     "FalconProjector",
     "Features",

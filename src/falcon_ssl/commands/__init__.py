@@ -11,6 +11,7 @@ with train_extra("falcon_ssl.commands"):
     from falcon_ssl.commands.diagnose import diagnose
     from falcon_ssl.commands.duplicates import duplicates
     from falcon_ssl.commands.embed import embed
+    from falcon_ssl.commands.estimator import FalconEncoder
     from falcon_ssl.commands.evaluate import evaluate, evaluation_name
     from falcon_ssl.commands.export import export
     from falcon_ssl.commands.finetune import finetune
@@ -22,6 +23,7 @@ with train_extra("falcon_ssl.commands"):
     from falcon_ssl.commands.views import views_sheet
 
 __all__ = [
+    "FalconEncoder",
     "baseline",
     "diagnose",
     "duplicates",
