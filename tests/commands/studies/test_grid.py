@@ -157,7 +157,7 @@ def test_mistakes_are_reported(values: Any, text: str, tmp_path: Path) -> None:
         (["small", "--datasets", "svhn"], "expected one of cifar10, cifar100"),
         (["small", "--data", "svhn=parquet:x"], "unknown data set of --data"),
         (["small", "--data", "parquet:x"], "data has the wrong type: received parquet:x, expected NAME=VALUE"),
-        (["small", "--seeds", "-1"], "seed is too small"),
+        (["small", "--seeds", "-1"], "seed is out of range"),
         (["small", "--processes", "0", "--rows", "vicreg"], "processes is too small"),
     ],
 )  # fmt: skip

@@ -25,6 +25,7 @@ from falcon_ssl.commands.studies.runner import Status, read_status, run_job, run
 from falcon_ssl.config.mapping import merged
 from falcon_ssl.core.errors import FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.records.checkpoints import read_state
 from support.copied_runs import CopiedRuns
 
 SMALL_VICREG = {"method": "vicreg", "vicreg": {"hidden_dim": 16, "embed_dim": 16}}
@@ -171,6 +172,23 @@ def test_a_run_that_stopped_before_its_first_checkpoint_starts_again(
     assert copied_runs.trained == [(run, {"resume": "auto"})]
     assert read_status(run).state == "done"
     assert not (run / "failure.txt").exists()
+
+
+def test_a_run_whose_checkpoints_cannot_be_read_begins_again(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_runs(read_grid(tiny), Selection(rows=["vicreg"]))[0]
+    run = tmp_path / job.name
+    commands.pretrain(job.config, out=run)
+    for state in run.glob("checkpoint*/state.json"):
+        state.write_text("{}")
+    monkeypatch.setattr(
+        commands, "evaluate", lambda run: (run / "evaluation.json").write_text("{}")
+    )
+    assert read_status(run) == Status("to do")
+    run_job(job.config, run)
+    assert read_status(run).state == "done"
+    assert read_state(run / "checkpoint")["finished"]
 
 
 def test_a_collapse_is_a_finding(tiny: Path, tmp_path: Path, copied_runs: CopiedRuns) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from types import FrameType
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import torch
 
@@ -176,8 +176,10 @@ def run_job(config: RunConfig, run: Path) -> None:
     (run / FAILURE).unlink(missing_ok=True)
     found = _checkpoint(run)
     if found is None or not found.state["finished"]:
+        unreadable = found is None and bool(checkpoint_paths(run))
+        how: dict[str, Any] = {"overwrite": True} if unreadable else {"resume": "auto"}
         try:
-            commands.pretrain(config, out=run, resume="auto")
+            commands.pretrain(config, out=run, **how)
         except CollapseError as error:
             logger.warning("%s: collapsed: %s", run, error)
     commands.evaluate(run)
