@@ -352,8 +352,8 @@ def test_an_unbiased_divergence_says_nothing_about_mutual_information():
             complete=True,
             unbiased=unbiased,
         )
-    # What would be claimed otherwise is more than the one bit that tells two images apart.
-    assert told[False].mutual_information_bits > 2
+    # Otherwise the most that a batch of two can carry would be claimed, whatever the divergence is.
+    assert told[False].mutual_information_bits == told[False].max_bits == 1
     assert told[True].mutual_information_bits is None
     assert told[True].shared_bits is None
     assert told[True].certified
