@@ -14,7 +14,7 @@ from falcon_ssl.losses.falcon import complete as falcon_complete
 from falcon_ssl.losses.falcon.complete import renyi2
 from support.problems import stacked, unit_rows, value_and_gradients
 from support.tolerances import EXACT, FLOOR, relative_error
-from support.written_out import WrittenOut
+from support.written_out import all_codes
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 12])
@@ -29,7 +29,7 @@ def test_closed_form_equals_all_codes_written_out(width, scale, num_targets):
         "prior_matching": "renyi2",
     }
     terms, gradients = value_and_gradients(u1, u2, CompleteDictionary(width), **options)
-    truth, true_gradients = value_and_gradients(u1, u2, WrittenOut(width), **options)
+    truth, true_gradients = value_and_gradients(u1, u2, all_codes(width), **options)
     assert relative_error(stacked(terms), stacked(truth)) < EXACT
     assert torch.allclose(gradients, true_gradients, rtol=EXACT, atol=EXACT)
 
@@ -143,7 +143,7 @@ def test_sampled_divergence_estimates_value_and_gradient():
     dictionary = CompleteDictionary(width, samples_per_row=64)
     options = {"logit_scale": 6.0, "beta": 0.0}
     truth, true_gradients = value_and_gradients(
-        u1, u2, WrittenOut(width), prior_matching="reverse", **options
+        u1, u2, all_codes(width), prior_matching="reverse", **options
     )
     values, gradients = [], []
     for _ in range(num_estimates):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from falcon_ssl import RademacherDictionary, falcon_loss
-from falcon_ssl.dictionary.base import StreamedDictionary
 from falcon_ssl.losses.falcon.reference import log_assignment
 from support.problems import random_prior, unit_rows, value_and_gradients
+from support.written_out import Listed
 
 C, F, N = 40, 12, 6
 DICTIONARY = RademacherDictionary(C, F, seed=4)
@@ -25,25 +25,9 @@ case = {
 }
 
 
-class Recoded(StreamedDictionary):
+def recoded(change):
     """DICTIONARY with its codes permuted or its features flipped."""
-
-    num_codes, width, granule = C, F, 1
-
-    def __init__(self, change):
-        self.codes_CF = change(DICTIONARY.block(0, C, dtype=torch.float64))
-
-    def block(self, start, stop, *, device="cpu", dtype=torch.float64):
-        return self.codes_CF[start:stop].to(device, dtype)
-
-    def project(self, u_NF, start, stop):
-        return u_NF @ self.block(start, stop).T
-
-    def adjoint(self, g_NK, start, stop, *, dtype):
-        return g_NK @ self.block(start, stop)
-
-    def checksum(self):
-        return "recoded"
+    return Listed(change(DICTIONARY.block(0, C, dtype=torch.float64)))
 
 
 def total(u1, u2, dictionary=DICTIONARY, **options):
@@ -70,7 +54,7 @@ def test_codes_may_be_permuted_with_their_prior(seed, prior_matching, beta, back
     q = random_prior(C, seed=seed)
     options = {"prior_matching": prior_matching, "beta": beta, "backend": backend}
     order = torch.randperm(C, generator=torch.Generator().manual_seed(seed))
-    permuted = Recoded(lambda codes: codes[order])
+    permuted = recoded(lambda codes: codes[order])
     value = total(u1, u2, prior=q, **options)
     assert total(u1, u2, permuted, prior=q[order], **options) == pytest.approx(value, rel=1e-12)
     assert total(u1, u2, permuted, prior=q, **options) != pytest.approx(value, rel=1e-9)
@@ -95,7 +79,7 @@ def test_a_feature_may_be_flipped_in_embeddings_and_codes(
     options = {"prior_matching": prior_matching, "beta": beta + 0.1, "backend": backend}
     sign = torch.ones(F, dtype=torch.float64)
     sign[feature] = -1
-    flipped = Recoded(lambda codes: codes * sign)
+    flipped = recoded(lambda codes: codes * sign)
     value = total(u1, u2, **options)
     assert total(u1 * sign, u2 * sign, flipped, **options) == pytest.approx(value, rel=1e-12)
     assert total(u1 * sign, u2 * sign, **options) != pytest.approx(value, rel=1e-9)

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from falcon_ssl import RademacherDictionary, falcon_loss, logit_scale
 from falcon_ssl.dictionary.hadamard import HadamardDictionary
-from support.written_out import WrittenOut
+from support.written_out import all_codes
 
 F = 64
 EPSILON = 1e-8
@@ -164,7 +164,7 @@ def test_the_prior_holds_leading_directions_by_their_square_and_renyi2_twice_as_
     for prior_matching, kappa in (("reverse", 0.5), ("renyi2", 1.0)):
         terms = falcon_loss(
             (first, sign * first),
-            WrittenOut(width),
+            all_codes(width),
             logit_scale=math.sqrt(width / temperature),
             prior_matching=prior_matching,
             backend="dense",
