@@ -1,4 +1,4 @@
-"""Finite dictionaries whose codes are a matrix: to compare closed forms with, or with the same codes in another order."""
+"""Finite dictionaries whose codes are a matrix: to compare closed forms with, or with codes in another order."""
 
 import torch
 from torch import Tensor
