@@ -399,6 +399,9 @@ def test_values_of_every_kind() -> None:
     assert (config.engine.precision, config.reading.in_memory) == ("no", None)
     assert (config.engine.trackers, config.self_classifier.num_prototypes) == ((), (1000,))
     assert config == RunConfig(**{f.name: getattr(config, f.name) for f in fields(RunConfig)})
+    joined = parsed("pretrain", "--out", "a", "--data", "folder:a,b", "tar:c")["config"]
+    assert joined.data == "folder:a,b + tar:c"
+    assert parsed("embed", "RUN", "--out", "f", "--data", "folder:a")["data"] == "folder:a"
     for seeds in (["0,1"], ["0", "1"], ["[0,1]"]):
         assert parsed("sweep", "--out", "x", "--seeds", *seeds)["seeds"] == (0, 1)
     found = parsed("reproduce", "small", "--out", "x", "--data", "a=b=c", "d=e", "--dry-run")

@@ -1,5 +1,7 @@
 """Small image files and tables, written by the tests themselves."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,24 @@ def write_folder(tmp_path, png):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_bytes(content if isinstance(content, bytes) else png(content))
         return root
+
+    return write
+
+
+@pytest.fixture
+def write_tar(tmp_path, png):
+    """Write a tar file: {member: seed of an image, or the content itself}."""
+
+    def write(path: str, members: dict[str, int | bytes]) -> Path:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(file, "w") as archive:
+            for name, content in members.items():
+                data = content if isinstance(content, bytes) else png(content)
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+        return file
 
     return write
 

@@ -64,7 +64,7 @@ def test_labels_must_fit():
 
 @pytest.mark.parametrize("data", ["digitz", "folder", "folder:", "parquet:", "hf:", "s3:x"])
 def test_unknown_data_lists_the_known_kinds(data):
-    with pytest.raises(InputError, match=r"digits, folder:PATH, parquet:DIR, hf:NAME"):
+    with pytest.raises(InputError, match=r"digits, folder:PATH, parquet:DIR, tar:PATH, hf:NAME"):
         load_splits(data)
 
 

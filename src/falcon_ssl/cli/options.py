@@ -40,6 +40,11 @@ class Option:
         return get_origin(without_none(self.kind)) is tuple
 
     @property
+    def is_joined(self) -> bool:
+        """Whether several words make one value: --data folder:A folder:B."""
+        return self.name == "data" and without_none(self.kind) is str and not self.is_positional
+
+    @property
     def is_mapping(self) -> bool:
         """Whether it takes NAME=VALUE words."""
         return get_origin(without_none(self.kind)) in (dict, Mapping)

@@ -18,6 +18,7 @@ from falcon_ssl.cli.options import Option, first_line, options_of
 from falcon_ssl.config.mapping import build, merged, named_by, read_yaml, typed
 from falcon_ssl.config.recipes import recipe_names, recipe_path
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.config.sources import joined_name
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import CONFIG
 
@@ -100,6 +101,8 @@ def _plain(option: Option, value: Any) -> Any:
     """What was given for an option as YAML would have it, and lists as one string."""
     if option.is_list and not option.is_positional:
         return ",".join(value)
+    if option.is_joined:
+        return joined_name(value)
     if not option.is_mapping:
         return value
     for pair in value:
@@ -166,7 +169,7 @@ def _parser(
             about["action"] = "store_true"
         else:
             about["metavar"] = option.metavar
-        if option.is_list or option.is_mapping:
+        if option.is_list or option.is_mapping or option.is_joined:
             about["nargs"] = "+"
         if not option.is_positional:
             about["required"] = is_complete and option.default is MISSING

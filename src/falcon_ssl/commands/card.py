@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from falcon_ssl.config.sources import joined_name, source_names
 from falcon_ssl.core.version import __version__
 from falcon_ssl.networks import Readout
 from falcon_ssl.records.metrics import GROUPS, describe
@@ -83,6 +84,8 @@ def _code(usage: str, about: Mapping[str, Any], folder: Path) -> str:
 
 def published(name: str) -> str:
     """What data or weights are called, without the folders that they lie in, which are nobody's business."""
+    if len(sources := source_names(name)) > 1:
+        return joined_name(published(source) for source in sources)
     kind, colon, where = name.partition(":")
     if kind in ("hf", "timm") or name == "digits":
         return name

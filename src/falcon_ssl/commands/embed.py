@@ -18,6 +18,7 @@ from falcon_ssl.commands.features import extraction, listed_dictionary
 from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import RunParts, load_run, log_skipped
 from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.config.sources import with_places
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.version import __version__
@@ -200,8 +201,6 @@ def _about(run: str | Path, opened: RunParts, *, split: str, checkpoint: str) ->
     """What the table is of: enough to find its images and its network again, and to know another table from it."""
     config, splits = opened.config, opened.splits
     state = find_checkpoint(Path(run), checkpoint).state
-    kind, _, where = config.data.partition(":")
-    is_local = kind in ("folder", "parquet")
     return {
         "falcon_ssl": __version__,
         "run": str(Path(run).resolve()),
@@ -211,7 +210,7 @@ def _about(run: str | Path, opened: RunParts, *, split: str, checkpoint: str) ->
         "method": config.method,
         "encoder": config.encoder.name,
         "readout": asdict(Readout.of(config.evaluation)),
-        "data": f"{kind}:{Path(where).resolve()}" if is_local else config.data,
+        "data": with_places(config.data, lambda where: str(Path(where).resolve())),
         "reading": asdict(config.reading),
         "image_shape": list(splits.train.image_shape),
         "split": split,

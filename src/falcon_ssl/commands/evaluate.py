@@ -15,6 +15,7 @@ from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_
 from falcon_ssl.commands.files import folder_for_records
 from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.config.run import ReadingConfig, RunConfig
+from falcon_ssl.config.sources import source_names
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
@@ -179,7 +180,8 @@ def evaluation_name(
         'evaluation-labeled-best.json'
     """
     if name is None and data is not None:
-        name = re.sub(r"[^\w.-]+", "_", re.split(r"[:/]", data.rstrip("/"))[-1])
+        lasts = [re.split(r"[:/]", one.rstrip("/"))[-1] for one in source_names(data)]
+        name = "-".join(re.sub(r"[^\w.-]+", "_", last) for last in lasts)
     if name is not None and not re.fullmatch(r"[\w.-]+", name):
         raise InputError(
             "a name of images cannot be that of a file",

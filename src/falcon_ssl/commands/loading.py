@@ -270,6 +270,7 @@ def data_record(data: str, splits: Splits) -> dict[str, Any]:
         "test": None if splits.test is None else splits.test.name,
         "num_test": 0 if splits.test is None else len(splits.test),
         "image_shape": splits.train.image_shape,
+        **({"sources": dict(splits.sources)} if len(splits.sources) > 1 else {}),
     }
 
 

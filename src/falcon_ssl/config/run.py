@@ -36,7 +36,7 @@ class ReadingConfig(Options, group="reading"):
     )
     stream: bool = option(
         False,
-        "Read parquet files or hub sets piece by piece, for sets larger than memory and disk.",
+        "Read parquet files, tar files or hub sets piece by piece, for sets larger than memory and disk.",
     )
     folder_labels: bool = option(
         False, "Whether the folders of folder:PATH name classes (only evaluation reads them)."
@@ -235,7 +235,9 @@ class RunConfig(Options, group=""):
     """A whole run: what `config.yaml` holds."""
 
     data: str = option(
-        "digits", "digits, folder:PATH, parquet:DIR, hf:NAME or python:MODULE:FUNCTION."
+        "digits",
+        "digits, folder:PATH, parquet:DIR, tar:PATH, hf:NAME or python:MODULE:FUNCTION; several of the middle four are "
+        'read as one set: --data folder:A folder:B, in YAML "folder:A + folder:B".',
     )
     epochs: int = option(30, "Passes over the training images.", at_least=1)
     batch_size: int = option(256, "Images of a step, over all devices together.", at_least=2)

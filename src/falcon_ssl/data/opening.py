@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.config.sources import KINDS, source_names
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.parts import PREFIX, is_part
+from falcon_ssl.core.parts import is_part
 from falcon_ssl.data.dataset import dataset_splits
 from falcon_ssl.data.digits import DigitsSource
+from falcon_ssl.data.encoded import EncodedSplit
 from falcon_ssl.data.folder import folder_splits
 from falcon_ssl.data.hub import hub_splits, parquet_splits
+from falcon_ssl.data.joined import joined_splits
 from falcon_ssl.data.reading import Opened, open_records
 from falcon_ssl.data.source import Splits
 from falcon_ssl.data.subset import hold_out
+from falcon_ssl.data.tars import tar_splits
 
-KINDS = ("digits", "folder:PATH", "parquet:DIR", "hf:NAME", f"{PREFIX}MODULE:FUNCTION")
+_ENCODED = ("folder", "parquet", "tar", "hf")  # kinds that can be joined
+_STREAMED = ("parquet", "tar", "hf")
 
 
 def load_splits(
@@ -30,8 +35,9 @@ def load_splits(
     Args:
         data: "digits"; "folder:PATH", any nested folder of images, with folders ``train`` and
             ``test`` (or ``val``) in it or without; "parquet:DIR", files ``train*.parquet`` and
-            ``test*.parquet``; "hf:NAME", a set of the Hugging Face hub;
-            "python:MODULE:FUNCTION", what a function of yours returns: a data set, or (train, test).
+            ``test*.parquet``; "tar:PATH", a tar file in the WebDataset format or a folder of such; "hf:NAME", a set of
+            the Hugging Face hub; "python:MODULE:FUNCTION", what a function of yours returns: a data set, or
+            (train, test). Several, joined by " + ", are one set; digits and python: stay alone.
         reading: How to read it, see `ReadingConfig`; None for its defaults.
         channels: 1 reads grayscale, 3 color, whatever the files hold; None decides by the files.
             The digits are grayscale.
@@ -49,45 +55,70 @@ def load_splits(
         1437
     """
     reading = ReadingConfig() if reading is None else reading
-    kind, _, where = data.partition(":")
-    _check(data, kind, where, reading, channels)
-    if kind == "digits":
+    names = source_names(data)
+    _check(data, names, reading, channels)
+    if data == "digits":
         note = "scikit-learn digits, fixed stratified split: 80 % train, 20 % test"
         digits = Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
         return hold_out(digits, reading.holdout) if reading.holdout else digits
     if is_part(data):
         own = dataset_splits(data, reading, channels=channels)
         return hold_out(own, reading.holdout) if reading.holdout else own
-    if kind == "folder":
-        parts, note = folder_splits(Path(where), labeled=reading.folder_labels)
-    elif kind == "parquet":
-        parts, note = parquet_splits(Path(where), stream=reading.stream)
-    else:
-        parts, note = hub_splits(where, stream=reading.stream)
-    if reading.holdout:  # options are chosen on it: the test part stays unseen
-        parts = parts[:1]
+    found = [_encoded_parts(name, reading) for name in names]
+    trains = [parts[0] for parts, _ in found]
+    tests = [part for parts, _ in found for part in parts[1:]]
+    # Options are chosen on what is held out: the test part stays unseen.
+    parts = [trains] if reading.holdout or not tests else [trains, tests]
     opened: list[Opened] = []
-    for part in parts:
+    for split in joined_splits(parts):
         like = opened[0].source if opened else None
         opened.append(
-            open_records(part, reading, channels=channels, skipped_path=skipped_path, like=like)
+            open_records(split, reading, channels=channels, skipped_path=skipped_path, like=like)
         )
     splits = Splits(
         train=opened[0].source,
         test=opened[1].source if len(opened) > 1 else None,
-        note=f"{note}; {opened[0].encoding} files",
+        note=f"{' + '.join(note for _, note in found)}; {opened[0].encoding} files",
         skipped=tuple(one.skipped for one in opened),
+        sources={
+            name: sum(len(part.records) for part in parts)
+            for name, (parts, _) in zip(names, found, strict=True)
+        },
     )
     return hold_out(splits, reading.holdout) if reading.holdout else splits
 
 
-def _check(data: str, kind: str, where: str, reading: ReadingConfig, channels: int | None) -> None:
-    if data != "digits" and (kind not in ("folder", "parquet", "hf", "python") or not where):
+def _encoded_parts(name: str, reading: ReadingConfig) -> tuple[list[EncodedSplit], str]:
+    """The training part of one source and, if there is one, its test part; and a note for reports."""
+    kind, _, where = name.partition(":")
+    if kind == "folder":
+        return folder_splits(Path(where), labeled=reading.folder_labels)
+    if kind == "parquet":
+        return parquet_splits(Path(where), stream=reading.stream)
+    if kind == "tar":
+        return tar_splits(Path(where), stream=reading.stream)
+    return hub_splits(where, stream=reading.stream)
+
+
+def _check(data: str, names: list[str], reading: ReadingConfig, channels: int | None) -> None:
+    kinds = [name.partition(":")[0] for name in names]
+    for name in names:
+        kind, _, where = name.partition(":")
+        if name != "digits" and (kind not in (*_ENCODED, "python") or not where):
+            raise InputError(
+                "unknown data",
+                received=repr(name),
+                expected=f"one of {', '.join(KINDS)}",
+            )
+    if len(names) > 1 and (alone := [k for k in kinds if k not in _ENCODED]):
         raise InputError(
-            "unknown data",
-            received=repr(data),
-            expected=f"one of {', '.join(KINDS)}",
+            f"{alone[0]} cannot be joined with other images",
+            received=data,
+            expected=f"several of {', '.join(kind for kind in KINDS if kind.partition(':')[0] in _ENCODED)}",
+            fix="join them in a function of yours: torch.utils.data.ConcatDataset",
         )
+    if len(set(names)) < len(names):
+        raise InputError("a source is named twice", received=data, expected="each once")
     if channels not in (None, 1, 3):
         raise InputError(
             "unknown number of channels",
@@ -100,15 +131,16 @@ def _check(data: str, kind: str, where: str, reading: ReadingConfig, channels: i
             received=f"image_size={reading.image_size}",
             expected="8",
         )
-    if reading.folder_labels and kind != "folder":
+    if reading.folder_labels and "folder" not in kinds:
         raise InputError(
             "folder_labels does not fit the data",
             received=data,
             expected="folder:PATH",
         )
-    if reading.stream and (kind not in ("parquet", "hf") or reading.holdout or reading.in_memory):
+    streamed = all(kind in _STREAMED for kind in kinds)
+    if reading.stream and (not streamed or reading.holdout or reading.in_memory):
         raise InputError(
             "stream does not fit the other options",
             received=f"{data}, holdout={reading.holdout}, in_memory={reading.in_memory}",
-            expected="parquet:DIR or hf:NAME, nothing held out or kept in memory",
+            expected="parquet:DIR, tar:PATH or hf:NAME, nothing held out or kept in memory",
         )

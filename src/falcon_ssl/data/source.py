@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -82,12 +82,14 @@ class Splits:
         test: What figures are reported on; None when the data has no such part.
         note: One line for reports: which split, and how faithful the pixels are.
         skipped: The unreadable images of either part; read on demand, they are found while they are read.
+        sources: Of encoded images, how many every source holds, by its name.
     """
 
     train: Source
     test: Source | None
     note: str
     skipped: tuple[Skipped, ...] = ()
+    sources: Mapping[str, int] = field(default_factory=dict)
 
 
 class TensorSource:

@@ -63,6 +63,7 @@ DATA_FORM = {
     "test": (str, None),
     "num_test": int,
     "image_shape": _is_image_shape,
+    "sources?": {"*": int},
 }
 _MEASURE = {
     "name": str,
