@@ -4,8 +4,8 @@ From the shell, in the folder of my_parts.py, the same run and its pages:
 
     export PYTHONPATH=.
     falcon-ssl pretrain --encoder.name python:my_parts:encoder --data python:my_parts:data \
-        --views.preset python:my_parts:views --epochs 5 --out runs/own
-    falcon-ssl evaluate runs/own
+        --views.preset python:my_parts:views --epochs 5 --out runs/own --trust_code
+    falcon-ssl evaluate runs/own --trust_code
     falcon-ssl report runs/own
 """
 

@@ -13,6 +13,7 @@ from falcon_ssl.core.version import __version__
 if TYPE_CHECKING:
     from falcon_ssl.commands import load_encoder
     from falcon_ssl.commands.estimator import FalconEncoder
+    from falcon_ssl.core.consent import trusting_code
     from falcon_ssl.core.errors import InputError
     from falcon_ssl.core.theory import (
         codes_needed,
@@ -50,6 +51,7 @@ _HOMES = {
     "logit_scale_from_temperature": "core.theory",
     "power_law_prior": "losses",
     "top_codes": "dictionary",
+    "trusting_code": "core.consent",
     "use_global_batch_norm": "networks.batchnorm",
 }
 
@@ -75,6 +77,7 @@ __all__ = [
     "logit_scale_from_temperature",
     "power_law_prior",
     "top_codes",
+    "trusting_code",
     "use_global_batch_norm",
 ]
 

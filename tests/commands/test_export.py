@@ -121,7 +121,7 @@ def test_a_folder_gives_the_features_of_the_run(
             Image.fromarray(digit[0].numpy()).save(file)
     else:
         files = sorted(map(str, photos.iterdir()))[:3]
-    encoder = falcon_ssl.load_encoder(folder).train()
+    encoder = falcon_ssl.load_encoder(folder, trust_code=to == "torch").train()
     assert not encoder.training
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
     found = encoder(encoder.preprocess(files))

@@ -19,6 +19,7 @@ from falcon_ssl import commands
 from falcon_ssl.config import EncoderConfig, ReadingConfig, RunConfig, ViewsConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
+from falcon_ssl.core.parts import part_name
 from falcon_ssl.data import DatasetSource, load_splits
 from falcon_ssl.evaluation import load_features
 from falcon_ssl.networks import build_encoder
@@ -118,7 +119,7 @@ def test_parts_that_nobody_can_import_are_refused_before_any_work(
     ],
 )
 def test_names_of_no_encoder(name: str, words: str) -> None:
-    with pytest.raises(InputError, match=words):
+    with falcon_ssl.trusting_code(), pytest.raises(InputError, match=words):
         build_encoder(name, in_channels=1)
 
 
@@ -129,7 +130,7 @@ def test_options_of_named_parts_are_refused() -> None:
         )
     with pytest.raises(InputError, match="do not take the option size"):
         build_views(ViewsConfig("python:my_parts:views", size=8))
-    with pytest.raises(InputError, match="does not return views"):
+    with falcon_ssl.trusting_code(), pytest.raises(InputError, match="does not return views"):
         build_views("python:my_parts:encoder")
 
 
@@ -148,7 +149,7 @@ def photos() -> Photos:
 
 
 def test_pillow_images_are_brought_to_one_size() -> None:
-    name = f"python:{__name__}:photos"
+    name = part_name("data", photos)
     splits = load_splits(name, ReadingConfig(image_size=8))
     assert splits.train.image_shape == (3, 8, 8)
     assert splits.train.images(torch.tensor([2]))[0, 0].float().mean() == 20

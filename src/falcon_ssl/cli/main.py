@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from falcon_ssl.cli.commands import COMMANDS, is_main_process
 from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
 from falcon_ssl.config.run import to_mapping
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
 from falcon_ssl.core.version import __version__
 
@@ -77,7 +78,8 @@ def _run(words: list[str]) -> int:
     if arguments.pop("print_config", False):
         print(yaml.safe_dump(to_mapping(arguments["config"]), sort_keys=False), end="")
     else:
-        COMMANDS[name](**arguments)
+        with trusting_code(arguments.pop("trust_code", False)):
+            COMMANDS[name](**arguments)
     return 0
 
 

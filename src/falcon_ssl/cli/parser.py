@@ -23,6 +23,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import CONFIG
 
 Command = Callable[..., None]
+RUNNING_NO_CODE = ("demo", "report")  # whatever a run folder names
 
 
 class UsageError(ValueError):
@@ -52,7 +53,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     """The keyword arguments of a command, from the words that were typed after its name.
 
     Later --config win over earlier ones, and options over all. ``print_config`` is among the arguments if the
-    configuration shall be printed instead.
+    configuration shall be printed instead, ``trust_code`` if code that files name may be run.
 
     Raises:
         UsageError: Unknown, missing or incomplete options.
@@ -70,7 +71,8 @@ def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
         what = "option" if word.startswith("--") else "argument"
         parser.error(f"unknown {what} {word}{did_you_mean(word, (f'--{one}' for one in options))}")
     given: dict[str, Any] = vars(found)
-    configs, prints = given.pop("config", []), given.pop("print_config", False)
+    configs = given.pop("config", [])
+    general = {key: given.pop(key) for key in ("print_config", "trust_code") if key in given}
     values: dict[str, Any] = {}
     for key, value in given.items():
         group, _, last = key.rpartition(".")
@@ -79,7 +81,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     arguments = {key: typed(key, values.pop(key), hints[key]) for key in hints if key in values}
     if "config" in hints:
         arguments["config"] = _run_config(values, configs, arguments)
-    return {**arguments, "print_config": True} if prints else arguments
+    return arguments | general
 
 
 def _full_name(word: str, options: Mapping[str, Option]) -> str:
@@ -181,5 +183,11 @@ def _parser(
             "--print_config",
             action="store_true",
             help="Print the options of the run as YAML, and end.",
+        )
+    if name not in RUNNING_NO_CODE:
+        parser.add_argument(
+            "--trust_code",
+            action="store_true",
+            help="Run code that a run, a table or an option names: python:MODULE:FUNCTION can do whatever you can.",
         )
     return parser

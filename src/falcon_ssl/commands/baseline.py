@@ -13,6 +13,7 @@ from torch import Tensor
 from falcon_ssl.commands.loading import data_record
 from falcon_ssl.config.evaluation import EvaluationConfig
 from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device, hardware, multiplies_bf16
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Source, load_splits, read_images
@@ -44,6 +45,7 @@ def baseline(
     stride: int = 1,
     grid: int = 2,
     evaluation: EvaluationConfig | None = None,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Fit `PatchKMeans` to the training images, evaluate it as a run is evaluated, write ``baseline.json``.
 
@@ -56,6 +58,7 @@ def baseline(
         stride: Pixels between two patches.
         grid: Cells a side that features are averaged over.
         evaluation: Options of kNN, and the seed.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         What the record holds: ``top1_linear``, ``top1_knn``, ``numbers_read``, seconds of each part, CPU seconds,
@@ -65,7 +68,8 @@ def baseline(
         InputError: Images without labels or without a test part, or options out of range.
     """
     evaluation = evaluation or EvaluationConfig()
-    splits = load_splits(data, reading or ReadingConfig())
+    with trusting_code(trust_code):
+        splits = load_splits(data, reading)
     train, test = splits.train, splits.test
     if test is None or train.labels is None or test.labels is None:
         raise InputError(

@@ -12,6 +12,7 @@ from falcon_ssl.commands.initial import read_initial
 from falcon_ssl.commands.loading import RunParts, prepare
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.run import ReadingConfig, RunConfig
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
@@ -33,6 +34,7 @@ def diagnose(
     reading: ReadingConfig | None = None,
     weights: str | Path | None = None,
     prototypes: str | Path | None = None,
+    trust_code: bool = False,
 ) -> Diagnosis:
     """Say in plain words whether a network has collapsed.
 
@@ -45,6 +47,7 @@ def diagnose(
             to let timm download its own. None diagnoses an untrained network.
         prototypes: A file with an array ``prototypes`` [C, F]: codes of another method, as SwAV's and DINO's, compared
             by cosine with u, or with z where there is no u. A feature file may hold that array itself.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Raises:
         InputError: None of these, options that do not fit the target, or features that cannot be diagnosed.
@@ -52,7 +55,10 @@ def diagnose(
     codes = None if prototypes is None else load_prototypes(prototypes)
     is_run = (Path(target) / CONFIG).is_file()
     if data is not None and not Path(target).exists():
-        return _diagnose_encoder(str(target), data, reading=reading, weights=weights, codes=codes)
+        with trusting_code(trust_code):
+            return _diagnose_encoder(
+                str(target), data, reading=reading, weights=weights, codes=codes
+            )
     if weights is not None:
         raise InputError(
             "weights are for an encoder by name",
@@ -60,13 +66,14 @@ def diagnose(
             expected="an encoder such as timm:resnet50 with --data",
         )
     if is_run:
-        features = extract_run_features(
-            target,
-            device=best_device(),
-            data=data,
-            reading=reading,
-            evaluation={"untrained": True},
-        )
+        with trusting_code(trust_code):
+            features = extract_run_features(
+                target,
+                device=best_device(),
+                data=data,
+                reading=reading,
+                evaluation={"untrained": True},
+            )
         diagnosis = diagnose_run(features, prototypes=codes)
         if data is None and codes is None:
             RunFolder.open(target).write_json(DIAGNOSIS, diagnosis.to_dict())

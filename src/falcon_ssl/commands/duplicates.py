@@ -12,6 +12,7 @@ import numpy as np
 from falcon_ssl.commands.embedded import EmbeddedImages
 from falcon_ssl.commands.files import new_file
 from falcon_ssl.core.checks import check_fraction
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.evaluation.components import ROWS
 from falcon_ssl.evaluation.neighbors import Space, near_duplicates
 from falcon_ssl.records.embeddings import EmbeddingFile
@@ -43,6 +44,7 @@ def duplicates(
     similarity: float = 0.9,
     out: str | Path | None = None,
     overwrite: bool = False,
+    trust_code: bool = False,
 ) -> list[Duplicates]:
     """Groups of near-duplicates, as a list of their images and a contact sheet of the first groups.
 
@@ -52,6 +54,7 @@ def duplicates(
             `falcon_ssl.evaluation.neighbors`.
         out: The list, .csv, and beside it the sheet, .png; None is FILE.duplicates.csv, which is renewed.
         overwrite: Replace ``out`` if there is one.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         The groups, the largest first.
@@ -87,7 +90,8 @@ def duplicates(
         for group in found
     ]
     _write(target, groups, known)
-    _draw(target.with_suffix(".png"), groups, known)
+    with trusting_code(trust_code):  # of the images
+        _draw(target.with_suffix(".png"), groups, known)
     return groups
 
 

@@ -50,6 +50,7 @@ def embed(
     checkpoint: str = "last",
     split: Split = "auto",
     overwrite: bool = False,
+    trust_code: bool = False,
 ) -> Path:
     """Write the features of images as a table, .parquet, or as arrays, .npz or .safetensors.
 
@@ -67,6 +68,7 @@ def embed(
         checkpoint: "last", or one that is kept beside it.
         split: Which part; auto takes the test part, or all images where there is none; all takes both.
         overwrite: Replace the file if there is one.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         The file.
@@ -87,6 +89,7 @@ def embed(
         evaluation=evaluation,
         checkpoint=checkpoint,
         on_demand=True,
+        trust_code=trust_code,
     )
     parts = _parts(_sources(opened.splits, split))
     about = _about(run, opened, split=split, checkpoint=checkpoint)

@@ -16,6 +16,7 @@ from falcon_ssl.commands.files import folder_for_records
 from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.config.sources import source_names
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
@@ -52,6 +53,7 @@ def evaluate(
     checkpoint: str = "last",
     baseline: str | Path | None = None,
     out: str | Path | None = None,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
@@ -68,6 +70,7 @@ def evaluate(
         checkpoint: "last", or one that is kept beside it.
         baseline: A ``baseline.json`` of the same images, to stand beside.
         out: Folder to write to instead of the run's, where that may not be written: with what a report reads of it.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder" (where
@@ -82,14 +85,15 @@ def evaluate(
     target = folder_for_records(run, out)
     beside = {} if baseline is None else _baseline(Path(baseline), run, data=data)
     device = best_device()
-    features = extract_run_features(
-        run,
-        device=device,
-        data=data,
-        reading=reading,
-        evaluation=evaluation,
-        checkpoint=checkpoint,
-    )
+    with trusting_code(trust_code):
+        features = extract_run_features(
+            run,
+            device=device,
+            data=data,
+            reading=reading,
+            evaluation=evaluation,
+            checkpoint=checkpoint,
+        )
     (config, splits, _, method), trained, untrained = features
     folder, test_source = RunFolder.open(run), splits.test
     rows_N, labels = trained.own.index, splits.train.labels

@@ -20,6 +20,7 @@ from falcon_ssl.commands.loading import load_method, open_run_data
 from falcon_ssl.commands.publish import check_hub, push
 from falcon_ssl.config.export import Format
 from falcon_ssl.config.run import ReadingConfig, RunConfig
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.version import __version__
 from falcon_ssl.data import read_images
@@ -51,6 +52,7 @@ def export(
     checkpoint: str = "last",
     push_to_hub: str | None = None,
     overwrite: bool = False,
+    trust_code: bool = False,
 ) -> Path:
     """Write the encoder as a folder for another library: weights, configuration, preprocessing, model card.
 
@@ -69,6 +71,7 @@ def export(
         checkpoint: "last", or one that the run keeps beside it: "best", "epoch_10".
         push_to_hub: Repository of the Hugging Face hub to upload the folder to, OWNER/NAME; a new one is private.
         overwrite: Replace the folder, if it is one that this command wrote.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         The folder.
@@ -79,7 +82,8 @@ def export(
         DisagreementError: The library computes something else; nothing is left.
     """
     out = new_folder(out, marked_by=ABOUT, overwrite=overwrite)
-    config, method, views = load_method(run, evaluation=evaluation, checkpoint=checkpoint)
+    with trusting_code(trust_code):
+        config, method, views = load_method(run, evaluation=evaluation, checkpoint=checkpoint)
     image_shape = RunFolder.open(run).read_json(DATA)["image_shape"]
     network = ReadEncoder(method.evaluated_encoder, Readout.of(config.evaluation))
     preprocess = Preprocessing.of(image_shape, views)
@@ -87,7 +91,8 @@ def export(
     if push_to_hub is not None:
         check_hub(push_to_hub)
     frozen = FrozenEncoder(network, preprocess)
-    pixels, source = _images(run, config, preprocess, data=data, reading=reading)
+    with trusting_code(trust_code):
+        pixels, source = _images(run, config, preprocess, data=data, reading=reading)
     about = {
         "to": to,
         "encoder": {k: v for k, v in asdict(config.encoder).items() if v is not None},
@@ -107,7 +112,9 @@ def export(
     unfinished.mkdir(parents=True)
     try:
         kind.write(unfinished, network, about)
-        about["verified"] = {"source": source, **_compare(kind, unfinished, frozen, pixels, about)}
+        with trusting_code(trust_code):
+            verified = _compare(kind, unfinished, frozen, pixels, about)
+        about["verified"] = {"source": source, **verified}
         write_json(unfinished / ABOUT, about)
         card = model_card(read_run(Path(run)), about, folder=out, usage=kind.usage)
         write_text(unfinished / CARD, card)

@@ -20,6 +20,7 @@ from falcon_ssl.commands.files import new_folder
 from falcon_ssl.commands.loading import RunParts, build, load_run, log_skipped, seen_shape
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import hold_out
@@ -50,6 +51,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     checkpoint: str = "last",
     overwrite: bool = False,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Fine-tune the encoder of a run as a classifier; write ``finetune.json`` and the best ``model.safetensors``.
 
@@ -65,6 +67,7 @@ def finetune(
         config: The recipe; None for its defaults.
         checkpoint: "last", or one that is kept beside it.
         overwrite: Replace the folder, if there is one.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         What ``finetune.json`` holds: under "pretrained" and "from_scratch" the accuracy on test, "top1" and its "std"
@@ -76,7 +79,14 @@ def finetune(
     started, config = time.perf_counter(), config or FinetuneConfig()
     folder = new_folder(out, marked_by=FINETUNE, overwrite=overwrite)
     device = best_device()
-    opened = load_run(run, device=device, data=data, reading=reading, checkpoint=checkpoint)
+    opened = load_run(
+        run,
+        device=device,
+        data=data,
+        reading=reading,
+        checkpoint=checkpoint,
+        trust_code=trust_code,
+    )
     if opened.splits.test is None:
         opened = opened._replace(splits=hold_out(opened.splits, HELD_OUT))
     labels, test = _labels(opened)
@@ -92,7 +102,8 @@ def finetune(
             rows = drawn_rows(labels, config.labels, seed=drawn.seed)
         kept, left_out = _stop_by(labels, rows, seed=drawn.seed)
         for arm, results in arms.items():
-            network = _classifier(opened, arm, kept, labels, device=device, seed=drawn.seed)
+            with trusting_code(trust_code):
+                network = _classifier(opened, arm, kept, labels, device=device, seed=drawn.seed)
             options: dict[str, Any] = {
                 "views": supervised_views(opened.config.views, opened.views, config.crop_scale),
                 "device": device,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from falcon_ssl.commands.frozen import ReadEncoder, rebuilt
 from falcon_ssl.config.export import Format
+from falcon_ssl.core.consent import check_trusted
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.engine.checkpoint import save_tensors
@@ -77,11 +78,14 @@ def read_network(folder: Path, about: Mapping[str, Any]) -> nn.Module:
     """The network of an exported folder of any kind, readout included, as a module.
 
     Raises:
-        InputError: Files that are missing, damaged or do not fit each other.
+        InputError: Files that are missing, damaged or do not fit each other; or code without consent.
     """
     try:
-        if about["to"] in ("onnx", "torch"):
-            return _OnnxNetwork(folder / ONNX) if about["to"] == "onnx" else _exported(folder)
+        if about["to"] == "onnx":
+            return _OnnxNetwork(folder / ONNX)
+        if about["to"] == "torch":  # torch.export.load unpickles
+            check_trusted("the exported encoder", f"the program {folder / TORCH}")
+            return _exported(folder)
         return rebuilt(about, lambda encoder: encoder.load_state_dict(_weights(folder)))
     except InputError:
         raise

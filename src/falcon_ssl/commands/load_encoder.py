@@ -7,6 +7,7 @@ from pathlib import Path
 from falcon_ssl.commands.formats import ABOUT, read_network
 from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder
 from falcon_ssl.commands.loading import load_method
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.networks import Readout
@@ -14,12 +15,15 @@ from falcon_ssl.records.files import read_json
 from falcon_ssl.records.folder import CONFIG, DATA
 
 
-def load_encoder(path: str | Path, *, checkpoint: str = "last") -> FrozenEncoder:
+def load_encoder(
+    path: str | Path, *, checkpoint: str = "last", trust_code: bool = False
+) -> FrozenEncoder:
     """The encoder of a run, or of a folder that `export` wrote, frozen and with its preprocessing.
 
     Args:
         path: A run folder, or an exported folder of any kind.
         checkpoint: Of a run: "last", or one that it keeps beside it: "best", "epoch_10".
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Raises:
         InputError: Neither, a run without a checkpoint, or files that do not fit each other.
@@ -32,14 +36,16 @@ def load_encoder(path: str | Path, *, checkpoint: str = "last") -> FrozenEncoder
     if (path / ABOUT).is_file():
         about = read_json(path / ABOUT)
         preprocess = Preprocessing.from_mapping(about["preprocessing"])
-        return FrozenEncoder(read_network(path, about), preprocess)
+        with trusting_code(trust_code):
+            return FrozenEncoder(read_network(path, about), preprocess)
     if not (path / CONFIG).is_file():
         raise InputError(
             "no encoder",
             received=path,
             expected=f"a run folder, or a folder that falcon-ssl export wrote (it holds {ABOUT})",
         )
-    config, method, views = load_method(path, checkpoint=checkpoint)
+    with trusting_code(trust_code):
+        config, method, views = load_method(path, checkpoint=checkpoint)
     network = ReadEncoder(method.evaluated_encoder, Readout.of(config.evaluation))
     image_shape = RunFolder.open(path).read_json(DATA)["image_shape"]
     return FrozenEncoder(network, Preprocessing.of(image_shape, views))

@@ -17,6 +17,7 @@ from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import (
     Source,
@@ -149,6 +150,7 @@ def load_run(
     evaluation: Mapping[str, Any] | None = None,
     checkpoint: str = "last",
     on_demand: bool = False,
+    trust_code: bool = False,
 ) -> RunParts:
     """Rebuild the method of a run, load a checkpoint and open images.
 
@@ -161,15 +163,17 @@ def load_run(
         checkpoint: "last", or one that is kept beside it: "best", "best_knn", "epoch_10".
         on_demand: Decode images when they are read, for those who read each once. A part that is held out is drawn from
             the images that are left after decoding, so where there is one the run's way stays.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Raises:
         InputError: No run folder, no such checkpoint, data that cannot be read, another part held out of the run's own,
             or a readout that the encoder does not have.
     """
-    config, method, views = load_method(
-        run, device=device, evaluation=evaluation, checkpoint=checkpoint
-    )
-    config, splits = open_run_data(run, config, data=data, reading=reading, on_demand=on_demand)
+    with trusting_code(trust_code):
+        config, method, views = load_method(
+            run, device=device, evaluation=evaluation, checkpoint=checkpoint
+        )
+        config, splits = open_run_data(run, config, data=data, reading=reading, on_demand=on_demand)
     return RunParts(config, splits, views, method)
 
 

@@ -18,6 +18,7 @@ from falcon_ssl.commands.loading import check_same_run, log_skipped, prepare, wr
 from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import CollapseError, InputError, StoppedError
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.core.parts import part_name
@@ -46,6 +47,7 @@ def pretrain(
     resume: bool | Literal["auto"] = False,
     monitors: Sequence[Monitor] | None = None,
     splits: Splits | None = None,
+    trust_code: bool = False,
 ) -> Path:
     """Pretrain on images without labels.
 
@@ -54,7 +56,8 @@ def pretrain(
         out: The run folder.
         encoder: A function or class of yours that returns the network, images [N, C, H, W] to z_ND. This and the next
             two are named in ``config.yaml`` as python:MODULE:FUNCTION, by which `evaluate` and all others make them
-            again, and which the command line takes too; so they are importable, and have no arguments.
+            again, and which the command line takes too; so they are importable, and have no arguments. What is
+            passed here needs no consent in this process, what ``config`` names does.
         data: A function that returns a `torch.utils.data.Dataset`, see `falcon_ssl.data.DatasetSource`, or two of them:
             (train, test).
         views: A function that returns the augmentations.
@@ -63,6 +66,7 @@ def pretrain(
             "auto" resumes where there is a checkpoint, and begins where there is none.
         monitors: Called at every logged step; None for the library's own.
         splits: The images, where they are open already; None opens those of ``config.data``.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         The run folder.
@@ -76,7 +80,7 @@ def pretrain(
     """
     config = _with_own_parts(config, encoder=encoder, data=data, views=views)
     config = from_mapping(to_mapping(config))  # wrong types are named before any work
-    with stop_signals() as stop:
+    with trusting_code(trust_code), stop_signals() as stop:
         return _pretrain(
             config,
             Path(out),

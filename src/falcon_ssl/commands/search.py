@@ -14,6 +14,7 @@ from falcon_ssl.commands.embedded import EmbeddedImages
 from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import load_method
 from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.decode import decode
@@ -50,6 +51,7 @@ def search(
     out: str | Path | None = None,
     run: str | Path | None = None,
     overwrite: bool = False,
+    trust_code: bool = False,
 ) -> list[list[Hit]]:
     """The images of a table that are nearest to each query, and a contact sheet of them.
 
@@ -60,6 +62,7 @@ def search(
         out: The sheet, a row for each query; None is FILE.search.png, which is renewed.
         run: The run folder, where it is not any more where it was.
         overwrite: Replace ``out`` if there is one.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Raises:
         InputError: No such file or row, an image that cannot be read, or a run that has changed since.
@@ -76,7 +79,8 @@ def search(
     )
     queries = [_row(table, image) for image in images]
     files = [Path(str(image)) for image, row in zip(images, queries, strict=True) if row is None]
-    pixels, z_QD = _embed(table, files, run=run)
+    with trusting_code(trust_code):
+        pixels, z_QD = _embed(table, files, run=run)
     from_files = iter(zip(pixels, z_QD, strict=True))
     rows = _representations(table, [row for row in queries if row is not None])
     asked = np.stack([next(from_files)[1] if row is None else rows[row] for row in queries])
@@ -89,7 +93,8 @@ def search(
         pairs = zip(row_k.tolist(), cosine_k.tolist(), strict=True)
         others = [Hit(known.place(i), i, cosine) for i, cosine in pairs if i != query]
         hits.append(others[:k])
-    _draw(sheet, queries, pixels, hits, known)
+    with trusting_code(trust_code):  # of the images
+        _draw(sheet, queries, pixels, hits, known)
     return hits
 
 

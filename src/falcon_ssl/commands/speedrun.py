@@ -14,6 +14,7 @@ from falcon_ssl.commands.features import extraction, untrained
 from falcon_ssl.commands.loading import RunParts, load_method, open_data
 from falcon_ssl.commands.pretrain import pretrain
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device, hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Splits, hold_out
@@ -29,7 +30,12 @@ SHAPE, CLASSES = (3, 32, 32), (10, 100)  # of CIFAR
 
 
 def speedrun(
-    config: RunConfig, *, out: str | Path, held_out: bool = False, overwrite: bool = False
+    config: RunConfig,
+    *,
+    out: str | Path,
+    held_out: bool = False,
+    overwrite: bool = False,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Pretrain on CIFAR and evaluate, everything but reading the files on the clock; write ``speedrun.json``.
 
@@ -39,6 +45,7 @@ def speedrun(
         held_out: Train on four fifths of train and evaluate on the rest: options are chosen so, the test split is for
             records.
         overwrite: Delete an existing run folder first.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         What the record holds: ``top1_linear``, ``top1_knn`` and ``numbers_read``, the same of the ``untrained`` network
@@ -47,6 +54,13 @@ def speedrun(
     Raises:
         InputError: Images that are not CIFAR's, bad options, an existing folder.
     """
+    with trusting_code(trust_code):
+        return _speedrun(config, out, held_out=held_out, overwrite=overwrite)
+
+
+def _speedrun(
+    config: RunConfig, out: str | Path, *, held_out: bool, overwrite: bool
+) -> dict[str, Any]:
     splits = open_data(config)
     _check_images(splits, config.data)
     if held_out:

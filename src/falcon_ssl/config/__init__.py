@@ -2,6 +2,7 @@
 
 from falcon_ssl.config.encoder import EncoderConfig, InitConfig
 from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
+from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.config.methods import (
     BarlowTwinsConfig,
     BYOLConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "EngineConfig",
     "EvaluationConfig",
     "FalconConfig",
+    "FinetuneConfig",
     "GEDIConfig",
     "InitConfig",
     "LeJEPAConfig",

@@ -1,7 +1,7 @@
 """A user's own parts by name: "python:MODULE:FUNCTION" is what an importable function of no arguments returns.
 
 A run is what its ``config.yaml`` says, so a part is stated there by the name of what makes it: whoever reads the run,
-in this process or another, makes it again.
+in this process or another, makes it again, where that code is trusted (`falcon_ssl.core.consent`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Callable
 from importlib import import_module
 from operator import attrgetter
 
+from falcon_ssl.core.consent import check_trusted
 from falcon_ssl.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "python:"
+_handed_over: set[str] = set()  # by the user of this process, as functions: these are trusted
 
 
 def is_part(name: str) -> bool:
@@ -24,7 +26,7 @@ def is_part(name: str) -> bool:
 
 
 def part_name(what: str, make: Callable[[], object]) -> str:
-    """The name of a function, or class, of no arguments.
+    """The name of a function, or class, of no arguments; `make_part` then makes it in this process.
 
     Args:
         what: What it makes, for errors.
@@ -53,6 +55,7 @@ def part_name(what: str, make: Callable[[], object]) -> str:
         )
     if module == "__main__":
         logger.warning("%s: %s is of a script, and only that script can read this run", what, own)
+    _handed_over.add(name)
     return name
 
 
@@ -64,8 +67,11 @@ def make_part(what: str, name: str) -> object:
         name: "python:MODULE:FUNCTION".
 
     Raises:
-        InputError: Nothing to import, or nothing to call.
+        InputError: No consent to run it, before anything is imported; nothing to import, or nothing to call.
     """
+    if name not in _handed_over:
+        module, _, own = name.removeprefix(PREFIX).partition(":")
+        check_trusted(f"the {what}", f"the function {own or '?'} of the module {module} ({name})")
     try:
         make = _imported(name)
     except (ImportError, AttributeError, ValueError) as error:

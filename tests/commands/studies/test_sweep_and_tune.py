@@ -122,5 +122,13 @@ def test_the_command_line_tunes_and_sweeps(
     assert spread == pytest.approx({"mean": mean([0.5, 0.6]), "deviation": stdev([0.5, 0.6])})
 
 
+def test_a_sweep_of_one_run_is_refused_before_it_is_trained(
+    tmp_path: Path, copied_runs: CopiedRuns
+) -> None:
+    with pytest.raises(InputError, match="a sweep compares runs"):
+        studies.sweep(SMALL, out=tmp_path, num_codes=[16], complete=False)
+    assert not copied_runs.trained
+
+
 def test_no_runs_is_an_error(tmp_path: Path) -> None:
     assert cli.main(["tune", "--out", str(tmp_path / "x"), "--betas", "[]"]) == 2

@@ -28,6 +28,7 @@ from falcon_ssl.commands.studies.runner import (
 from falcon_ssl.commands.studies.table import read_cells, recorded, table_record
 from falcon_ssl.commands.studies.tries import best_tries, tuning_grid, with_tries
 from falcon_ssl.core.checks import check_positive
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.records.folder import TABLE
 from falcon_ssl.report.table import write_tables
 
@@ -43,6 +44,7 @@ def reproduce(
     tuning: bool = False,
     processes: int | None = None,
     minutes: float | None = None,
+    trust_code: bool = False,
 ) -> Path:
     """Run what is not done of a grid, and write its table after each run.
 
@@ -58,6 +60,7 @@ def reproduce(
         tuning: Run the tries of the rows in place of the rows.
         processes: See `run_jobs`.
         minutes: Time limit: no run begins that is not expected to end in it. None is none.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         ``table.md``.
@@ -95,14 +98,15 @@ def reproduce(
         out.mkdir(parents=True, exist_ok=True)
         return write()
     try:
-        run_jobs(
-            left,
-            out,
-            processes=processes,
-            device=selection.device,
-            after_each=write,
-            may_start=may_start,
-        )
+        with trusting_code(trust_code):
+            run_jobs(
+                left,
+                out,
+                processes=processes,
+                device=selection.device,
+                after_each=write,
+                may_start=may_start,
+            )
     finally:
         if tuning:
             _log_best(name, table)
@@ -117,6 +121,7 @@ def plan(
     selection: Selection = EVERYTHING,
     tuning: bool = False,
     processes: int | None = None,
+    trust_code: bool = False,
 ) -> tuple[list[tuple[GridRun, Status]], Estimate]:
     """What `reproduce` would do, and how long its training would take.
 
@@ -129,10 +134,12 @@ def plan(
     out, (grid, selection) = Path(out), _chosen(name, selection, tuning)
     runs = make_runs(grid, selection)
     left = _without_recorded(runs, out, out if table is None else Path(table))
-    check_jobs(left, out)
+    with trusting_code(trust_code):
+        check_jobs(left, out)
     found = [(run, read_status(out / run.name) if run in left else Status("done")) for run in runs]
     workers = worker_environments(processes, selection.device)
-    return found, estimate(grid, found, len(workers))
+    with trusting_code(trust_code):
+        return found, estimate(grid, found, len(workers))
 
 
 def _chosen(name: str | Path, selection: Selection, tuning: bool) -> tuple[Grid, Selection]:

@@ -26,6 +26,7 @@ import torch
 from falcon_ssl import commands
 from falcon_ssl.commands.loading import build, check_same_run
 from falcon_ssl.config import RunConfig, from_mapping, to_mapping
+from falcon_ssl.core.consent import code_is_trusted, trusting_code
 from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
@@ -282,7 +283,8 @@ def _start(
         )
     assert process.stdin is not None
     with suppress(BrokenPipeError):  # it may be gone already
-        process.stdin.write(json.dumps({"run": str(run), "config": to_mapping(job.config)}) + "\n")
+        order = {"run": str(run), "config": to_mapping(job.config), "trust_code": code_is_trusted()}
+        process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
     return process  # its input stays open: see _end_with_parent
 
@@ -317,7 +319,8 @@ def main() -> int:
     _end_with_parent()
     run = Path(job["run"])
     try:
-        run_job(from_mapping(job["config"]), run)
+        with trusting_code(job["trust_code"]):
+            run_job(from_mapping(job["config"]), run)
     except KeyboardInterrupt:  # a signal, after which the run can be resumed
         return STOPPED
     except Exception:

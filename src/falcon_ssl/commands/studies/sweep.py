@@ -8,6 +8,8 @@ from pathlib import Path
 
 from falcon_ssl.commands.studies.settings import run_settings, write_record
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.consent import trusting_code
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.folder import EVALUATION
 from falcon_ssl.report import build_sweep
@@ -22,6 +24,7 @@ def sweep(
     seeds: Sequence[int] = (0,),
     complete: bool = True,
     processes: int | None = None,
+    trust_code: bool = False,
 ) -> Path:
     """Train and evaluate one run for every dictionary size and seed; draw the paper's figures.
 
@@ -32,6 +35,7 @@ def sweep(
         seeds: Seeds of the runs.
         complete: Whether the complete dictionary of all 2^F codes is the last point.
         processes: See `run_jobs`; so is what happens to runs that are finished, stopped or failed.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         The page.
@@ -46,7 +50,15 @@ def sweep(
     }
     if complete:
         sizes["complete"] = replace(config.falcon, dictionary="complete")
-    runs = run_settings(config, sizes, seeds, Path(out), processes=processes)
+    if len(sizes) * len(seeds) < 2:
+        raise InputError(
+            "a sweep compares runs",
+            received=f"num_codes={list(num_codes)}, seeds={list(seeds)}",
+            expected="two runs or more",
+            fix="name more sizes or seeds",
+        )
+    with trusting_code(trust_code):
+        runs = run_settings(config, sizes, seeds, Path(out), processes=processes)
     dictionaries = {name: _spreads(runs[name]) for name in sizes}
     write_record(Path(out) / "sweep.json", config, seeds, {"dictionaries": dictionaries})
     return build_sweep([run for runs_ in runs.values() for run in runs_], Path(out) / "sweep.html")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from falcon_ssl.commands.studies.settings import run_settings, write_record
 from falcon_ssl.config import FalconConfig, RunConfig
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import CollapseError, InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation.rules import worst
@@ -46,6 +47,7 @@ def tune(
     temperatures: Sequence[float] = TEMPERATURES,
     seeds: Sequence[int] = (0,),
     processes: int | None = None,
+    trust_code: bool = False,
 ) -> Tuning:
     """Choose beta and the effective temperature F / logit_scale^2 without labels.
 
@@ -59,6 +61,7 @@ def tune(
         temperatures: Effective temperatures.
         seeds: Seeds of the runs; measures are averaged over them.
         processes: See `run_jobs`; so is what happens to runs that are finished, stopped or failed.
+        trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
         The choice and all settings.
@@ -80,7 +83,8 @@ def tune(
         )
         for beta, temperature in product(betas, temperatures)
     }
-    runs = run_settings(config, grid, seeds, Path(out), processes=processes)
+    with trusting_code(trust_code):
+        runs = run_settings(config, grid, seeds, Path(out), processes=processes)
     candidates = [_candidate(grid[name], runs[name]) for name in grid]
     chosen = choose(candidates)
     if chosen is None:
