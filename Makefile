@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step bench-collapse clean
+.PHONY: demo test lint docs figures bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step bench-collapse clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,13 @@ lint: $(VENV)/.installed-test
 # Two processes of one thread each: the tests are small, and threads that wait for each other are slow on a shared machine.
 test: lint  ## format, lint, types, layers and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10
+
+docs: $(VENV)/.installed-test  ## the documentation, strictly, into build/site; open its index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: build/site/index.html"
+
+figures: $(VENV)/.installed  ## draw the figures of the documentation again; needs runs/demo
+	$(BIN)/python docs/_site/figures.py
 
 bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size, and against the number of views
 	$(BIN)/python benchmarks/loss.py

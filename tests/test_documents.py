@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -19,13 +20,13 @@ ROOT = Path(__file__).parents[1]
 MINIMAL = ROOT / "MINIMAL.md"  # its code has a test of its own
 UNMEASURED = ROOT / "src/falcon_ssl/config/recipes/unmeasured/README.md"
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/LOG.md")]
-DOCUMENTS = [MINIMAL, UNMEASURED, *TOP, *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [MINIMAL, UNMEASURED, *TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.M | re.S
-    )
+    text = document.read_text(encoding="utf-8")
+    found = re.finditer(rf"^( *)```{language}\n(.*?)^\1```", text, re.M | re.S)
+    return [dedent(one[2]) for one in found]  # indented in a tab
 
 
 CODE = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-GUIDE = Path(__file__).parents[2] / "docs" / "methods.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "extend.md"
 # A block belongs to the last file that is linked before it.
 BLOCKS = re.findall(
     r"\]\((\.\./[\w/.]+)\)[^\]]*?:\n\n^```py\n(.*?)^```",

@@ -11,10 +11,12 @@ try:
 except MissingExtraError as error:
     _missing = f"falcon-ssl: error: {error}\n"
 
-    def main(argv: Sequence[str] | None = None) -> int:
+    def _usage_error(argv: Sequence[str] | None = None) -> int:
         """Print what is missing; returns the exit code of bad usage."""
         sys.stderr.write(_missing)
         return 2
+
+    main = _usage_error
 
 
 __all__ = ["main"]

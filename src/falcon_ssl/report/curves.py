@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Curve, Run
 from falcon_ssl.report.axes import MOST_POINTS
@@ -110,6 +111,26 @@ def training_figures(run: Run) -> list[Figure]:
         marks = [levels[name] for name in names if name in levels]
         found.append(_figure(panel.title, panel, series, marks, [run]))
     return found
+
+
+def training_figure(run: Run, quantity: str) -> Figure:
+    """The chart of one logged quantity.
+
+    Raises:
+        InputError: Nothing of this name was logged.
+    """
+    logged = {**run.curves, **run.monitors}
+    if quantity not in logged:
+        raise InputError(
+            "no such quantity was logged",
+            received=quantity,
+            expected=f"one of {', '.join(logged) or 'none: the run has no steps yet'}",
+        )
+    panel = next(p for p in _panels([run]) if quantity in p.keys)
+    title = describe(quantity).label if len(panel.keys) > 1 else panel.title
+    levels = curve_levels(run)
+    marks = [levels[quantity]] if quantity in levels else []
+    return _figure(title, panel, [_series(title, logged[quantity], 0)], marks, [run])
 
 
 def overlay_figures(runs: Sequence[tuple[str, int, Run]]) -> list[Figure]:

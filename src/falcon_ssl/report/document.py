@@ -13,8 +13,10 @@ from typing import Literal, TypeAlias
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.version import __version__
-from falcon_ssl.records.files import write_text
+from falcon_ssl.records.files import replacing, write_text
+from falcon_ssl.report.sheet import Drawn, Theme, png_bytes, svg_text
 
 _TEMPLATES = Environment(
     loader=PackageLoader("falcon_ssl", "report"),
@@ -60,17 +62,63 @@ class Block:
 class Figure(Block):
     """A picture with its title and a caption that says exactly what is drawn.
 
+    It displays in a notebook, and saves itself where its body can be drawn alone (charts and heat maps).
+
     Attributes:
         title: Heading.
-        body: The picture as HTML.
+        body: The picture, as HTML or with a way to become it.
         caption: What the quantity is: centered or not, normalized or not, which rows.
         span: "wide" takes both columns of the page, "tall" two rows of one.
     """
 
     title: str
-    body: Markup
+    body: Markup | Drawn
     caption: str
     span: Literal["", "wide", "tall"] = ""
+
+    def svg(self) -> str:
+        """The picture under its title, as an SVG file: light or dark as its viewer is.
+
+        Raises:
+            InputError: Its body is no drawing but a part of a page.
+        """
+        if isinstance(self.body, Markup):
+            raise InputError(
+                f"this figure is a part of a page: {self.title}",
+                received="one that needs the page's script",
+                expected="a chart or heat maps",
+                fix="see it in the report of the run",
+            )
+        return svg_text([(self.title, self.body.sheet())], alt=self.caption)
+
+    def save(self, path: str | Path, *, theme: Theme = "light", scale: float = 2.0) -> Path:
+        """Write the picture as an SVG or PNG file.
+
+        Args:
+            path: File to write, ``.svg`` or ``.png``; an older one is replaced.
+            theme: Colors of a PNG; an SVG has both.
+            scale: Pixels of a PNG for each of the drawing's 472 units of width or so.
+
+        Returns:
+            ``path``.
+
+        Raises:
+            InputError: Another kind of file.
+        """
+        path = Path(path)
+        if path.suffix == ".svg":
+            write_text(path, self.svg())
+        elif path.suffix == ".png":
+            with replacing(path) as unfinished:
+                unfinished.write_bytes(png_bytes(self.svg(), theme=theme, scale=scale))
+        else:
+            raise InputError(
+                "unknown kind of picture", received=path.name, expected="a name in .svg or .png"
+            )
+        return path
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
 
 
 @dataclass(frozen=True)

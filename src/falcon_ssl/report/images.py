@@ -5,16 +5,60 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from falcon_ssl.records.run import Array
+from falcon_ssl.report.sheet import Sheet
 
 # Middle tones: each stands out on white and on near-black. Zero is transparent, so it shows the page.
 POSITIVE_RGB = (37, 108, 190)
 NEGATIVE_RGB = (214, 102, 38)
 MOST_PIXELS = 400
+SIDE, GAP, LINE = 210.0, 20.0, 22.0  # of a heat map in a drawing of its own, and between two
+COLOR_SCALE = Markup(
+    '<p class="scale" role="img" aria-label="orange is -1, blue is +1"><i></i></p>'
+)
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Square heat maps under their names; large ones show an even subsample of rows and columns.
+
+    Attributes:
+        css: How a page lays them out, "pair" or "gallery".
+        named: Name and matrix [R, R] of each.
+    """
+
+    css: str
+    named: Sequence[tuple[str, Array]]
+
+    def __html__(self) -> str:
+        """Them, side by side as a page has room."""
+        one = Markup('<div class="matrix"><span>{n}</span><img alt="{n}" src="{u}"></div>')
+        body = Markup("").join(
+            one.format(n=name, u=heat_map(pick_square(matrix))) for name, matrix in self.named
+        )
+        return Markup('<div class="{}">{}</div>{}').format(self.css, body, COLOR_SCALE)
+
+    def sheet(self, *, columns: int = 2) -> Sheet:
+        """Them, in rows of ``columns``."""
+        one = Markup(
+            '<g transform="translate({:g} {:g})"><text y="12">{}</text><image y="18" width="{s:g}" height="{s:g}"'
+            ' href="{}"/><path class="frame" d="M0 18h{s:g}v{s:g}h-{s:g}z"/></g>'
+        )
+        columns = min(columns, len(self.named))
+        body = Markup("")
+        for k, (name, matrix) in enumerate(self.named):
+            row, column = divmod(k, columns)
+            at = column * (SIDE + GAP), row * (SIDE + LINE + GAP)
+            body += one.format(*at, name, heat_map(pick_square(matrix)), s=SIDE)
+        rows = -(-len(self.named) // columns)
+        return Sheet(columns * (SIDE + GAP) - GAP, rows * (SIDE + LINE + GAP) - GAP, body)
 
 
 def heat_map(matrix: Array) -> str:

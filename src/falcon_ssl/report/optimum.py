@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from falcon_ssl.records.run import Run
 from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section, Table
@@ -18,7 +19,7 @@ def theory_section(run: Run) -> Section:
     certificate = run.evaluation.get("certificate")
     if certificate:  # that of a run without codes is empty
         blocks.append(Note(certificate["sentence"]))
-    gaps, promises = gap_curves(run), _promises(run)
+    promises = _promises(run)
     remark = (
         "Nothing here is centered. The optimum of HᵀH for a finite Rademacher dictionary is"
         " (1/C)·W Wᵀ, whose entries off the diagonal have standard deviation 1/√C."
@@ -29,27 +30,8 @@ def theory_section(run: Run) -> Section:
             f" Evenly used, the {format_number(used, 'count')} codes in use on the"
             f" {split_name(run)} would give about {1 / math.sqrt(used):.3f}."
         )
-    if gaps:
-        series = [Series(name, c.x, c.y, k) for k, (name, c) in enumerate(gaps.items())]
-        blocks.append(
-            Figure(
-                "Gap to each condition of the theorem",
-                line_chart(
-                    series,
-                    x_label="epoch",
-                    y_label="nats",
-                    description="gap to each condition of the theorem over training",
-                    from_zero=True,
-                    x_range=(0.0, max(float(s.x[-1]) for s in series)),
-                ),
-                "Loss − bound = β·(entropy − H_ε) + β·consistency + (D − D_min), per training"
-                " batch; drawn without β. Zero in the first: each sample takes one code. In the"
-                " second: both views take the same. In the third: all codes are used evenly, which"
-                " a batch of N < C samples misses by log(C/N) at least. On quasi-orthogonal codes"
-                " the first may be slightly negative.",
-                span="" if promises else "wide",
-            )
-        )
+    if figure := gap_figure(run, span="" if promises else "wide"):
+        blocks.append(figure)
     if promises:
         blocks.append(
             Table(
@@ -58,7 +40,7 @@ def theory_section(run: Run) -> Section:
                 numeric=2,
                 title="What the corollaries promise",
                 note=remark,
-                wide=not gaps,
+                wide=figure is None,
             )
         )
     return Section(
@@ -67,6 +49,31 @@ def theory_section(run: Run) -> Section:
         "The loss has a known least value, reached only when every sample takes exactly one code, both"
         " views agree and all codes are used evenly. This is the distance to it.",
         blocks,
+    )
+
+
+def gap_figure(run: Run, *, span: Literal["", "wide"] = "") -> Figure | None:
+    """The gap to each condition of the theorem over training; None where they are not known."""
+    gaps = gap_curves(run)
+    if not gaps:
+        return None
+    series = [Series(name, c.x, c.y, k) for k, (name, c) in enumerate(gaps.items())]
+    return Figure(
+        "Gap to each condition of the theorem",
+        line_chart(
+            series,
+            x_label="epoch",
+            y_label="nats",
+            description="gap to each condition of the theorem over training",
+            from_zero=True,
+            x_range=(0.0, max(float(s.x[-1]) for s in series)),
+        ),
+        "Loss − bound = β·(entropy − H_ε) + β·consistency + (D − D_min), per training"
+        " batch; drawn without β. Zero in the first: each sample takes one code. In the"
+        " second: both views take the same. In the third: all codes are used evenly, which"
+        " a batch of N < C samples misses by log(C/N) at least. On quasi-orthogonal codes"
+        " the first may be slightly negative.",
+        span=span,
     )
 
 

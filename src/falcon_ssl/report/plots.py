@@ -15,13 +15,10 @@ from markupsafe import Markup
 from falcon_ssl.records.run import Array, Run
 from falcon_ssl.report.document import Figure
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.images import heat_map, pick_square, thumbnail_sheet
-from falcon_ssl.report.svg import Level, Series, line_chart
+from falcon_ssl.report.images import COLOR_SCALE, Matrices, heat_map, pick_square, thumbnail_sheet
+from falcon_ssl.report.svg import Chart, Level, Series, line_chart
 from falcon_ssl.report.theory import block_contrast
 
-COLOR_SCALE = Markup(
-    '<p class="scale" role="img" aria-label="orange is -1, blue is +1"><i></i></p>'
-)
 MOST_KEYS = 24
 
 
@@ -61,20 +58,13 @@ def covariance_figure(run: Run) -> Figure | None:
     part = "" if shown == width else f" Drawn: {shown} of the {width} dimensions, evenly spaced."
     return Figure(
         "Covariance of the embedding: ideally the identity",
-        _matrices("pair", pictures),
+        Matrices("pair", pictures),
         f"HᵀH with H = √(F/N)·u over the {split_name(run)}, F = {width}. Rows of u have unit length;"
         " they are not centered, so the diagonal averages exactly 1. Values beyond ±1 are drawn as"
         f" ±1.{part} A collapsed embedding shows large plain patches, decorrelated features a single"
         " blue diagonal.",
         span="wide",
     )
-
-
-def _matrices(css: str, named: Sequence[tuple[str, Array]]) -> Markup:
-    """Square heat maps under their names; large ones show an even subsample of rows and columns."""
-    one = Markup('<div class="matrix"><span>{n}</span><img alt="{n}" src="{u}"></div>')
-    body = Markup("").join(one.format(n=n, u=heat_map(pick_square(matrix))) for n, matrix in named)
-    return Markup('<div class="{}">{}</div>{}').format(css, body, COLOR_SCALE)
 
 
 def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
@@ -88,7 +78,7 @@ def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
     ):
         drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
         if drawn:
-            found.append(Figure(title, _matrices("gallery", drawn), caption, span="wide"))
+            found.append(Figure(title, Matrices("gallery", drawn), caption, span="wide"))
     return found
 
 
@@ -180,7 +170,7 @@ def spectrum_chart(
     *,
     description: str,
     levels: Sequence[Level] = (),
-) -> Markup:
+) -> Chart:
     """Singular values over their rank, each with its name and color.
 
     Zeros up to rounding would stretch the axis over decades in which there is nothing to see.

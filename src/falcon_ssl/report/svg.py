@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from falcon_ssl.records.run import Array
 from falcon_ssl.report.axes import Axis, Scale, make_axis, thin
 from falcon_ssl.report.document import render
 from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.sheet import NUM_COLORS, Sheet
 
+WIDTH, HEIGHT = 440.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 430.0, 12.0, 198.0  # where the curves are
-NUM_COLORS = 8
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,29 @@ class Level:
 
     value: float
     text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over a common axis: a part of a page, or a drawing of its own.
+
+    Attributes:
+        values: What the templates fill in.
+    """
+
+    values: Mapping[str, Any]
+
+    def __html__(self) -> str:
+        """The legend and the SVG, colored and made alive by the page."""
+        return str(render("chart.html", **self.values))
+
+    __str__ = __html__
+
+    def sheet(self) -> Sheet:
+        """The same as a drawing of its own."""
+        keys = [("", str(self.values["y_label"]))] if self.values["y_label"] else []
+        keys += [(css, name) for name, css in self.values["keys"]]
+        return Sheet(WIDTH, HEIGHT, render("marks.html", **self.values), keys)
 
 
 def _path(points: Sequence[tuple[float, float] | None]) -> str:
@@ -118,7 +141,7 @@ def line_chart(
     levels: Sequence[Level] = (),
     events: Sequence[tuple[float, str]] = (),
     from_zero: bool = False,
-) -> Markup:
+) -> Chart:
     """Draw curves over a common x axis, under a line with the unit and the color keys.
 
     Args:
@@ -135,7 +158,7 @@ def line_chart(
         from_zero: Whether the y axis must show zero.
 
     Returns:
-        The legend and the SVG.
+        The chart.
     """
     drawn = []
     for s in series:
@@ -150,21 +173,22 @@ def line_chart(
     keys = list(dict.fromkeys((s.name, s.css) for s in drawn))
     # Texts of levels: at the roomier end of a single one, at alternate ends of several.
     sides = ["start", "end"] if len(levels) > 1 else [_roomier_side(levels, drawn, y_axis)]
-    return render(
-        "chart.html",
-        x=x_axis,
-        y=y_axis,
-        x_label=x_label,
-        y_label=y_label,
-        description=description,
-        keys=keys if len(keys) > 1 else [],  # a single curve is named by the title already
-        x_names=x_names or [(v, _tick_text(v)) for v in x_axis.ticks()],
-        y_names=[(v, _tick_text(v)) for v in y_axis.ticks()],
-        events=events,
-        curves=[_curve(s, x_axis, y_axis) for s in drawn],
-        levels=[(level, sides[k % len(sides)]) for k, level in enumerate(levels)],
-        axis=json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale]),
-        data=_series_data(drawn),
+    return Chart(
+        {
+            "x": x_axis,
+            "y": y_axis,
+            "x_label": x_label,
+            "y_label": y_label,
+            "description": description,
+            "keys": keys if len(keys) > 1 else [],  # a single curve is named by the title already
+            "x_names": x_names or [(v, _tick_text(v)) for v in x_axis.ticks()],
+            "y_names": [(v, _tick_text(v)) for v in y_axis.ticks()],
+            "events": events,
+            "curves": [_curve(s, x_axis, y_axis) for s in drawn],
+            "levels": [(level, sides[k % len(sides)]) for k, level in enumerate(levels)],
+            "axis": json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale]),
+            "data": _series_data(drawn),
+        }
     )
 
 

@@ -1,0 +1,112 @@
+"""What MkDocs does not do by itself: links that leave docs/, and figures that follow the page's colors.
+
+A link from a page to a record, an example or a source file of the repository leads to a copy of it in the site, which
+so is whole; documents and sources become pages, records stay as they are. Pictures ``images/*.svg`` are put into the
+page, where its style sheet colors them for light and dark.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
+PICTURE = re.compile(r'<img alt="([^"]*)" src="[^"]*?images/([\w-]+\.svg)"\s*/?>')
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "make"}
+NOT_FOUND_BY_SEARCH = "---\nsearch: {exclude: true}\n---\n"
+
+
+def in_site(path: Path) -> bool:
+    """Whether MkDocs has the file anyway."""
+    return path.is_relative_to(DOCS) and path.suffix != ".py"
+
+
+def place(path: Path) -> str:
+    """Where a file or folder of the repository lies in the site's sources."""
+    if in_site(path):
+        return path.relative_to(DOCS).as_posix()
+    uri = f"repository/{path.relative_to(ROOT).as_posix()}"
+    if path.is_dir():
+        return f"{uri}/index.md"
+    return f"{uri}.md" if path.suffix in LANGUAGES else uri
+
+
+def content(path: Path) -> str:
+    """What stands there: a document as it is, sources as code, a folder as the list of its files."""
+    name = path.relative_to(ROOT).as_posix()
+    if path.is_dir():
+        files = sorted(one for one in path.iterdir() if not one.name.startswith((".", "_")))
+        items = [f"- [{one.name}]({one.name})" for one in files]
+        return "\n".join([f"# {name}", "", *items, ""])
+    text = path.read_text(encoding="utf-8")
+    if path.suffix not in LANGUAGES:
+        return text
+    fence = "~" * 12
+    code = f"{fence}{LANGUAGES[path.suffix]}\n{text}\n{fence}\n"
+    return f"{NOT_FOUND_BY_SEARCH}# {path.name}\n\n`{name}`\n\n{code}"
+
+
+def linked(path: Path, text: str) -> set[Path]:
+    """Files and folders outside docs/ that a document links to."""
+    targets = {(path if path.is_dir() else path.parent) / found[1] for found in LINK.finditer(text)}
+    inside = {Path(os.path.normpath(target)) for target in targets}
+    return {one for one in inside if one.exists() and one.is_relative_to(ROOT) and not in_site(one)}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add what the pages link to, and what that links to."""
+    pages = [DOCS / file.src_uri for file in files.documentation_pages()]
+    wanted = set().union(*(linked(path, path.read_text(encoding="utf-8")) for path in pages))
+    added: set[Path] = set()
+    while new := wanted - added:
+        for path in sorted(new):
+            text = content(path)
+            file = File.generated(config, place(path), content=text)
+            file.inclusion = file.inclusion.NOT_IN_NAV
+            files.append(file)
+            added.add(path)
+            if path.is_dir() or path.suffix == ".md":
+                wanted |= linked(path, text)
+    _SOURCES.update({place(path): path for path in [*added, *pages]})
+    return files
+
+
+_SOURCES: dict[str, Path] = {}  # page of the site -> file or folder of the repository
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Let links lead to where their targets lie in the site."""
+    here = _SOURCES[page.file.src_uri]
+    folder = here if here.is_dir() else here.parent
+
+    def moved(found: re.Match[str]) -> str:
+        target = Path(os.path.normpath(folder / found[1]))
+        if not target.exists() or not target.is_relative_to(ROOT):
+            return found[0]
+        link = posixpath.relpath(place(target), posixpath.dirname(page.file.src_uri))
+        return f"]({link}{found[2] or ''})"
+
+    return LINK.sub(moved, markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Put figures into the page."""
+
+    def drawn(found: re.Match[str]) -> str:
+        svg = (DOCS / "images" / found[2]).read_text(encoding="utf-8")
+        width = float(svg.split('viewBox="0 0 ')[1].split()[0])
+        # As large as a report's charts where there is room; where there is little, legible and scrolled.
+        size = f"max-width:{1.15 * width:.0f}px;min-width:{min(0.75 * width, 640):.0f}px"
+        svg = svg.replace("<svg ", f'<svg style="{size}" ', 1)
+        return f'<span class="figure" tabindex="0" aria-label="{found[1]}">{svg}</span>'
+
+    return PICTURE.sub(drawn, html)

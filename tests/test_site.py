@@ -1,0 +1,78 @@
+"""The site of the documentation: it builds without a warning, is whole, and loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# What makes a browser load something at once; a link to follow is none of these.
+LOADED = re.compile(
+    r'<(?:script|img|iframe|source)[^>]*\ssrc="?([^" >]+)|<link[^>]*\shref="?([^" >]+)'
+)
+IN_STYLE = re.compile(r"(?:@import\s+|url\()[\"']?(https?:[^\"')]+)")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(out)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_every_document_is_a_page(site: Path) -> None:
+    for path in (ROOT / "docs").rglob("*.md"):
+        assert (site / path.relative_to(ROOT / "docs").with_suffix(".html")).is_file(), path
+
+
+def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
+    """Neither fonts nor scripts nor pictures; what they do load is there."""
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 30
+    loaded = 0
+    for page in pages:
+        for found in LOADED.finditer(page.read_text(encoding="utf-8")):
+            target = found[1] or found[2]
+            if "rel=canonical" in found[0] or 'rel="canonical"' in found[0] or target[0] == "#":
+                continue
+            assert not target.startswith(("http", "//")), f"{page.name}: {target}"
+            if not target.startswith("data:"):
+                path = unquote(target.partition("?")[0])
+                file = site / path[1:] if path[0] == "/" else page.parent / path
+                assert file.exists(), f"{page.name}: {target}"
+                loaded += 1
+    assert loaded > len(pages)
+    for style in site.rglob("*.css"):
+        assert not IN_STYLE.search(style.read_text(encoding="utf-8")), style
+
+
+def test_what_loads_from_elsewhere_would_be_found() -> None:
+    assert LOADED.search('<script src="https://unpkg.com/iframe-worker/shim">')
+    assert LOADED.search("<link rel=stylesheet href=https://fonts.googleapis.com/css>")
+    assert IN_STYLE.search("@import url(https://fonts.example/inter.css)")
+
+
+def test_records_and_sources_are_in_the_site(site: Path) -> None:
+    """A link that leaves docs/ leads to a copy."""
+    text = (site / "results.html").read_text(encoding="utf-8")
+    targets = re.findall(r'href="?(repository/[^" >]+)', text)
+    assert len(targets) > 10
+    for target in targets:
+        assert (site / unquote(target.partition("#")[0])).is_file(), target
+
+
+def test_figures_follow_the_colors_of_the_page(site: Path) -> None:
+    text = (site / "understand.html").read_text(encoding="utf-8")
+    assert text.count('<svg style="max-width') == 5
+    assert "images/terms.svg" not in text
