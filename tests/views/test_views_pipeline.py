@@ -106,7 +106,7 @@ def test_mean_brightness_of_a_flat_image_survives():
 
 
 def test_unknown_preset_lists_the_known_ones():
-    with pytest.raises(InputError, match="cifar, imagenet, grayscale, digits"):
+    with pytest.raises(InputError, match="cifar, imagenet, grayscale, bands, digits"):
         build_views("cifar11")
 
 
@@ -199,9 +199,9 @@ def test_contact_sheet_shows_images_beside_views():
     assert len({gray.getpixel((x, 40)) for x in range(4, 100)}) > 4
 
 
-@pytest.mark.parametrize("preset", ["digits", "grayscale", "cifar", "imagenet"])
+@pytest.mark.parametrize("preset", ["digits", "grayscale", "cifar", "imagenet", "bands"])
 def test_an_image_gets_the_same_views_on_any_number_of_ranks(preset):
-    channels = 1 if preset in ("digits", "grayscale") else 3
+    channels = {"digits": 1, "grayscale": 1, "bands": 5}.get(preset, 3)
     views, batch = build_views(preset), images(count=10, channels=channels, side=32)
     whole = views(batch, generator=generator())
     for cuts in ([0, 5, 10], [0, 3, 4, 10]):
@@ -235,3 +235,21 @@ def test_views_grow_over_the_training():
 def test_views_that_cannot_grow_are_refused(start_size):
     with pytest.raises(InputError, match="start_size"):
         build_views(ViewsConfig("cifar", size=24, start_size=start_size))
+
+
+def test_bands_of_sixteen_bits_are_viewed_as_those_of_eight():
+    batch = images(channels=5, side=24)
+    deep = (batch.int() * 257).to(torch.uint16)
+    views = build_views(ViewsConfig("bands", size=16, mean=(0.1,) * 5, std=(0.5,) * 5))
+    for eight, sixteen in zip(
+        views(batch, generator=generator()), views(deep, generator=generator()), strict=True
+    ):
+        torch.testing.assert_close(eight, sixteen)
+        assert eight.shape == (len(batch), 5, 16, 16)
+    torch.testing.assert_close(views.evaluate(batch), views.evaluate(deep))
+    assert contact_sheet(deep, views).mode == "RGB"
+
+
+def test_statistics_of_another_number_of_channels_are_refused():
+    with pytest.raises(InputError, match="made for other images"):
+        build_views(ViewsConfig("bands", size=16, mean=(0.1, 0.2))).evaluate(images(channels=5))

@@ -16,6 +16,7 @@ from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device, hardware, multiplies_bf16
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.pixels import unit_range
 from falcon_ssl.data import Source, load_splits, read_images
 from falcon_ssl.evaluation import Features, extract
 from falcon_ssl.evaluation.knn import knn
@@ -32,7 +33,7 @@ class _Unit:
     """The view of the baseline: pixels in [0, 1]."""
 
     def evaluate(self, images: Tensor, /) -> Tensor:
-        return images.float() / 255
+        return unit_range(images)
 
 
 def baseline(
@@ -93,7 +94,7 @@ def baseline(
     ends, began = [time.perf_counter()], time.process_time()
     generator = torch.Generator().manual_seed(evaluation.seed)
     rows = torch.randperm(len(train), generator=generator)[:MOST_IMAGES]
-    network.fit(read_images(train, rows)[1].float() / 255, seed=evaluation.seed)
+    network.fit(unit_range(read_images(train, rows)[1]), seed=evaluation.seed)
     network.to(device)
     ends.append(time.perf_counter())
 

@@ -77,9 +77,18 @@ def _code(usage: str, about: Mapping[str, Any], folder: Path) -> str:
         f"values = (numpy.asarray(image) / 255 - {mean}) / {std}",
         f"pixels = values{'' if channels == 1 else '.transpose(2, 0, 1)'}[{places}].astype('float32')  # [N, C, H, W]",
     ]
-    if size := seen["size"]:
+    if _is_measured(seen):
+        pixels = ['pixels = falcon_ssl.load_encoder("FOLDER").preprocess("cell.tif").numpy()']
+        pixels.insert(0, "import falcon_ssl\n")
+    elif size := seen["size"]:
         pixels.insert(2, f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)")
     return usage.replace("FOLDER", folder.name).replace("PIXELS", "\n".join(pixels))
+
+
+def _is_measured(seen: Mapping[str, Any]) -> bool:
+    """Whether images have bands or values that no image processor of other libraries reads."""
+    deep = seen["keep_16bit"] or seen["value_range"] is not None
+    return deep or seen["image_shape"][0] not in (1, 3)
 
 
 def published(name: str) -> str:
@@ -122,6 +131,11 @@ def _preprocessing(about: Mapping[str, Any]) -> str:
     then = f", then that resized to {size} x {size} (bilinear, antialiased)" if size else ""
     color = "grayscale" if channels == 1 else "RGB" if channels == 3 else f"{channels} channels"
     mean, std = (", ".join(f"{value:g}" for value in seen[name]) for name in ("mean", "std"))
+    if _is_measured(seen):
+        ends = seen["value_range"] and " to ".join(f"{end:g}" for end in seen["value_range"])
+        bits = 16 if seen["keep_16bit"] else 8
+        color += f" of {bits} bits, {f'values from {ends}' if ends else 'the range of their type'} brought to [0, 1]"
+        color += " (`falcon_ssl.load_encoder` reads such files, the processors of other libraries do not)"
     return (
         f"{color}; resized until it covers {width} x {height} (bicubic, antialiased), the center of that{then}; values"
         f" in [0, 1], minus mean ({mean}), divided by standard deviation ({std}). Another way to resize changes the"

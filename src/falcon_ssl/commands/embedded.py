@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ class EmbeddedImages:
                     "no data is named", received=self._file.path, expected="a file of embed"
                 )
             reading: ReadingConfig = build(ReadingConfig, about["reading"])
-            return load_splits(about["data"], reading, channels=about["image_shape"][0])
+            channels = about["image_shape"][0]
+            return load_splits(about["data"], replace(reading, channels=channels))
         except (InputError, OSError) as error:
             logger.warning("no pictures, the images are not found again: %s", error)
             return None

@@ -86,7 +86,7 @@ def export(
         config, method, views = load_method(run, evaluation=evaluation, checkpoint=checkpoint)
     image_shape = RunFolder.open(run).read_json(DATA)["image_shape"]
     network = ReadEncoder(method.evaluated_encoder, Readout.of(config.evaluation))
-    preprocess = Preprocessing.of(image_shape, views)
+    preprocess = Preprocessing.of(image_shape, views, config.reading)
     kind = kind_of(to, network)
     if push_to_hub is not None:
         check_hub(push_to_hub)

@@ -270,13 +270,13 @@ def _read_timm(folder: Path, about: Mapping[str, Any]) -> Network:
 
 
 def own_preprocessing(to: Format, folder: Path, pixels: Tensor) -> Tensor | None:
-    """What the transform that a folder configures makes of images uint8 [N, C, H, W]; None where there is none.
+    """What the transform that a folder configures makes of images [N, C, H, W]; None where it has none for them.
 
     It rounds to whole pixel values where this library does not, so features are alike and not the same.
     """
     from PIL import Image
 
-    if to not in ("timm", "hf"):
+    if to not in ("timm", "hf") or pixels.dtype != torch.uint8 or pixels.shape[1] not in (1, 3):
         return None
     images = [Image.fromarray(x.permute(1, 2, 0).squeeze(2).numpy()) for x in pixels]
     with warnings.catch_warnings():

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.decode import decode, pixels_of
+from falcon_ssl.core.pixels import DTYPES
+from falcon_ssl.data.decode import pixels_of
+from falcon_ssl.data.encoded import decoder
 from falcon_ssl.networks import Readout, build_encoder
 from falcon_ssl.views import Normalization, Views
 
@@ -31,16 +34,20 @@ class Preprocessing:
         size: Side of the square that this is then resized to, bilinear and antialiased; None leaves it.
         mean: Of the pixels in [0, 1]; one a channel, or one for all.
         std: Likewise.
+        keep_16bit: Whether image files are read with 16 bits.
+        value_range: Pixel values of files that stand for 0 and 1; None is the range of their type.
     """
 
     image_shape: tuple[int, int, int]
     size: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    keep_16bit: bool = False
+    value_range: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, image_shape: Sequence[int], views: Views) -> Preprocessing:
-        """That of a run, from the shape of its images and its views."""
+    def of(cls, image_shape: Sequence[int], views: Views, reading: ReadingConfig) -> Preprocessing:
+        """That of a run, from the shape of its images, its views, and how it read them."""
         channels, height, width = image_shape
         size = views.evaluate_size
         return cls(
@@ -48,6 +55,8 @@ class Preprocessing:
             size=None if size == height == width else size,
             mean=views.normalization.mean,
             std=views.normalization.std,
+            keep_16bit=reading.keep_16bit,
+            value_range=reading.value_range,
         )
 
     @classmethod
@@ -55,7 +64,15 @@ class Preprocessing:
         """The inverse of ``asdict``, after JSON."""
         channels, height, width = values["image_shape"]
         mean, std = tuple(values["mean"]), tuple(values["std"])
-        return cls((channels, height, width), values["size"], mean, std)
+        found = values.get("value_range")
+        return cls(
+            (channels, height, width),
+            values["size"],
+            mean,
+            std,
+            keep_16bit=values.get("keep_16bit", False),
+            value_range=None if found is None else (found[0], found[1]),
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,7 +84,7 @@ class Preprocessing:
         """Read images.
 
         Args:
-            images: One or several of: a path, a Pillow image, a uint8 tensor [C, H, W] of the size of ``image_shape``;
+            images: One or several of: a path, a Pillow image, a tensor [C, H, W], uint8 or uint16, of ``image_shape``;
                 or a batch of such, [N, C, H, W].
 
         Returns:
@@ -87,13 +104,13 @@ class Preprocessing:
         return Views((), normalization=normalization, size=self.size).evaluate(pixels_NCHW)
 
     def _pixels(self, image: Image) -> Tensor:
-        """uint8 [C, H, W] of ``image_shape``."""
+        """Stored pixels [C, H, W] of ``image_shape``."""
         if isinstance(image, Tensor):
-            if image.dtype != torch.uint8 or tuple(image.shape) != self.image_shape:
+            if image.dtype not in DTYPES or tuple(image.shape) != self.image_shape:
                 raise InputError(
                     "a tensor is not an image as the encoder was trained on",
                     received=f"{image.dtype} of shape {tuple(image.shape)}",
-                    expected=f"uint8 of shape {self.image_shape}",
+                    expected=f"uint8 or uint16 of shape {self.image_shape}",
                     fix="pass paths or Pillow images, which are brought to that size",
                 )
             return image
@@ -101,7 +118,8 @@ class Preprocessing:
 
         try:
             if isinstance(image, (str, Path)):
-                return decode(Path(image).read_bytes(), self.image_shape)
+                reading = ReadingConfig(keep_16bit=self.keep_16bit, value_range=self.value_range)
+                return decoder(self.image_shape, reading)(Path(image).read_bytes())
             return pixels_of(ImageOps.exif_transpose(image), self.image_shape)
         except Exception as error:  # a broken file can make Pillow raise anything
             raise InputError(
@@ -135,7 +153,7 @@ class FrozenEncoder(nn.Module):
         preprocess: From images to what ``network`` takes.
 
     Attributes:
-        preprocess: A function of paths, Pillow images or uint8 tensors, see `Preprocessing`.
+        preprocess: A function of paths, Pillow images or tensors, see `Preprocessing`.
     """
 
     def __init__(self, network: nn.Module, preprocess: Preprocessing) -> None:

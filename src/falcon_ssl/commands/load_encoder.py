@@ -48,4 +48,4 @@ def load_encoder(
         config, method, views = load_method(path, checkpoint=checkpoint)
     network = ReadEncoder(method.evaluated_encoder, Readout.of(config.evaluation))
     image_shape = RunFolder.open(path).read_json(DATA)["image_shape"]
-    return FrozenEncoder(network, Preprocessing.of(image_shape, views))
+    return FrozenEncoder(network, Preprocessing.of(image_shape, views, config.reading))

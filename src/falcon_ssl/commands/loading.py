@@ -196,13 +196,18 @@ def open_run_data(
     else:
         reading = reading or ReadingConfig()
         side = config.reading.image_size or (height if height == width else None)
-        config = replace(
-            config, data=data, reading=replace(reading, image_size=reading.image_size or side)
+        reading = replace(
+            reading,
+            image_size=reading.image_size or side,
+            keep_16bit=reading.keep_16bit or config.reading.keep_16bit,
+            value_range=reading.value_range or config.reading.value_range,
         )
+        config = replace(config, data=data, reading=reading)
+    config = replace(config, reading=replace(config.reading, channels=channels))
     if on_demand and not config.reading.holdout:
         config = replace(config, reading=replace(config.reading, in_memory=False))
     skipped_path = Path(run) / SKIPPED if data is None else None
-    return config, open_data(config, skipped_path=skipped_path, channels=channels)
+    return config, open_data(config, skipped_path=skipped_path)
 
 
 def _changed(own: ReadingConfig, wanted: ReadingConfig) -> ReadingConfig:
@@ -284,11 +289,9 @@ def log_skipped(splits: Splits) -> None:
         logger.warning("%s", sentence)
 
 
-def open_data(
-    config: RunConfig, *, skipped_path: Path | None = None, channels: int | None = None
-) -> Splits:
+def open_data(config: RunConfig, *, skipped_path: Path | None = None) -> Splits:
     """The images of a configuration."""
-    return load_splits(config.data, config.reading, channels=channels, skipped_path=skipped_path)
+    return load_splits(config.data, config.reading, skipped_path=skipped_path)
 
 
 def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, int, int]:

@@ -6,13 +6,18 @@ import logging
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
+
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import multiplies_bf16, named_device
-from falcon_ssl.data import Source
+from falcon_ssl.core.pixels import unit_range
+from falcon_ssl.data import Source, read_images
 
 logger = logging.getLogger(__name__)
 
+MEASURED = 500  # images that the normalization is measured on
+LEAST_STD = 1e-3  # of a channel that is constant
 LARGEST_VIEW = 224  # side of the views where nobody chooses one
 
 
@@ -20,16 +25,29 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
     """Replace every auto by a choice that fits the images and the device, and log it."""
     channels, side = source.image_shape[0], max(source.image_shape[1:])
     tiny, small = side <= 16, side <= 64
+    is_measured = config.reading.keep_16bit or config.reading.value_range is not None
     if config.encoder.name == "auto":
         config = replace(config, encoder=_chosen_encoder(config, side))
     if config.views.preset == "auto":
         color = "cifar" if small else "imagenet"
-        gray = "digits" if tiny else "grayscale"
-        preset = gray if channels == 1 else color
+        gray = "digits" if tiny and not is_measured else "grayscale"
+        preset = {1: gray, 3: color}.get(channels, "bands")
         size = config.views.size or (None if preset == "digits" else min(side, LARGEST_VIEW))
         config = replace(config, views=replace(config.views, preset=preset, size=size))
         logger.info("views: %s, %d pixels", preset, size or side)
+        if config.views.mean is config.views.std is None and (preset == "bands" or is_measured):
+            mean, std = _statistics(source)
+            config = replace(config, views=replace(config.views, mean=mean, std=std))
+            logger.info("normalization: mean %s, std %s, of the images", mean, std)
     return replace(config, engine=replace(config.engine, precision=chosen_precision(config)))
+
+
+def _statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of every channel, over images that are spread evenly over the source."""
+    rows = torch.linspace(0, len(source) - 1, min(MEASURED, len(source))).long()
+    pixels = unit_range(read_images(source, rows)[1]).transpose(0, 1).flatten(1)
+    std, mean = torch.std_mean(pixels, dim=1)
+    return tuple(mean.tolist()), tuple(std.clamp(min=LEAST_STD).tolist())
 
 
 def _chosen_encoder(config: RunConfig, side: int) -> EncoderConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +13,13 @@ from torch import Tensor
 from falcon_ssl.commands.embedded import EmbeddedImages
 from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import load_method
+from falcon_ssl.config.mapping import build
+from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.decode import decode
+from falcon_ssl.data.encoded import decoder
 from falcon_ssl.evaluation.components import ROWS
 from falcon_ssl.evaluation.neighbors import Space, nearest
 from falcon_ssl.networks import Readout
@@ -141,7 +143,8 @@ def _embed(
             fix="search by the number of a row",
         )
     channels, height, width = about["image_shape"]
-    pixels = [_decoded(file, (channels, height, width)) for file in files]
+    decode = decoder((channels, height, width), build(ReadingConfig, about["reading"]))
+    pixels = [_decoded(file, decode) for file in files]
     run = Path(about["run"] if run is None else run)
     device = best_device()
     if not run.is_dir():
@@ -169,9 +172,9 @@ def _embed(
     return pixels, z_BD.float().cpu().numpy()
 
 
-def _decoded(file: Path, shape: tuple[int, int, int]) -> Tensor:
+def _decoded(file: Path, decode: Callable[[bytes], Tensor]) -> Tensor:
     try:
-        return decode(file.read_bytes(), shape)
+        return decode(file.read_bytes())
     except Exception as error:  # a broken file can make Pillow raise anything
         raise InputError(
             f"cannot read the image {file}", received=error, expected="an image file"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import open_data
@@ -46,12 +47,13 @@ def views_sheet(
         config = resolve(config, source)
         views = build_views(config.views)
     order = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
-    images = torch.empty(0, *source.image_shape, dtype=torch.uint8)
+    found: list[Tensor] = []
     for indices in torch.split(order, num_images):  # more than once where some cannot be read
-        images = torch.cat([images, read_images(source, indices)[1]])
-        if len(images) >= num_images:
+        found += read_images(source, indices)[1]
+        if len(found) >= num_images:
             break
-    sheet = contact_sheet(images[:num_images], views, seed=config.seed)
+    images = torch.stack(found[:num_images])
+    sheet = contact_sheet(images, views, seed=config.seed)
     with replacing(out) as unfinished, unfinished.open("wb") as file:
         sheet.save(file, format={".jpg": "jpeg"}.get(out.suffix, out.suffix[1:]))
     return out

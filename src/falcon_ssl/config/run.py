@@ -31,6 +31,21 @@ class ReadingConfig(Options, group="reading"):
         "same for all.",
         at_least=1,
     )
+    channels: int | None = option(
+        None,
+        "Channels of the images: 1 is gray, 3 color, others the bands of TIFF files; null decides by what Pillow sees.",
+        at_least=1,
+        at_most=16,
+    )
+    keep_16bit: bool = option(
+        False,
+        "Keep 16 bits of gray images and of all bands of TIFF files, not the upper 8 of them.",
+    )
+    value_range: tuple[float, float] | None = option(
+        None,
+        "Pixel values that stand for 0 and 1, for example [0,4095] of a camera of 12 bits; null is the range of the "
+        "files' type.",
+    )
     in_memory: bool | None = option(
         None, "Whether to decode all images at the start; null decides by the free memory."
     )
@@ -59,6 +74,15 @@ class ReadingConfig(Options, group="reading"):
         above=0,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise InputError(
+                "reading.value_range is empty",
+                received=list(self.value_range),
+                expected="[LOW, HIGH] with LOW < HIGH",
+            )
+
 
 @dataclass(frozen=True)
 class ViewsConfig(Options, group="views"):
@@ -66,8 +90,8 @@ class ViewsConfig(Options, group="views"):
 
     preset: str = option(
         "auto",
-        "digits, grayscale, cifar, imagenet or python:MODULE:FUNCTION; auto chooses by the data and writes its choice "
-        "into config.yaml.",
+        "digits, grayscale, cifar, imagenet, bands or python:MODULE:FUNCTION; auto chooses by the data and writes its "
+        "choice into config.yaml.",
     )
     count: int = option(
         2, "Number of large views; more than two for methods that take many views.", at_least=2
@@ -91,6 +115,16 @@ class ViewsConfig(Options, group="views"):
     symmetric: bool = option(
         False,
         "Draw all large views from one distribution, instead of solarizing every second one more often.",
+    )
+    mean: tuple[float, ...] | None = option(
+        None,
+        "Mean of the pixels, in [0, 1], that is subtracted: one a channel, or one for all; null is the preset's own, "
+        "measured on the images for bands and 16 bits.",
+        at_least=0,
+        at_most=1,
+    )
+    std: tuple[float, ...] | None = option(
+        None, "Standard deviation that is divided by, likewise.", above=0
     )
     small_views: int = option(
         0,

@@ -16,7 +16,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.parts import make_part
 from falcon_ssl.data.decode import pixels_of
 from falcon_ssl.data.memory import RESIDENT_FRACTION, available_memory
-from falcon_ssl.data.source import Source, Splits, TensorSource, as_uint8
+from falcon_ssl.data.source import Source, Splits, TensorSource, as_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class DatasetSource:
 
     Args:
         dataset: Item i is an image, or a tuple (image, label, ...): a Pillow image, or a tensor [C, H, W] or array
-            [H, W, C], uint8 or floating point in [0, 1]. The same one at every call: augmentation belongs into the
-            views. Labels are its ``targets`` or ``labels``, where it has them; ``classes`` are their names.
+            [H, W, C], uint8, uint16 or floating point in [0, 1]. The same one at every call: augmentation belongs into
+            the views. Labels are its ``targets`` or ``labels``, where it has them; ``classes`` are their names.
         name: For logs and reports.
         image_size: Side of the square that Pillow images are brought to; None takes the size of the first image.
         channels: 1 or 3, for Pillow images; None takes those of the first.
@@ -79,18 +79,18 @@ class DatasetSource:
         return len(self._dataset)
 
     def images(self, indices: Tensor) -> Tensor:
-        """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        """Read images: int64 [B] -> uint8 or uint16 [B, C, H, W] on the CPU."""
         return torch.stack([self.item(index)[0] for index in indices.tolist()])
 
     def item(self, index: int) -> tuple[Tensor, int | None]:
-        """Image uint8 [C, H, W], and label where the item has one."""
+        """Image [C, H, W], and label where the item has one."""
         item = self._dataset[index]
         name = f"image {index} of {self.name}"
         image = _image_of(item)
         if hasattr(image, "convert"):
             pixels = pixels_of(image, self.image_shape)
         else:
-            pixels = as_uint8(_tensor_of(image, name), name=name)
+            pixels = as_pixels(_tensor_of(image, name), name=name)
         if tuple(pixels.shape) != self.image_shape:
             raise InputError(
                 f"{name} has another shape",
@@ -114,7 +114,7 @@ class DatasetSource:
         )
 
 
-def dataset_splits(name: str, reading: ReadingConfig, *, channels: int | None) -> Splits:
+def dataset_splits(name: str, reading: ReadingConfig) -> Splits:
     """Open "python:MODULE:FUNCTION": a data set, or (train, test).
 
     Raises:
@@ -131,7 +131,9 @@ def dataset_splits(name: str, reading: ReadingConfig, *, channels: int | None) -
     sources: list[Source] = []
     size = reading.image_size
     for dataset, part in zip(parts, ("train", "test"), strict=False):
-        source = DatasetSource(dataset, name=f"{name} {part}", image_size=size, channels=channels)
+        source = DatasetSource(
+            dataset, name=f"{name} {part}", image_size=size, channels=reading.channels
+        )
         needed = len(source) * math.prod(source.image_shape)
         fits = needed <= RESIDENT_FRACTION * available_memory()
         in_memory = fits if reading.in_memory is None else reading.in_memory

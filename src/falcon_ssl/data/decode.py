@@ -33,17 +33,30 @@ def decode(data: bytes, shape: Shape, *, max_pixels: float = math.inf) -> Tensor
             pixels that are NaN or out of range, and for images of more pixels than allowed: nine kilobytes may
             unpack to 81 megapixels.
     """
+    return pixels_of(
+        upright_image(data, max_pixels=max_pixels, size=(2 * shape[2], 2 * shape[1])), shape
+    )
+
+
+def upright_image(data: bytes, *, max_pixels: float, size: tuple[int, int] | None = None) -> Image:
+    """The image in a file, turned as its EXIF orientation says; a JPEG may be decoded smaller, down to ``size``."""
     from PIL import Image as pil
     from PIL import ImageOps
 
     image: Image = pil.open(io.BytesIO(data))
-    image.draft(None, (2 * shape[2], 2 * shape[1]))  # JPEG: decode a smaller picture
-    if (count := image.width * image.height) > max_pixels:
-        raise ValueError(
-            f"{count / 1e6:.0f} megapixels, more than --reading.max_megapixels {max_pixels / 1e6:g}"
-        )
+    if size is not None:
+        image.draft(None, size)
+    check_size(image.width * image.height, max_pixels)
     ImageOps.exif_transpose(image, in_place=True)
-    return pixels_of(image, shape)
+    return image
+
+
+def check_size(count: int, most: float) -> None:
+    """Raise ValueError for an image of more pixels than allowed."""
+    if count > most:
+        raise ValueError(
+            f"{count / 1e6:.0f} megapixels, more than --reading.max_megapixels {most / 1e6:g}"
+        )
 
 
 def pixels_of(image: Image, shape: Shape) -> Tensor:
@@ -53,7 +66,7 @@ def pixels_of(image: Image, shape: Shape) -> Tensor:
 
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
-    image = _plain(image)
+    image = plain(image)
     if image.mode != mode:
         image = image.convert(mode)
     if image.size != (width, height):
@@ -82,7 +95,7 @@ def read_head(data: bytes) -> Head:
         return Head((channels, height, width), _encoding(image))
 
 
-def _plain(image: Image) -> Image:
+def plain(image: Image) -> Image:
     """Remove what ``convert`` to L or RGB would get wrong: transparency, 16-bit and floating point grayscale."""
     from PIL import Image as pil
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.core.extras import MissingExtraError
+from falcon_ssl.data.bands import decode_bands
 from falcon_ssl.data.decode import Shape, decode
 from falcon_ssl.data.memory import num_workers
 from falcon_ssl.data.skipped import Skipped
@@ -60,11 +63,11 @@ class EncodedSource:
     """A source that decodes on demand, for sets that do not fit in memory.
 
     Images are brought to ``shape``. An unreadable one is found when it is decoded. It is then recorded in ``skipped``
-    and returned black; loaders leave such rows out.
+    and returned black; loaders leave such rows out. ``dtype`` is uint8, or uint16 where the reading keeps 16 bits.
     """
 
     def __init__(
-        self, split: EncodedSplit, *, shape: Shape, skipped: Skipped, max_pixels: float = math.inf
+        self, split: EncodedSplit, *, shape: Shape, skipped: Skipped, reading: ReadingConfig
     ) -> None:
         self.name = f"{split.name} ({len(split.records)} images of {shape[1]}x{shape[2]})"
         self.image_shape = shape
@@ -72,23 +75,24 @@ class EncodedSource:
         self.class_names = split.class_names
         self.skipped = skipped
         self.blocks = split.records.blocks
-        self._records, self._max_pixels = split.records, max_pixels
+        self.dtype = torch.uint16 if reading.keep_16bit else torch.uint8
+        self._records, self._decode = split.records, decoder(shape, reading)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def images(self, indices: Tensor) -> Tensor:
-        """Decode images: int64 [B] -> uint8 [B, C, H, W] on the CPU.
+        """Decode images: int64 [B] -> uint8 or uint16 [B, C, H, W] on the CPU.
 
         Raises:
             InputError: More unreadable images than tolerated.
         """
-        images = torch.zeros(len(indices), *self.image_shape, dtype=torch.uint8)
+        images = torch.zeros(len(indices), *self.image_shape, dtype=self.dtype)
         for row, index in enumerate(indices.tolist()):
             try:
-                images[row] = decode(
-                    self._records.read(index), self.image_shape, max_pixels=self._max_pixels
-                )
+                images[row] = self._decode(self._records.read(index))
+            except MissingExtraError:
+                raise
             except Exception as error:  # a broken file can make Pillow raise anything
                 self.skipped.add(index, place=self._records.place(index), reason=error)
         return images
@@ -102,13 +106,27 @@ class EncodedSource:
         return torch.tensor([index not in self.skipped.indices for index in indices.tolist()])
 
 
+def decoder(shape: Shape, reading: ReadingConfig) -> Callable[[bytes], Tensor]:
+    """From the content of an image file to its pixels [C, H, W]; 8 bits of gray or color are Pillow's own ground."""
+    most = 1e6 * reading.max_megapixels
+    if shape[0] in (1, 3) and not reading.keep_16bit and reading.value_range is None:
+        return lambda data: decode(data, shape, max_pixels=most)
+    return lambda data: decode_bands(
+        data,
+        shape,
+        keep_16bit=reading.keep_16bit,
+        value_range=reading.value_range,
+        max_pixels=most,
+    )
+
+
 def decode_all(source: EncodedSource) -> TensorSource:
     """Decode a whole source with several threads, leaving unreadable images out.
 
     Raises:
         InputError: More unreadable images than tolerated.
     """
-    images = torch.empty(len(source), *source.image_shape, dtype=torch.uint8)
+    images = torch.empty(len(source), *source.image_shape, dtype=source.dtype)
 
     def fill(indices: Tensor) -> None:
         images[indices[0] : indices[-1] + 1] = source.images(indices)

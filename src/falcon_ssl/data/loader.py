@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core import distributed
+from falcon_ssl.core.pixels import take_rows
 from falcon_ssl.data.memory import fits, num_workers
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.data.source import Source, TensorSource, read_images
@@ -82,7 +83,7 @@ class ResidentLoader(Loader):
         """
         for indices in self.plan.epoch_indices(epoch, start):
             indices = indices.to(self._device, non_blocking=True)
-            yield indices, self._images[indices]
+            yield indices, take_rows(self._images, indices)
 
 
 class StreamingLoader(Loader):

@@ -30,7 +30,9 @@ def available_memory(device: torch.device | str = "cpu") -> int:
 
 def fits(source: Source, device: torch.device | str = "cpu") -> tuple[bool, str]:
     """Whether all images of a source, decoded, may be kept on a device; and the comparison in words."""
-    needed, available = len(source) * math.prod(source.image_shape), available_memory(device)
+    dtype: torch.dtype = getattr(source, "dtype", torch.uint8)
+    needed = len(source) * math.prod(source.image_shape) * dtype.itemsize
+    available = available_memory(device)
     words = f"{source.name}: {bytes_text(needed)} of {bytes_text(available)} free memory"
     return needed <= RESIDENT_FRACTION * available, words
 

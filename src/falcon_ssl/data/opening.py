@@ -27,7 +27,6 @@ def load_splits(
     data: str,
     reading: ReadingConfig | None = None,
     *,
-    channels: int | None = None,
     skipped_path: Path | None = None,
 ) -> Splits:
     """Open a data set by name.
@@ -39,8 +38,6 @@ def load_splits(
             the Hugging Face hub; "python:MODULE:FUNCTION", what a function of yours returns: a data set, or
             (train, test). Several, joined by " + ", are one set; digits and python: stay alone.
         reading: How to read it, see `ReadingConfig`; None for its defaults.
-        channels: 1 reads grayscale, 3 color, whatever the files hold; None decides by the files.
-            The digits are grayscale.
         skipped_path: File that lists the unreadable images; None writes none.
 
     Returns:
@@ -56,13 +53,13 @@ def load_splits(
     """
     reading = ReadingConfig() if reading is None else reading
     names = source_names(data)
-    _check(data, names, reading, channels)
+    _check(data, names, reading)
     if data == "digits":
         note = "scikit-learn digits, fixed stratified split: 80 % train, 20 % test"
         digits = Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
         return hold_out(digits, reading.holdout) if reading.holdout else digits
     if is_part(data):
-        own = dataset_splits(data, reading, channels=channels)
+        own = dataset_splits(data, reading)
         return hold_out(own, reading.holdout) if reading.holdout else own
     found = [_encoded_parts(name, reading) for name in names]
     trains = [parts[0] for parts, _ in found]
@@ -72,9 +69,7 @@ def load_splits(
     opened: list[Opened] = []
     for split in joined_splits(parts):
         like = opened[0].source if opened else None
-        opened.append(
-            open_records(split, reading, channels=channels, skipped_path=skipped_path, like=like)
-        )
+        opened.append(open_records(split, reading, skipped_path=skipped_path, like=like))
     splits = Splits(
         train=opened[0].source,
         test=opened[1].source if len(opened) > 1 else None,
@@ -100,7 +95,7 @@ def _encoded_parts(name: str, reading: ReadingConfig) -> tuple[list[EncodedSplit
     return hub_splits(where, stream=reading.stream)
 
 
-def _check(data: str, names: list[str], reading: ReadingConfig, channels: int | None) -> None:
+def _check(data: str, names: list[str], reading: ReadingConfig) -> None:
     kinds = [name.partition(":")[0] for name in names]
     for name in names:
         kind, _, where = name.partition(":")
@@ -119,11 +114,11 @@ def _check(data: str, names: list[str], reading: ReadingConfig, channels: int | 
         )
     if len(set(names)) < len(names):
         raise InputError("a source is named twice", received=data, expected="each once")
-    if channels not in (None, 1, 3):
+    if data == "digits" and (reading.channels not in (None, 1) or reading.keep_16bit):
         raise InputError(
-            "unknown number of channels",
-            received=channels,
-            expected="1 (grayscale) or 3 (color)",
+            "the digits are 8 bits of gray",
+            received=f"channels={reading.channels}, keep_16bit={reading.keep_16bit}",
+            expected="channels=1, or neither",
         )
     if data == "digits" and reading.image_size not in (None, 8):
         raise InputError(

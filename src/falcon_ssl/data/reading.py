@@ -11,6 +11,8 @@ import numpy as np
 
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.extras import MissingExtraError
+from falcon_ssl.data.bands import is_tiff, tiff_shape
 from falcon_ssl.data.decode import Head, read_head
 from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records, decode_all
 from falcon_ssl.data.memory import fits
@@ -34,7 +36,6 @@ def open_records(
     split: EncodedSplit,
     reading: ReadingConfig,
     *,
-    channels: int | None = None,
     skipped_path: Path | None = None,
     like: Source | None = None,
 ) -> Opened:
@@ -53,13 +54,11 @@ def open_records(
     skipped = Skipped(name, len(records), max_unreadable=reading.max_unreadable, path=skipped_path)
     heads = _heads(records, skipped)
     if like is None:
-        channels = channels or max(head.shape[0] for head in heads)
+        channels = reading.channels or max(head.shape[0] for head in heads)
         shape = (channels, *_common_size(heads, name=name, image_size=reading.image_size))
     else:
         shape = like.image_shape
-    source = EncodedSource(
-        split, shape=shape, skipped=skipped, max_pixels=1e6 * reading.max_megapixels
-    )
+    source = EncodedSource(split, shape=shape, skipped=skipped, reading=reading)
     enough, words = fits(source)
     in_memory = enough and not reading.stream if reading.in_memory is None else reading.in_memory
     logger.info("%s, %s", words, "decoded once and kept" if in_memory else "decoded on demand")
@@ -73,7 +72,9 @@ def _heads(records: Records, skipped: Skipped) -> list[Head]:
     found = []
     for index in np.unique(np.linspace(0, count - 1, _NUM_HEADS).astype(int)).tolist():
         try:
-            found.append(read_head(records.read(index)))
+            found.append(_head(records.read(index)))
+        except MissingExtraError:
+            raise
         except Exception as error:  # a broken file can make Pillow raise anything
             skipped.add(index, place=records.place(index), reason=error)
     if not found:
@@ -83,6 +84,16 @@ def _heads(records: Records, skipped: Skipped) -> list[Head]:
             expected="image files",
         )
     return found
+
+
+def _head(data: bytes) -> Head:
+    """The head of a file; of TIFF files that Pillow does not know, as tifffile reads it."""
+    try:
+        return read_head(data)
+    except Exception:
+        if not is_tiff(data):
+            raise
+        return Head(tiff_shape(data), "TIFF")
 
 
 def _common_size(heads: list[Head], *, name: str, image_size: int | None) -> tuple[int, int]:

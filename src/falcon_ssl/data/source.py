@@ -1,4 +1,7 @@
-"""What a data set is to the library: uint8 images by index, labels that only evaluation reads."""
+"""What a data set is to the library: images by index, labels that only evaluation reads.
+
+Pixels are uint8, or uint16 where 16 bits are kept; the full range of either is [0, 1] to all that computes on them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_finite
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.pixels import DTYPES
 from falcon_ssl.data.skipped import Skipped
 
 
@@ -33,7 +37,7 @@ class Source(Protocol):
         """N."""
 
     def images(self, indices: Tensor) -> Tensor:
-        """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        """Read images: int64 [B] -> uint8 or uint16 [B, C, H, W] on the CPU."""
 
 
 @runtime_checkable
@@ -47,7 +51,7 @@ class Fallible(Protocol):
 def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:
     """Read images and leave the unreadable ones out: to be called by all that computes on images.
 
-    int64 [B] -> the indices that are left, int64 [B'], and their images, uint8 [B', C, H, W], on the CPU.
+    int64 [B] -> the indices that are left, int64 [B'], and their images [B', C, H, W] on the CPU.
     """
     images = source.images(indices)
     if isinstance(source, Fallible):  # asked afterwards: they are found by reading
@@ -96,7 +100,7 @@ class TensorSource:
     """Images that are already in memory.
 
     Args:
-        images: [N, C, H, W], uint8 in 0..255 or floating point in [0, 1].
+        images: [N, C, H, W], uint8, uint16 or floating point in [0, 1].
         labels: int64 [N], or None.
         name: For logs and reports.
         class_names: Name of every label, or None.
@@ -104,7 +108,8 @@ class TensorSource:
         paths: Path of every image, where it has one.
 
     Attributes:
-        tensor: All images, uint8 [N, C, H, W]; not a copy.
+        tensor: All images, uint8 or uint16 [N, C, H, W]; not a copy.
+        dtype: Of the images.
 
     Raises:
         InputError: Wrong shape, no images, NaN or values outside [0, 1], labels of another length.
@@ -142,7 +147,8 @@ class TensorSource:
         self.class_names = class_names
         self.rows = rows
         self._paths = paths
-        self.tensor = as_uint8(images, name=name)
+        self.tensor = as_pixels(images, name=name)
+        self.dtype = self.tensor.dtype
         _, channels, height, width = images.shape
         self.image_shape = (channels, height, width)
 
@@ -150,7 +156,7 @@ class TensorSource:
         return len(self.tensor)
 
     def images(self, indices: Tensor) -> Tensor:
-        """Read images: int64 [B] -> uint8 [B, C, H, W] on the CPU."""
+        """Read images: int64 [B] -> uint8 or uint16 [B, C, H, W] on the CPU."""
         return self.tensor[indices]
 
     def paths(self, indices: Tensor) -> list[str | None]:
@@ -159,26 +165,26 @@ class TensorSource:
         return [None if found is None else found[index] for index in indices.tolist()]
 
 
-def as_uint8(images: Tensor, *, name: str) -> Tensor:
-    """Bring pixel values to uint8: unchanged when they are, rounded when floating point in [0, 1].
+def as_pixels(images: Tensor, *, name: str) -> Tensor:
+    """Bring pixel values to uint8: rounded when floating point in [0, 1], unchanged when uint8 or uint16.
 
     Args:
-        images: Any shape; uint8, or floating point in [0, 1].
+        images: Any shape; uint8, uint16, or floating point in [0, 1].
         name: What the images are called in an error.
 
     Returns:
-        uint8, same shape.
+        uint8 or uint16, same shape.
 
     Raises:
         InputError: NaN or infinity, values outside [0, 1], or another dtype.
     """
-    if images.dtype == torch.uint8:
+    if images.dtype in DTYPES:
         return images
     if not images.is_floating_point():
         raise InputError(
             f"images of {name} have the wrong type",
             received=images.dtype,
-            expected="uint8 in 0..255 or floating point in [0, 1]",
+            expected="uint8, uint16 or floating point in [0, 1]",
         )
     check_finite(f"images of {name}", images, fix="drop or repair the broken images")
     low, high = float(images.min()), float(images.max())

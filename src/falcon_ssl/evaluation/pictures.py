@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate, normalize, pad
 
 from falcon_ssl.core.checks import check_same_length
 from falcon_ssl.core.extras import train_extra
+from falcon_ssl.core.pixels import displayed
 from falcon_ssl.evaluation.codes import code_counts
 from falcon_ssl.evaluation.collapse import embedding_covariance, moments, spectrum
 from falcon_ssl.evaluation.features import Features
@@ -172,14 +173,14 @@ def thumbnails(images: Tensor) -> NDArray[np.generic]:
     """Small pictures for a page: at most 32 pixels a side, area-averaged.
 
     Args:
-        images: uint8 [M, C, H, W]; the first three channels are color, of one or two the first is
+        images: uint8 or uint16 [M, C, H, W]; the first three channels are color, of one or two the first is
             shown as gray.
 
     Returns:
         uint8 [M, h, w] or [M, h, w, 3].
     """
     _, channels, height, width = images.shape
-    shown = images[:, :3] if channels >= 3 else images[:, :1]
+    shown = displayed(images)
     shrink = max(height, width) / THUMBNAIL_PIXELS
     if shrink > 1:
         size = (max(1, round(height / shrink)), max(1, round(width / shrink)))

@@ -144,6 +144,6 @@ def _channels(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             "color operations need color images",
             received=f"{images.shape[1]} channels",
             expected="3",
-            fix="use the preset grayscale",
+            fix="use the preset grayscale for one channel, bands for others",
         )
     return images[:, 0:1], images[:, 1:2], images[:, 2:3]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.extras import train_extra
+from falcon_ssl.core.pixels import displayed
 from falcon_ssl.views.pipeline import Normalization, Views
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
     """Lay out images and their views: one row an image, the image first, then its views.
 
     Args:
-        images: uint8 [N, C, H, W], C = 1 or 3.
+        images: uint8 or uint16 [N, C, H, W]; three channels are shown as color, of one or two the first as gray.
         views: What to draw.
         seed: Seed of the views.
         cell: Longer side of a picture on the sheet, in pixels; small images are enlarged without
@@ -64,7 +65,7 @@ def captioned_sheet(rows: Sequence[Sequence[tuple[Tensor, str]]], *, cell: int =
     """Lay out rows of images, each with a few words below it.
 
     Args:
-        rows: Images uint8 [C, H, W] of any size, C = 1 or 3, and their captions.
+        rows: Images [C, H, W] of any size, and their captions.
         cell: Longer side of a picture on the sheet, as in `contact_sheet`.
 
     Example:
@@ -92,10 +93,11 @@ def captioned_sheet(rows: Sequence[Sequence[tuple[Tensor, str]]], *, cell: int =
 
 
 def _thumbnail(picture: Tensor, cell: int) -> Image:
-    """A picture uint8 [C, H, W] whose longer side has ``cell`` pixels; small ones are enlarged without smoothing."""
+    """A picture of [C, H, W] whose longer side has ``cell`` pixels; small ones are enlarged without smoothing."""
     from PIL import Image as pil
 
-    image = pil.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
+    shown = displayed(picture).expand(3, -1, -1)
+    image = pil.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
     smooth = pil.Resampling.NEAREST if max(image.size) <= cell else pil.Resampling.BILINEAR
     sides = [max(1, round(cell * side / max(image.size))) for side in image.size]
     return image.resize((sides[0], sides[1]), smooth)

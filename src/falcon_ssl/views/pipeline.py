@@ -1,4 +1,4 @@
-"""From a batch of uint8 images to a list of augmented, normalized views."""
+"""From a batch of stored images to a list of augmented, normalized views."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.pixels import DTYPES, unit_range
 from falcon_ssl.views.crop import resize
 from falcon_ssl.views.draw import BatchSlice, Random
 
@@ -40,7 +40,7 @@ class Normalization:
                 "the views are made for other images",
                 received=f"{images.shape[1]} channels",
                 expected=f"{len(self.mean)}",
-                fix="choose the views cifar or imagenet for color, grayscale or digits without",
+                fix="choose the views cifar or imagenet for color, grayscale or digits for gray, else bands",
             )
         mean = images.new_tensor(self.mean)[:, None, None]
         inverse = images.new_tensor([1 / std for std in self.std])[:, None, None]
@@ -58,6 +58,7 @@ class Views:
         earlier: What to draw in the first parts of a training instead, in order; see `at`.
 
     Example:
+        >>> import torch
         >>> from falcon_ssl.views import build_views
         >>> views = build_views("cifar")
         >>> images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
@@ -101,7 +102,7 @@ class Views:
         """Draw the views of a batch.
 
         Args:
-            images: uint8 [N, C, H, W].
+            images: uint8 or uint16 [N, C, H, W].
             generator: CPU generator, the only source of randomness: with its state restored, the
                 same views come again. A `BatchSlice` of one where ranks share a global batch.
 
@@ -123,7 +124,7 @@ class Views:
             )
         views = []
         for operations in self.operations:
-            pixels = _unit_range(images)
+            pixels = unit_range(images)
             for operation in operations:
                 pixels = operation(pixels, generator=generator)
             views.append(self.normalization(pixels))
@@ -133,7 +134,7 @@ class Views:
         """Resize and normalize, without any randomness.
 
         Args:
-            images: uint8 [N, C, H, W].
+            images: uint8 or uint16 [N, C, H, W].
 
         Returns:
             float32 [N, C, evaluate_size, evaluate_size].
@@ -142,21 +143,17 @@ class Views:
             InputError: Images that are not uint8 [N, C, H, W] or have the wrong number of channels.
         """
         _check_images(images)
-        pixels, size = _unit_range(images), self.evaluate_size
+        pixels, size = unit_range(images), self.evaluate_size
         if size is not None and images.shape[2:] != (size, size):
             pixels = resize(pixels, size=size)
         return self.normalization(pixels)
 
 
-def _unit_range(images: Tensor) -> Tensor:
-    return images.float().mul_(1 / 255)
-
-
 def _check_images(images: Tensor) -> None:
-    if images.dim() != 4 or images.dtype != torch.uint8 or len(images) == 0:
+    if images.dim() != 4 or images.dtype not in DTYPES or len(images) == 0:
         raise InputError(
             "images do not fit the views",
             received=f"{images.dtype} of shape {tuple(images.shape)}",
-            expected="uint8 [N, C, H, W] with N >= 1",
-            fix="convert with falcon_ssl.data.as_uint8, which also rejects NaN",
+            expected="uint8 or uint16 [N, C, H, W] with N >= 1",
+            fix="convert with falcon_ssl.data.as_pixels, which also rejects NaN",
         )

@@ -43,7 +43,7 @@ def build_views(config: ViewsConfig | str) -> Views:
 
     Args:
         config: See `ViewsConfig`; options that are None are the preset's own. The name of a preset
-            stands for its defaults: "cifar", "imagenet", "grayscale" or "digits".
+            stands for its defaults: "cifar", "imagenet", "grayscale", "bands" or "digits".
 
     Raises:
         InputError: An unknown name, an option that the preset does not take, or values that make
@@ -80,11 +80,15 @@ def build_views(config: ViewsConfig | str) -> Views:
     small = cropping.view(small_size, None if config.patches else SMALL_SCALE, "small")
     roles: tuple[Role, ...] = ("symmetric",) if config.symmetric else ("first", "second")
 
+    normalization = Normalization(
+        config.mean or cropping.normalization.mean, config.std or cropping.normalization.std
+    )
+
     def views_of(side: int, earlier: list[Views]) -> Views:
         large = [cropping.view(side, scale, role) for role in islice(cycle(roles), config.count)]
         return Views(
             multi_crop(large, small, count=config.small_views),
-            normalization=cropping.normalization,
+            normalization=normalization,
             size=side,
             evaluate_size=config.evaluate_size,
             earlier=earlier,
@@ -181,6 +185,20 @@ def grayscale_view(size: int, scale: Scale, role: Role) -> View:
     ]
 
 
+def bands_view(size: int, scale: Scale, role: Role) -> View:
+    """For any number of channels: crop, flip, brightness and contrast of all channels alike, blur, noise.
+
+    Saturation, hue and grayscale have no meaning without the three colors; solarization none for measured values.
+    """
+    blur = {"first": 0.5, "second": 0.1, "symmetric": 0.3, "small": 0.3}[role]
+    return [
+        _crop(size, scale),
+        ColorJitter(brightness=0.4, contrast=0.4, probability=0.8),
+        RandomBlur(blur),
+        RandomNoise(0.02),
+    ]
+
+
 class _Cropping(NamedTuple):
     view: Callable[[int, Scale, Role], View]
     normalization: Normalization
@@ -192,4 +210,5 @@ _CROPPING = {
     "cifar": _Cropping(cifar_view, CIFAR_STATISTICS, 32, (0.08, 1.0)),
     "imagenet": _Cropping(imagenet_view, IMAGENET_STATISTICS, 224, (0.08, 1.0)),
     "grayscale": _Cropping(grayscale_view, GRAYSCALE_STATISTICS, 28, (0.2, 1.0)),
+    "bands": _Cropping(bands_view, GRAYSCALE_STATISTICS, 64, (0.2, 1.0)),
 }
