@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,34 @@ def test_the_runs_own_evaluation_stays(run: Path, capsys: pytest.CaptureFixture[
     assert "Other images, other checkpoints" in page
     assert "again: digits, 360 images" in page
     assert "Best of 2 epochs probed on held-out images" in page
+
+
+def test_another_folder_takes_the_numbers_of_named_sets(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a run that may not be written; a report of that folder shows them, and the run is as it was."""
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    words = ["evaluate", str(run), "--out", str(tmp_path / "records")]
+    assert cli.main([*words, "--data", "first=digits", "second=digits"]) == 0
+    assert cli.main(words) == 0, "again, and of the run's own images"
+    printed = capsys.readouterr().out
+    for name in ("evaluation-first", "evaluation-second", "evaluation"):
+        assert f"all numbers: {tmp_path / 'records' / name}.json" in printed
+        assert (tmp_path / "records" / f"{name}.json").is_file()
+    assert "first: digits, 360 images" in build_report(tmp_path / "records").read_text()
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_records_never_go_where_another_run_lies(run: Path, tmp_path: Path) -> None:
+    """They come with copies of config.yaml and metrics.jsonl, which would replace its own."""
+    other = commands.pretrain(replace(CONFIG, epochs=1, seed=1), out=tmp_path / "other")
+    before = (other / "config.yaml").read_text()
+    with pytest.raises(InputError, match="the folder belongs to another run"):
+        commands.evaluate(run, out=other)
+    assert (other / "config.yaml").read_text() == before
+    commands.evaluate(other, out=tmp_path / "records")
+    with pytest.raises(InputError, match="the folder belongs to another run"):
+        commands.evaluate(run, out=tmp_path / "records", data="digits")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.records.folder import CONFIG, DATA, ENVIRONMENT, METRICS, RunFolder
+from falcon_ssl.records.folder import CHECKPOINT, CONFIG, DATA, ENVIRONMENT, METRICS, RunFolder
+from falcon_ssl.records.lock import HOLDER
 
 
 def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> Path:
@@ -72,7 +75,7 @@ def folder_for_records(run: str | Path, out: str | Path | None) -> RunFolder:
     Before any work is done.
 
     Raises:
-        InputError: No run folder, or one that may not be written.
+        InputError: No run folder, one that may not be written, or ``out`` holds another run or records of one.
     """
     folder = RunFolder.open(run)
     if out is None:
@@ -85,9 +88,27 @@ def folder_for_records(run: str | Path, out: str | Path | None) -> RunFolder:
             )
         return folder
     target = RunFolder(out)
-    target.path.mkdir(parents=True, exist_ok=True)
     if target.path.resolve() != folder.path.resolve():
+        _check_is_of(target, folder)
+        target.path.mkdir(parents=True, exist_ok=True)
         for name in (CONFIG, DATA, METRICS, ENVIRONMENT):
             if (folder.path / name).is_file():
                 shutil.copyfile(folder.path / name, target.path / name)
     return target
+
+
+def _check_is_of(target: RunFolder, run: RunFolder) -> None:
+    """Raise InputError where a folder holds a run of its own, or what belongs to a run of other options."""
+    is_run = any((target.path / name).exists() for name in (HOLDER, CHECKPOINT))
+    if is_run or ((target.path / CONFIG).is_file() and _options(target) != _options(run)):
+        raise InputError(
+            "the folder belongs to another run",
+            received=target.path,
+            expected=f"a new folder, or one with records of {run.path}",
+            fix="choose another --out",
+        )
+
+
+def _options(folder: RunFolder) -> dict[str, Any]:
+    """What a run computes; how it was executed may change when it is resumed."""
+    return {k: v for k, v in read_yaml(folder.path / CONFIG).items() if k != "engine"}

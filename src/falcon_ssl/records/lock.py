@@ -42,7 +42,7 @@ class Lock(AbstractContextManager["Lock", None]):
                 expected="a folder that nobody else writes to",
                 fix="wait until it ends or stop it, or choose another --out",
             ) from error
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError) as error:  # the latter by filelock 3, without flock
             logger.warning("%s cannot be locked (%s): start nothing else on it", folder, error)
         self._release = weakref.finalize(self, lock.release)
         write_text(folder / HOLDER, f'{{"process": {os.getpid()}}}\n')
