@@ -171,6 +171,38 @@ def test_what_is_no_table_of_embeddings(tmp_path: Path) -> None:
             EmbeddingFile(path)
 
 
+def test_rows_that_are_no_representations(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    ragged, empty = tmp_path / "ragged.parquet", tmp_path / "empty.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"z": [[1.0], [1.0, 2.0, 3.0]]}), ragged)
+    pyarrow.parquet.write_table(
+        pyarrow.table({"z": pyarrow.array([], pyarrow.list_(pyarrow.float32()))}), empty
+    )
+    with pytest.raises(InputError, match="lists of different lengths"):
+        EmbeddingFile(ragged).read("z")
+    with pytest.raises(InputError, match="is empty"):
+        EmbeddingFile(empty)
+
+
+def test_replacing_an_unfinished_table_keeps_others_out(tmp_path: Path) -> None:
+    """And deletes what is its own alone."""
+    first = PartsFolder(tmp_path / "z.parquet", {"split": "train"})
+    first.begin(overwrite=False)
+    first.write(0, {})
+    (first.path / "mine.txt").write_text("not of this library")
+    parts = PartsFolder(tmp_path / "z.parquet", {"split": "test"})
+    parts.begin(overwrite=True)
+    assert not parts.has(0)
+    assert (parts.path / "mine.txt").exists()
+    code = "import pathlib, sys; from falcon_ssl.records.lock import Lock; Lock(pathlib.Path(sys.argv[1]))"
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(parts.path)], capture_output=True, text=True, check=False
+    )
+    assert "another process is writing here" in other.stderr
+
+
 def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:
     parts = PartsFolder(tmp_path / "z.parquet", {})
     parts.begin(overwrite=False)

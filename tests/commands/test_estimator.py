@@ -50,6 +50,10 @@ def test_the_global_generator_stays_as_it_was() -> None:
         ({"encoder": "resnet"}, (20, 8, 8), "unknown encoder"),
         ({}, (20, 8, 8, 1, 1), "holds no images"),
         ({"num_codes": 1}, (20, 4), "num_codes"),
+        ({"batch_size": 1}, (20, 4), "batch_size is too small"),
+        ({"epochs": 0}, (20, 4), "epochs is too small"),
+        ({"width": 0}, (20, 4), "width is too small"),
+        ({"lr": -1e-3}, (20, 8, 8), "lr"),
     ],
 )
 def test_wrong_use(options: dict[str, object], shape: tuple[int, ...], words: str) -> None:

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ import falcon_ssl
 from falcon_ssl import cli, commands
 from falcon_ssl.commands import formats
 from falcon_ssl.commands.export import DisagreementError
+from falcon_ssl.commands.frozen import ReadEncoder
+from falcon_ssl.commands.initial import read_initial
 from falcon_ssl.config import (
     EncoderConfig,
     EngineConfig,
@@ -32,8 +34,10 @@ from falcon_ssl.config import (
     ViewsConfig,
 )
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.parts import part_name
 from falcon_ssl.data.decode import decode
 from falcon_ssl.evaluation import load_features
+from falcon_ssl.networks import Readout
 from support.images import pixels
 
 CONFIG = RunConfig(
@@ -295,11 +299,46 @@ def test_images_that_cannot_be_read(runs: dict[str, Path], tmp_path: Path) -> No
             encoder.preprocess(wrong)
     with pytest.raises(InputError, match="no encoder"):
         falcon_ssl.load_encoder(tmp_path)
+    pixels_NCHW = encoder.preprocess(whole)
+    z, half = encoder(pixels_NCHW), encoder.half()(pixels_NCHW)
+    torch.testing.assert_close(half, z, atol=0.02 * float(z.abs().max()), rtol=0.02)
 
 
 def test_a_damaged_folder_is_named(runs: dict[str, Path], tmp_path: Path) -> None:
     folder = commands.export(runs["digits_cnn"], out=tmp_path / "out")
     assert set(load_file(folder / "model.safetensors")) > {"body.0.weight"}
+    about = (folder / "falcon_ssl.json").read_text()
+    (folder / "falcon_ssl.json").write_text('{"to": "safetensors", "encoder": {"name": "resnet8"}}')
+    for read in (falcon_ssl.load_encoder, lambda path: read_initial(str(path))):
+        with pytest.raises(InputError, match=r"cannot read .*falcon_ssl\.json"):
+            read(folder)
+    (folder / "falcon_ssl.json").write_text(about)
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot read the exported encoder"):
         falcon_ssl.load_encoder(folder)
+
+
+class Wrapped(torch.nn.Module):
+    """Every name of its weights begins as those in a model of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.encoder(images)
+        return found
+
+
+@pytest.mark.parametrize("to", ["safetensors", "hf"])
+def test_a_network_that_calls_its_own_part_encoder(to: Any, tmp_path: Path) -> None:
+    network = ReadEncoder(Wrapped(), Readout())
+    about = {
+        "to": to,
+        "encoder": {"name": part_name("encoder", Wrapped)},
+        "preprocessing": {"image_shape": [1, 8, 8], "size": None, "mean": [0.5], "std": [0.5]},
+        "readout": asdict(Readout()),
+    }
+    formats.kind_of(to, network).write(tmp_path, network, about)
+    images = torch.randn(3, 1, 8, 8)
+    assert torch.equal(formats.read_network(tmp_path, about)(images), network(images))

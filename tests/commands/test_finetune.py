@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from falcon_ssl import cli, commands
 from falcon_ssl.commands.finetune import _stop_by
-from falcon_ssl.config import FalconConfig, RunConfig
+from falcon_ssl.commands.initial import read_initial
+from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine.finetune import Classifier, _groups, block_numbers
@@ -37,6 +38,12 @@ def test_both_arms_are_trained_and_recorded(run: Path, tmp_path: Path) -> None:
     assert record["pretrained"]["top1"] > record["from_scratch"]["top1"] + 0.1
     weights = load_file(tmp_path / "f" / "model.safetensors")
     assert weights["head.weight"].shape == (10, 256)
+    initial = read_initial(str(tmp_path / "f" / "model.safetensors"))  # a run may start from it
+    assert initial.encoder == EncoderConfig(name="digits_cnn")
+    encoder = build_encoder("digits_cnn", in_channels=1)
+    initial.fill(encoder, in_channels=1)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, weights[f"encoder.{name}"])
 
 
 def test_it_begins_as_the_linear_probe(run: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
-from falcon_ssl.commands.loading import seen_shape
+from falcon_ssl.commands.loading import FITTED_TO, seen_shape
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.methods import FalconConfig
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import TensorSource
@@ -27,7 +27,6 @@ from falcon_ssl.networks import build_encoder, fit_to_images, representation_wid
 from falcon_ssl.views import build_views
 
 _AT_ONCE = 512  # rows that are transformed together
-_FITTED_TO = 4000
 
 Draw = Callable[[Tensor, torch.Generator], list[Tensor]]
 
@@ -101,6 +100,9 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Raises:
             InputError: An option out of range, or images that are none.
         """
+        for name, least in (("width", 1), ("epochs", 1), ("batch_size", 2)):
+            check_at_least(name, getattr(self, name), least)
+        check_positive("lr", self.lr)
         rows = self._validated(X, reset=True)
         seed = int(check_random_state(self.random_state).randint(2**31))
         with torch.random.fork_rng():
@@ -180,15 +182,13 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _prepare_images(self, rows: NDArray[Any], seed: int) -> tuple[Parts, Tensor, Draw]:
         source = TensorSource(_images_of(rows), name="X")
-        wanted = RunConfig(
-            encoder=EncoderConfig(name=self.encoder or "auto"), batch_size=max(2, self.batch_size)
-        )
-        config = resolve(replace(wanted, seed=seed), source)
+        wanted = RunConfig(encoder=EncoderConfig(name=self.encoder or "auto"), seed=seed)
+        config = resolve(wanted, source)
         self.views_ = views = build_views(config.views)
         seen = seen_shape(source.image_shape, views)
         options = {name: getattr(config.encoder, name) for name in config.encoder.changed()}
         encoder = build_encoder(in_channels=seen[0], image_size=seen[1], **options)
-        fit_to_images(encoder, lambda: views.evaluate(source.tensor[:_FITTED_TO]))
+        fit_to_images(encoder, lambda: views.evaluate(source.tensor[:FITTED_TO]))
         parts = Parts(encoder, representation_width(encoder, seen), seen)
         return parts, source.tensor, lambda batch, generator: views(batch, generator=generator)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from falcon_ssl.commands.card import CARD, model_card, published
 from falcon_ssl.commands.files import new_folder
 from falcon_ssl.commands.formats import ABOUT, Kind, kind_of, own_preprocessing
-from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder
+from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder, described
 from falcon_ssl.commands.loading import load_method, open_run_data
 from falcon_ssl.commands.publish import check_hub, push
 from falcon_ssl.config.export import Format
@@ -95,8 +95,7 @@ def export(
         pixels, source = _images(run, config, preprocess, data=data, reading=reading)
     about = {
         "to": to,
-        "encoder": {k: v for k, v in asdict(config.encoder).items() if v is not None},
-        "preprocessing": asdict(preprocess),
+        **described(config.encoder, preprocess),
         "readout": asdict(network.readout),
         "numbers_read": representation_width(
             network.encoder, preprocess.shape, readout=network.readout

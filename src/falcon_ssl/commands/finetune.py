@@ -17,6 +17,7 @@ from torch import Tensor
 
 from falcon_ssl.commands.features import HELD_OUT, extraction, reads_bf16
 from falcon_ssl.commands.files import new_folder
+from falcon_ssl.commands.frozen import Preprocessing, described
 from falcon_ssl.commands.loading import RunParts, build, load_run, log_skipped, seen_shape
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.config.run import ReadingConfig
@@ -34,7 +35,7 @@ from falcon_ssl.networks import copy_fitted, representation_width
 from falcon_ssl.records.files import write_json
 from falcon_ssl.records.folder import FINETUNE, MODEL
 from falcon_ssl.records.provenance import environment
-from falcon_ssl.views import Views, supervised_views
+from falcon_ssl.views import supervised_views
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,12 @@ def finetune(
         PRETRAINED: [],
         **({SCRATCH: []} if config.scratch else {}),
     }
-    best, best_held_out = None, -1.0
+    source, best, best_held_out = opened.splits.train, None, -1.0
+    options: dict[str, Any] = {
+        "views": supervised_views(opened.config.views, opened.views, config.crop_scale),
+        "device": device,
+        "autocast": reads_bf16(opened.config, device),
+    }
     for draw in range(config.draws if config.labels is not None else 1):
         drawn = replace(config, seed=config.seed + draw)
         rows = torch.arange(len(labels))
@@ -104,12 +110,6 @@ def finetune(
         for arm, results in arms.items():
             with trusting_code(trust_code):
                 network = _classifier(opened, arm, kept, labels, device=device, seed=drawn.seed)
-            options: dict[str, Any] = {
-                "views": supervised_views(opened.config.views, opened.views, config.crop_scale),
-                "device": device,
-                "autocast": reads_bf16(opened.config, device),
-            }
-            source = opened.splits.train
             found = train(
                 network,
                 LabeledImages(source, kept, labels),
@@ -217,12 +217,11 @@ def _summary(draws: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _write(folder: Path, record: dict[str, Any], best: Classifier, opened: RunParts) -> None:
-    views: Views = opened.views
+    config, source = opened.config, opened.splits.train
+    preprocess = Preprocessing.of(source.image_shape, opened.views, config.reading)
     about = {
-        "encoder": asdict(opened.config.encoder),
-        "image_shape": seen_shape(opened.splits.train.image_shape, views),
-        "normalization": asdict(views.normalization),
-        "class_names": opened.splits.train.class_names,
+        **described(config.encoder, preprocess),
+        "class_names": source.class_names,
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(best.state_dict(), folder / MODEL, metadata={"falcon_ssl": json.dumps(about)})

@@ -18,7 +18,8 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.engine.checkpoint import save_tensors
 from falcon_ssl.networks.timm import AsTimm, import_beside_torchvision, import_transformers
-from falcon_ssl.records.files import write_json
+from falcon_ssl.records.files import read_json, write_json
+from falcon_ssl.records.schema import EXPORT_FORM
 
 ABOUT = "falcon_ssl.json"  # of every folder: what its network is, and how it is used
 WEIGHTS = "model.safetensors"
@@ -26,6 +27,7 @@ CONFIG = "config.json"  # where timm and transformers look
 PROCESSOR = "preprocessor_config.json"
 ONNX, TORCH = "model.onnx", "model.pt2"
 INPUT, OUTPUT = "pixel_values", "representation"
+_PREFIX = "encoder."  # of weights in a model of transformers
 
 Network: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -86,7 +88,7 @@ def read_network(folder: Path, about: Mapping[str, Any]) -> nn.Module:
         if about["to"] == "torch":  # torch.export.load unpickles
             check_trusted("the exported encoder", f"the program {folder / TORCH}")
             return _exported(folder)
-        return rebuilt(about, lambda encoder: encoder.load_state_dict(_weights(folder)))
+        return rebuilt(about, lambda encoder: _fill(encoder, folder))
     except InputError:
         raise
     except Exception as error:  # each reader raises its own kinds; all mean the same to the user
@@ -98,12 +100,19 @@ def read_network(folder: Path, about: Mapping[str, Any]) -> nn.Module:
         ) from error
 
 
-def _weights(folder: Path) -> dict[str, Tensor]:
+def read_about(folder: Path) -> dict[str, Any]:
+    """What an exported folder says of itself. InputError: it is damaged."""
+    return read_json(folder / ABOUT, EXPORT_FORM)
+
+
+def _fill(encoder: nn.Module, folder: Path) -> None:
+    """Load the weights of a folder, which transformers prefixes."""
     from safetensors.torch import load_file
 
     found = load_file(folder / WEIGHTS)
-    prefix = "encoder." if all(name.startswith("encoder.") for name in found) else ""
-    return {name.removeprefix(prefix): value for name, value in found.items()}
+    if found.keys() != encoder.state_dict().keys():
+        found = {name.removeprefix(_PREFIX): value for name, value in found.items()}
+    encoder.load_state_dict(found)
 
 
 def _write_weights(folder: Path, encoder: nn.Module, about: Mapping[str, Any]) -> None:
@@ -173,7 +182,7 @@ def _write_hf(folder: Path, network: ReadEncoder, about: Mapping[str, Any]) -> N
         )
         config.save_pretrained(folder)
     tensors = {
-        f"{FalconEncoderModel.base_model_prefix}.{name}": value.contiguous()
+        f"{_PREFIX}{name}": value.contiguous()
         for name, value in network.encoder.state_dict().items()
     }
     save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.pixels import DTYPES
@@ -171,9 +172,10 @@ class FrozenEncoder(nn.Module):
                 expected=f"floating point [N, {channels}, H, W], normalized",
                 fix="pass what encoder.preprocess returns",
             )
-        for tensor in (*self.network.parameters(), *self.network.buffers()):
-            images = images.to(tensor.device)
-            break
+        weights = (*self.network.parameters(), *self.network.buffers())
+        like = next((one for one in weights if one.is_floating_point()), None)
+        if like is not None:
+            images = images.to(like)  # its device, and .half() of a user
         with torch.no_grad():
             z_ND: Tensor = self.network(images)
         return z_ND
@@ -182,6 +184,12 @@ class FrozenEncoder(nn.Module):
         """Nothing: it stays in evaluation mode."""
         self.training = False
         return self
+
+
+def described(encoder: EncoderConfig, preprocess: Preprocessing) -> dict[str, Any]:
+    """What says which network weights are of and what it is given, beside the weights in a file or folder."""
+    options = {name: value for name, value in asdict(encoder).items() if value is not None}
+    return {"encoder": options, "preprocessing": asdict(preprocess)}
 
 
 def rebuilt(about: Mapping[str, Any], fill: Callable[[nn.Module], object]) -> ReadEncoder:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.commands.formats import ABOUT, CONFIG, WEIGHTS
+from falcon_ssl.commands.formats import ABOUT, CONFIG, WEIGHTS, read_about
 from falcon_ssl.commands.loading import load_method
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.mapping import build
@@ -138,7 +138,7 @@ def _from_folder(source: str, folder: Path) -> Initial:
         )
     initial = _from_file(source, file)
     if (folder / ABOUT).is_file():
-        return _described(initial, read_json(folder / ABOUT))
+        return _described(initial, read_about(folder))
     about = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if "architecture" in about:  # as timm writes it
         known = about.get("pretrained_cfg", {})

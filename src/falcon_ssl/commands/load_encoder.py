@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from falcon_ssl.commands.formats import ABOUT, read_network
+from falcon_ssl.commands.formats import ABOUT, read_about, read_network
 from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder
 from falcon_ssl.commands.loading import load_method
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.networks import Readout
-from falcon_ssl.records.files import read_json
 from falcon_ssl.records.folder import CONFIG, DATA
 
 
@@ -34,7 +33,7 @@ def load_encoder(
     """
     path = Path(path)
     if (path / ABOUT).is_file():
-        about = read_json(path / ABOUT)
+        about = read_about(path)
         preprocess = Preprocessing.from_mapping(about["preprocessing"])
         with trusting_code(trust_code):
             return FrozenEncoder(read_network(path, about), preprocess)

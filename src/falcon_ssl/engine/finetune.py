@@ -215,19 +215,16 @@ def _groups(
     classifier: Classifier, config: FinetuneConfig, lr: float, layer_decay: float
 ) -> list[dict[str, object]]:
     """Parameters with their rates; vectors are not decayed."""
-    blocks = block_numbers(classifier.encoder)
+    blocks = {f"encoder.{name}": n for name, n in block_numbers(classifier.encoder).items()}
     last = max(blocks.values(), default=0) + 1
     groups = []
     for name, parameter in classifier.named_parameters():
         if not parameter.requires_grad:
             continue
-        block = (
-            blocks.get(name.removeprefix("encoder."), last) if name.startswith("encoder.") else last
-        )
         groups.append(
             {
                 "params": [parameter],
-                "lr": lr * layer_decay ** (last - block),
+                "lr": lr * layer_decay ** (last - blocks.get(name, last)),
                 "weight_decay": config.weight_decay if parameter.ndim > 1 else 0.0,
             }
         )

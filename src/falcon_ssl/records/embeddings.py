@@ -57,10 +57,11 @@ class PartsFolder:
         Raises:
             InputError: Another process writes to it; or parts of another table are there, and ``overwrite`` is False.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock(self.path)
         if (self.path / _ABOUT).is_file():
             wanted = json.loads(json.dumps(self._about))
             begun = read_json(self.path / _ABOUT)
-            self._lock = Lock(self.path)
             if begun == wanted:
                 return
             if not overwrite:
@@ -71,9 +72,8 @@ class PartsFolder:
                     expected="the command that it was started with, which continues it",
                     fix="repeat that, choose another --out, or start again with --overwrite",
                 )
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.path.mkdir(parents=True)
-        self._lock = Lock(self.path)
+        for old in (*self.path.glob("part-*"), *self.path.glob("whole.*")):
+            old.unlink()  # and not the lock, which would no longer keep others out
         write_json(self.path / _ABOUT, self._about)
 
     def has(self, number: int) -> bool:
@@ -133,7 +133,7 @@ class EmbeddingFile:
         names: Its columns.
 
     Raises:
-        InputError: No such file, another kind of file, or no column z.
+        InputError: No such file, another kind of file, no rows, or no column z.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -160,6 +160,8 @@ class EmbeddingFile:
                 received=f"columns {', '.join(self.names)}",
                 expected="a file of falcon-ssl embed, or representations as lists in a column z",
             )
+        if len(self) == 0:
+            raise InputError(f"{self.path.name} is empty", received="0 rows", expected="at least 1")
         stated = (self._file.schema_arrow.metadata or {}).get(_KEY)
         self.about: dict[str, Any] = json.loads(stated) if stated else {}
 
@@ -230,6 +232,7 @@ def _table(columns: Columns) -> Any:
 
 def _array(column: Any) -> Any:
     import pyarrow as pa
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.to_pylist()
@@ -237,6 +240,12 @@ def _array(column: Any) -> Any:
     if not (pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type)):
         return array.to_numpy(zero_copy_only=False)
     flat = array.flatten().to_numpy(zero_copy_only=False)
+    if array.null_count or pc.count_distinct(pc.list_value_length(array)).as_py() > 1:
+        raise InputError(
+            "a column holds lists of different lengths",
+            received=f"{len(flat)} numbers in {len(array)} rows, {array.null_count} of them empty",
+            expected="as many numbers in every row",
+        )
     return flat.reshape(len(array), -1)
 
 

@@ -78,6 +78,7 @@ DIAGNOSIS_FORM = {
     "sentence?": str,
     "collapses?": [{"name": str, "verdict": str, "measures?": [_MEASURE]}],
 }
+_READOUT = {"representation": str, "mirror?": bool, "crops?": int, "scales?": [float]}
 EVALUATION_FORM = {
     "about?": {
         "data?": str,
@@ -86,15 +87,25 @@ EVALUATION_FORM = {
         "logit_scale?": (float, None),
         "class_names?": ([str], None),
         "versions?": ({}, None),
-        "readout?": (
-            {"representation": str, "mirror?": bool, "crops?": int, "scales?": [float]},
-            None,
-        ),
+        "readout?": (_READOUT, None),
     },
     "chance?": _NUMBERS,
     "random_encoder?": _NUMBERS,
     "baseline?": _NUMBERS,
     "certificate?": {"sentence?": str, "certified?": bool, "*": (float, None)},
+}
+EXPORT_FORM = {
+    "to": str,
+    "encoder": {"name": str},
+    "preprocessing": {
+        "image_shape": _is_image_shape,
+        "size": (int, None),
+        "mean": [float],
+        "std": [float],
+        "keep_16bit?": bool,
+        "value_range?": ([float], None),
+    },
+    "readout": _READOUT,
 }
 CONFIG_FORM: Form = {"encoder?": {}, "views?": {}, "optim?": {}, "engine?": {}}
 BASELINE_FORM = {"about?": {}, "options?": {}, "seconds?": {"*": float}}
@@ -127,11 +138,11 @@ def check_form(where: object, value: Any, form: Form, *, fix: str = "", path: st
             check_form(where, item, form[0], fix=fix, path=f"{path}[{number}]")
         return
     several = form if isinstance(form, tuple) else (form,)
-    nested = [one for one in several if isinstance(one, (dict, list))]
-    for one in nested if isinstance(form, tuple) else ():
-        if isinstance(value, type(one)):
-            check_form(where, value, one, fix=fix, path=path)
-            return
+    if isinstance(form, tuple):
+        for one in several:
+            if isinstance(one, (dict, list)) and isinstance(value, type(one)):
+                check_form(where, value, one, fix=fix, path=path)
+                return
     if not any(_is(value, one) for one in several):
         received = f"{path}: {str(value)[:60]!r}" if isinstance(value, str) else f"{path}: {value}"
         raise InputError(
