@@ -25,7 +25,7 @@ def on_ranks(work: Work, num_ranks: int, folder: Path) -> list[Any]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=120)
+        process.join(timeout=300)
         process.kill()
     assert [process.exitcode for process in processes] == [0] * num_ranks
     # Written a moment ago by `_main`; slices of rows are among the results.
@@ -39,7 +39,7 @@ def _main(work: Work, rank: int, num_ranks: int, folder: str) -> None:
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=num_ranks,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=150),
     )
     torch.save(work(rank, num_ranks), f"{folder}/rank{rank}.pt")
     dist.barrier()

@@ -18,7 +18,13 @@ from falcon_ssl.cli.commands import COMMANDS, is_main_process
 from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
 from falcon_ssl.config.run import to_mapping
 from falcon_ssl.core.consent import trusting_code
-from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
+from falcon_ssl.core.errors import (
+    CollapseError,
+    FailedRunsError,
+    InputError,
+    LostRankError,
+    StoppedError,
+)
 from falcon_ssl.core.version import __version__
 
 # How torch says it, on a CPU, a GPU and in its libraries.
@@ -46,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(2, f"error: {error}")
     except CollapseError as error:
         return _fail(3, f"collapsed: {error}")
-    except (OSError, SafetensorError, ArithmeticError, FailedRunsError) as error:
+    except (OSError, SafetensorError, ArithmeticError, FailedRunsError, LostRankError) as error:
         return _fail(1, f"the run failed: {error}")
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(one in str(error) for one in NO_MEMORY):

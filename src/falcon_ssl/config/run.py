@@ -229,6 +229,18 @@ class EngineConfig(Options, group="engine"):
         "Compile the encoder and replay its kernels from a CUDA graph: for small networks on a GPU, whose kernels are "
         "shorter than their launches.",
     )
+    accumulate: int = option(
+        1,
+        "Parts of a batch that pass the encoder one after the other, for large batches on small memory: the gradient "
+        "is that of the whole batch, for one more forward pass. Batch normalization in the encoder sees a part alone.",
+        at_least=1,
+    )
+    timeout_minutes: float = option(
+        10.0,
+        "Minutes that ranks wait for each other before the run ends and names those that did not come; a rank that "
+        "dies ends it sooner.",
+        above=0,
+    )
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = option(
         (), "Further places to log to, of Accelerate: tensorboard, wandb."
     )
@@ -242,6 +254,12 @@ class EngineConfig(Options, group="engine"):
                     received=repr(word),
                     expected="a list of best, last:K and every:N",
                 )
+        if self.cuda_graphs and self.accumulate > 1:
+            raise InputError(
+                "engine.accumulate and engine.cuda_graphs exclude each other",
+                received=f"engine.accumulate={self.accumulate} and cuda_graphs",
+                expected="one of them: a graph that is replayed again overwrites what the gradient needs",
+            )
         if self.cuda_graphs and self.device == "cpu":
             raise InputError(
                 "engine.cuda_graphs needs a GPU",
@@ -349,6 +367,19 @@ class RunConfig(Options, group=""):
                 received=f"views.small_views={self.views.small_views}",
                 expected="large views alone",
                 fix="leave out one of the two; views.count adds large views",
+            )
+        if self.engine.accumulate > self.batch_size:
+            raise InputError(
+                "engine.accumulate is larger than the batch",
+                received=self.engine.accumulate,
+                expected=f"at most batch_size={self.batch_size}",
+            )
+        if self.engine.accumulate > 1 and self.gedi.generative:
+            raise InputError(
+                "gedi.generative takes its batch in one piece: its samples move by gradients of their own",
+                received=f"engine.accumulate={self.engine.accumulate}",
+                expected="1",
+                fix="leave one of the two out",
             )
         if self.gedi.generative and self.gedi.buffer_size < self.batch_size:
             raise InputError(

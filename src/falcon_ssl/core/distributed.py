@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, LostRankError
+
+GRACE = 5.0  # seconds in which all ranks that are well notice that another is not
 
 
 def is_distributed() -> bool:
@@ -35,6 +40,46 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes, 1 when there is only one."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+@contextmanager
+def naming_lost_ranks() -> Iterator[None]:
+    """In this block a communication that fails raises an error that names the ranks that others waited for.
+
+    Raises:
+        LostRankError: In place of the error of gloo or NCCL: at once where a rank has died, after the timeout of the
+            process group where it stands still, and `GRACE` later at most.
+
+    Distributed:
+        Costs nothing until then. Ranks that notice say so in the store of the process group; the others are lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_communication = isinstance(error, dist.DistError) or "/gloo/" in str(error)
+        if not is_distributed() or not is_communication:
+            raise
+        lost = ", ".join(f"rank {r}" for r in _silent_ranks())
+        cause = f"{lost} has died, ended or stands still" if lost else str(error)
+        raise LostRankError(
+            f"rank {rank()} of {world_size()} cannot go on: {cause}; the same command with --resume auto"
+            " resumes from the last checkpoint"
+        ) from error
+
+
+def _silent_ranks() -> list[int]:
+    """The ranks that have not noticed that a communication has failed; rank 0 if its store does not answer."""
+    store = dist.distributed_c10d._get_default_store()
+    left, end = set(range(world_size())), time.monotonic() + GRACE
+    try:
+        store.set_timeout(timedelta(seconds=GRACE))
+        store.set(f"noticed/{rank()}", "")
+        while left and time.monotonic() < end:
+            left = {r for r in left if not store.check([f"noticed/{r}"])}
+            time.sleep(0.05)
+    except RuntimeError:
+        return [0]
+    return sorted(left)
 
 
 class _AllReduceSum(torch.autograd.Function):

@@ -39,6 +39,10 @@ class FailedRunsError(RuntimeError):
     """Some runs of a grid failed, the others are done; the command line exits with code 1."""
 
 
+class LostRankError(RuntimeError):
+    """Another rank has died or stands still; the command line exits with code 1."""
+
+
 class StoppedError(KeyboardInterrupt):
     """A signal has stopped a run, which can be resumed; the command line exits with code 75 (EX_TEMPFAIL).
 

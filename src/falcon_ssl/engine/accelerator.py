@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from falcon_ssl.config.run import EngineConfig
 from falcon_ssl.core import distributed
@@ -49,6 +51,7 @@ def build_accelerator(config: EngineConfig, *, out: Path | None = None) -> Accel
         mixed_precision=config.precision,
         log_with=list(config.trackers) or None,
         project_dir=out,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.timeout_minutes))],
     )
     if config.device == "cuda" and accelerator.device.type != "cuda":
         raise InputError(

@@ -15,8 +15,8 @@ from falcon_ssl.engine.lars import LARS
 from falcon_ssl.engine.muon import Muon
 
 
-def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimizer of a configuration over the trainable parameters of ``module``.
+def build_optimizer(module: nn.Module, config: OptimConfig, *, bf16: bool = True) -> Optimizer:
+    """The optimizer of a configuration over the trainable parameters of ``module``; ``bf16``: see `Muon`.
 
     Vectors and scalars (norms, biases, tokens) are not decayed: decay would move what a normalized network computes
     without regularizing it.
@@ -35,6 +35,7 @@ def build_optimizer(module: nn.Module, config: OptimConfig) -> Optimizer:
             lr=config.lr,
             newton_schulz=config.newton_schulz,
             block_rows=config.block_rows,
+            bf16=bf16,
         )
     groups = _groups(trainable, config)
     if config.name == "lars":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from falcon_ssl.config.run import EngineConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.methods import Method
+from falcon_ssl.networks.recompute import has_batch_statistics
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(method: Method, config: EngineConfig, *, device: torch.device) -> torch.memory_format:
@@ -20,6 +25,13 @@ def prepare(method: Method, config: EngineConfig, *, device: torch.device) -> to
     """
     check_speed(config, device)
     method.to(device)
+    method.micro_batches = config.accumulate
+    if config.accumulate > 1 and has_batch_statistics(method.encoder):
+        logger.warning(
+            "engine.accumulate: batch normalization of the encoder sees one of %d parts of a batch at a time; encoders "
+            "without it compute what they would on all of it",
+            config.accumulate,
+        )
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     # Convolutions read pixels with their channels together: 1.6 times faster on a CPU, more in half precision.
     method.to(memory_format=memory_format)  # type: ignore[call-overload]

@@ -7,6 +7,7 @@ Everything random in step t is a function of (seed, t), and a batch is the same 
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import speed
 from falcon_ssl.engine.finite import FiniteGuard
 from falcon_ssl.engine.optim import build_optimizer, schedule
@@ -62,10 +64,12 @@ class TrainingStep:
         num_steps: int,
         accelerator: Accelerator,
     ) -> None:
+        _check_parts(config, accelerator.num_processes)
         if accelerator.num_processes > 1:
             use_global_batch_norm(method)
         self._memory_format = speed.prepare(method, config.engine, device=accelerator.device)
-        self.optimizer = build_optimizer(method, config.optim)
+        in_bf16 = config.engine.precision != "no"
+        self.optimizer = build_optimizer(method, config.optim, bf16=in_bf16)
         self._model, self._stepper = accelerator.prepare(method.train(), self.optimizer)
         self._guard = FiniteGuard(
             self.optimizer,
@@ -111,6 +115,12 @@ class TrainingStep:
         self._guard.end()
         return StepResult(lr, out.u_NF)
 
+    def close(self) -> None:
+        """Free what joins the ranks, before the process group ends: after it, DDP's destructor may wait for ever."""
+        del self._model, self._stepper
+        self._accelerator.free_memory()
+        gc.collect()  # cycles hold DDP, and Accelerate lets go of it last
+
     def terms(self) -> dict[str, float]:
         """Loss terms and gradient norm of the last step as numbers; waits for the device, once.
 
@@ -130,6 +140,17 @@ class TrainingStep:
         draw = self._views.at(step / self._num_steps)
         views = draw(images, generator=rows)
         return [view.contiguous(memory_format=self._memory_format) for view in views]
+
+
+def _check_parts(config: RunConfig, num_ranks: int) -> None:
+    """Raise InputError where a rank has fewer images of a batch than it has to make parts of."""
+    rows = config.batch_size // num_ranks
+    if rows < config.engine.accumulate:
+        raise InputError(
+            "engine.accumulate is larger than what a rank has of a batch",
+            received=f"{config.engine.accumulate} parts of {rows} images",
+            expected=f"at most {rows}",
+        )
 
 
 def _generator(seed: int, step: int) -> torch.Generator:

@@ -7,12 +7,14 @@ A run that is stopped and resumed continues bit by bit where it was: order, augm
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from accelerate import Accelerator
 from torch import Tensor
 
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.distributed import naming_lost_ranks
 from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from falcon_ssl.data import ResidentLoader, StreamingLoader
 from falcon_ssl.engine.keeping import kept_names
@@ -87,7 +89,8 @@ def pretrain(
         position = Position(*saver.restore())
         if is_main:
             folder.drop_metrics_after(position.step)
-    with Progress(config, num_steps, position.step, shown=is_main) as progress, stop.deferred():
+    progress = Progress(config, num_steps, position.step, shown=is_main)
+    with closing(train_step), progress, stop.deferred(), naming_lost_ranks():
         pace = Pace(config, num_steps, accelerator.device)
         log = RunLog(folder, accelerator, progress, seconds=position.seconds)
         log.begin(method, step=position.step, num_steps=num_steps)

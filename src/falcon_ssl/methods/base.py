@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.losses.rows import Terms
+from falcon_ssl.networks.recompute import recomputed
 
 
 class StepOutput(NamedTuple):
@@ -59,12 +60,15 @@ class Method(nn.Module, ABC):
         dictionary: The codes that samples are assigned to; None for methods without any.
         logit_scale: Scale of the cosine in the assignment, for methods that have one.
         few_codes_hint: What to ask when the codes of all samples are a few, for methods with codes.
+        micro_batches: K, parts of a batch that pass the encoder one after the other, see
+            `falcon_ssl.networks.recompute`; heads and losses see all of it.
     """
 
     encoder: nn.Module
     dictionary: Dictionary | None = None
     logit_scale: float | None = None
     few_codes_hint: str = ""
+    micro_batches: int = 1
 
     @abstractmethod
     def forward(self, views: list[Tensor]) -> StepOutput:
@@ -113,10 +117,13 @@ def num_large(views: Sequence[Tensor]) -> int:
     return sum(view.shape == views[0].shape for view in views)
 
 
-def represent(encoder: Callable[[Tensor], Tensor], views: list[Tensor]) -> Tensor:
+def represent(encoder: nn.Module, views: list[Tensor], *, micro_batches: int = 1) -> Tensor:
     """Representations [V N, D] of all views, view after view; views of one size pass the encoder as one batch.
 
-    An encoder may return S rows an image, in succession: [V N S, D].
+    Args:
+        encoder: May return S rows an image, in succession: [V N S, D].
+        views: V tensors [N, C, H, W].
+        micro_batches: K; more than one, and all views of N / K images pass at a time, twice.
     """
     if any(len(view) != len(views[0]) for view in views):
         raise InputError(
@@ -129,6 +136,16 @@ def represent(encoder: Callable[[Tensor], Tensor], views: list[Tensor]) -> Tenso
         places.setdefault(view.shape, []).append(place)
     z_VND: dict[int, Tensor] = {}
     for same in places.values():
-        z = encoder(torch.cat([views[place] for place in same]))
-        z_VND |= dict(zip(same, z.chunk(len(same)), strict=True))
+        z_V = _encoded(encoder, [views[place] for place in same], micro_batches)
+        z_VND |= dict(zip(same, z_V, strict=True))
     return torch.cat([z_VND[place] for place in range(len(views))])
+
+
+def _encoded(encoder: nn.Module, views: list[Tensor], micro_batches: int) -> Sequence[Tensor]:
+    """Representations [N, D] of each of some views of one size."""
+    if micro_batches == 1:
+        z: Tensor = encoder(torch.cat(views))
+        return z.chunk(len(views))
+    rows_KV = zip(*(view.tensor_split(micro_batches) for view in views), strict=True)
+    z_KV = [recomputed(encoder, torch.cat(rows_V)).chunk(len(views)) for rows_V in rows_KV]
+    return [torch.cat(z_K) for z_K in zip(*z_KV, strict=True)]

@@ -35,7 +35,9 @@ class BYOL(Projected):
         y_VNF = self.project(views)
         p1_NF, p2_NF = self.predictor(torch.cat(y_VNF)).chunk(2)
         with torch.no_grad():
-            z1_NF, z2_NF = self.target["head"](represent(self.target["encoder"], views)).chunk(2)
+            encoder, micro_batches = self.target["encoder"], self.micro_batches
+            z_VND = represent(encoder, views, micro_batches=micro_batches)
+            z1_NF, z2_NF = self.target["head"](z_VND).chunk(2)
         return StepOutput.of(byol_loss(p1_NF, p2_NF, z1_NF, z2_NF), unit_rows(y_VNF[0]))
 
     def after_step(self, step: int, num_steps: int) -> None:

@@ -56,7 +56,8 @@ class DINO(Projected):
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Loss of two large views and any number of small ones."""
         with torch.no_grad():
-            t_VND = represent(self.teacher["encoder"], views[:NUM_LARGE])
+            large, micro_batches = views[:NUM_LARGE], self.micro_batches
+            t_VND = represent(self.teacher["encoder"], large, micro_batches=micro_batches)
             t_VNF = unit_rows(self.teacher["head"](t_VND))
             teacher = self.teacher["prototypes"](t_VNF).chunk(NUM_LARGE)
         student = [self.prototypes(unit_rows(y_NF)) for y_NF in self.project(views)]

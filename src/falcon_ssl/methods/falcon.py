@@ -73,7 +73,8 @@ class Falcon(Method):
                 expected=f"all {tuple(views[0].shape[2:])}",
                 fix="leave the small crops out",
             )
-        z_MD = represent(_Places(self.encoder) if self.config.places else self.encoder, views)
+        encoder = _Places(self.encoder) if self.config.places else self.encoder
+        z_MD = represent(encoder, views, micro_batches=self.micro_batches)
         batches = z_MD.chunk(len(views)) if self.config.view_norm == "separate" else (z_MD,)
         u_MF = torch.cat([self.projector(z) for z in batches])
         shape = (len(views), len(views[0]), -1) if self.config.places else (len(views), -1)

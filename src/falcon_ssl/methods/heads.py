@@ -94,7 +94,7 @@ class Projected(Method):
 
     def project(self, views: list[Tensor]) -> tuple[Tensor, ...]:
         """Outputs y [N, F] of the head for every view; all views pass the head as one batch."""
-        y: Tensor = self.head(represent(self.encoder, views))
+        y: Tensor = self.head(represent(self.encoder, views, micro_batches=self.micro_batches))
         return y.chunk(len(views))
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,9 +77,11 @@ class GlobalBatchNorm(_BatchNorm):
             return
         assert self.running_mean is not None
         assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked += 1
-        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+        weight = (
+            1 / float(self.num_batches_tracked or 1) if self.momentum is None else self.momentum
+        )
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
         self.running_var.lerp_(var.to(self.running_var.dtype), weight)
 
