@@ -36,6 +36,12 @@ def test_ranks_train_what_one_process_trains(results: list[Any], kind: str) -> N
         compare(state[kind], truth, ROUNDING)
 
 
+def test_ranks_share_the_images_of_an_evaluation(results: list[Any]) -> None:
+    truth = training_ranks.features()
+    for state in results:
+        compare(state["features"], truth, SINGLE)
+
+
 @pytest.mark.parametrize("results", [2], indirect=True)
 @pytest.mark.parametrize("kind", ACCUMULATED)
 def test_ranks_that_accumulate_too(results: list[Any], kind: str) -> None:

@@ -7,6 +7,7 @@ import time
 import weakref
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch._dynamo  # optimizers import it: here once, before the ranks are forked
@@ -14,12 +15,15 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from falcon_ssl.commands.features import untrained
 from falcon_ssl.config.run import RunConfig, from_mapping
 from falcon_ssl.core import distributed
 from falcon_ssl.core.errors import LostRankError
+from falcon_ssl.data import TensorSource
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.step import TrainingStep
+from falcon_ssl.evaluation import extract
 from falcon_ssl.methods import build_method
 from falcon_ssl.views import Views, build_views
 
@@ -137,6 +141,24 @@ def is_ddp_freed(config: RunConfig) -> bool:
     return ddp() is None
 
 
+def features() -> dict[str, Tensor]:
+    """Features of some images in another order, and of the untrained network of a run."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (90, *SHAPE), dtype=torch.uint8, generator=generator)
+    source, config = TensorSource(images, name="noise"), config_of("rademacher")
+    torch.manual_seed(1)
+    trained = build_method(config, image_shape=SHAPE)
+    other = untrained(config, source, trained=trained, device=torch.device("cpu"))
+    views = build_views(config.views)
+    with patch.object(distributed, "CHUNK", 7):
+        one = extract(trained, source, views, indices=torch.arange(89, 9, -2), batch_size=6)
+        two = extract(other, source, views, dictionary=other.dictionary)
+    assert one.u is not None
+    assert one.index is not None
+    assert two.code is not None
+    return {"z": one.z, "u": one.u, "index": one.index, "untrained": two.z, "code": two.code}
+
+
 def lost_rank(rank: int) -> str:
     """What a rank says of another that stands still for longer than the timeout."""
     group = dist.new_group(timeout=timedelta(seconds=2))
@@ -158,6 +180,7 @@ def work(rank: int, num_ranks: int) -> dict[str, Any]:
     os.environ |= {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     mine = {"rank": rank, "num_ranks": num_ranks}
     found: dict[str, Any] = {kind: trained(config_of(kind), **mine) for kind in KINDS}
+    found["features"] = features()
     if num_ranks == 2:
         found["accumulate"] = {kind: trained(accumulating(kind), **mine) for kind in ACCUMULATED}
         found["float32"] = trained(config_of(MUON), **mine, dtype=torch.float32)

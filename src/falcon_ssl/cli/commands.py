@@ -123,10 +123,12 @@ def evaluate(
             out=out,
             **_images(one, reading),
         )
+        if not is_main_process():
+            continue
         printing.print_evaluation(evaluation)
         file = commands.evaluation_name(data=one, name=name, checkpoint=checkpoint)
         print(f"all numbers: {Path(out or run) / file}")
-    if not data and checkpoint == "last":
+    if not data and checkpoint == "last" and is_main_process():
         print(f"next: falcon-ssl report {out or run}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -17,9 +16,9 @@ from torch import Tensor
 from falcon_ssl.commands.features import extraction, listed_dictionary
 from falcon_ssl.commands.files import new_file
 from falcon_ssl.commands.loading import RunParts, load_run, log_skipped
+from falcon_ssl.commands.processes import Processes
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.config.sources import with_places
-from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.version import __version__
 from falcon_ssl.data import Source, Splits, data_paths, data_rows
@@ -79,7 +78,7 @@ def embed(
     Memory:
         Some batches of images and 4096 rows; all rows for .npz and .safetensors.
     """
-    processes = _Processes()
+    processes = Processes()
     out = new_file(out, suffixes=(PARQUET, *ARRAY_SUFFIXES), overwrite=overwrite)
     opened = load_run(
         run,
@@ -124,29 +123,6 @@ class _Part(NamedTuple):
     split: str
     source: Source
     indices: Tensor
-
-
-class _Processes:
-    """This process among those that torchrun started; alone, it starts nothing."""
-
-    def __init__(self) -> None:
-        self.device, self.rank, self.count = best_device(), 0, 1
-        self._state = None
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from accelerate import PartialState
-
-            self._state = PartialState(cpu=self.device.type == "cpu")
-            self.device = self._state.device
-            self.rank, self.count = self._state.process_index, self._state.num_processes
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-    def wait(self) -> None:
-        """Until all are here."""
-        if self._state is not None:
-            self._state.wait_for_everyone()
 
 
 class _Progress:
@@ -222,7 +198,7 @@ def _about(run: str | Path, opened: RunParts, *, split: str, checkpoint: str) ->
     }
 
 
-def _batches(opened: RunParts, part: _Part, processes: _Processes) -> Iterator[ExtractedBatch]:
+def _batches(opened: RunParts, part: _Part, processes: Processes) -> Iterator[ExtractedBatch]:
     return extracted(
         opened.method,
         part.source,

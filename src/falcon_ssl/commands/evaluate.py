@@ -14,10 +14,11 @@ from falcon_ssl import engine
 from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_run_features
 from falcon_ssl.commands.files import folder_for_records
 from falcon_ssl.commands.loading import log_skipped
+from falcon_ssl.commands.processes import Processes
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.config.sources import source_names
 from falcon_ssl.core.consent import trusting_code
-from falcon_ssl.core.devices import best_device, hardware
+from falcon_ssl.core.devices import hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
@@ -58,7 +59,7 @@ def evaluate(
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
     Of other images or of another checkpoint than the last, only ``evaluation-NAME.json`` is written: the run's own
-    evaluation stays.
+    evaluation stays. Under torchrun every process computes features, and one the numbers, which it writes.
 
     Args:
         run: The run folder.
@@ -82,9 +83,9 @@ def evaluate(
     """
     started = time.perf_counter()
     record_name = evaluation_name(data=data, name=name, checkpoint=checkpoint)
-    target = folder_for_records(run, out)
+    processes, target = Processes(), folder_for_records(run, out)
     beside = {} if baseline is None else _baseline(Path(baseline), run, data=data)
-    device = best_device()
+    device = processes.device
     with trusting_code(trust_code):
         features = extract_run_features(
             run,
@@ -94,6 +95,9 @@ def evaluate(
             evaluation=evaluation,
             checkpoint=checkpoint,
         )
+    if not processes.is_main:
+        processes.wait()
+        return target.read_json(record_name)
     (config, splits, _, method), trained, untrained = features
     folder, test_source = RunFolder.open(run), splits.test
     rows_N, labels = trained.own.index, splits.train.labels
@@ -168,6 +172,7 @@ def evaluate(
     }
     target.write_json(record_name, record)
     log_skipped(splits)
+    processes.wait()
     return record
 
 

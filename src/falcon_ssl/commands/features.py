@@ -15,6 +15,7 @@ from falcon_ssl.commands.initial import restore_initial
 from falcon_ssl.commands.loading import RunParts, build, load_run
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.core.devices import multiplies_bf16
+from falcon_ssl.core.distributed import rank, world_size
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.engine import RunFolder
@@ -22,6 +23,7 @@ from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.methods import Method
 from falcon_ssl.networks import Readout, copy_fitted
+from falcon_ssl.networks.batchnorm import use_global_batch_norm
 from falcon_ssl.records.folder import DATA
 
 HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
@@ -52,12 +54,15 @@ def untrained(
         if isinstance(norm, _BatchNorm) and norm.training:
             norm.reset_running_stats()
             norm.momentum = None  # the plain average over batches
+    if world_size() > 1:
+        use_global_batch_norm(method)  # each rank then sees its rows of a batch
     rows = torch.randperm(len(source), generator=torch.Generator().manual_seed(config.seed))
     with torch.no_grad():
         for indices in torch.split(rows, 256)[:8]:
             _, images = read_images(source, indices)
             if len(images) > 1:
-                method.embed(views.evaluate(images.to(device)))
+                own = images.tensor_split(world_size())[rank()]
+                method.embed(views.evaluate(own.to(device)))
     return method.eval()
 
 

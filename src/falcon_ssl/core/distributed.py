@@ -24,6 +24,7 @@ from torch import Tensor
 
 from falcon_ssl.core.errors import InputError, LostRankError
 
+CHUNK = 2**16  # rows that are gathered at a time
 GRACE = 5.0  # seconds in which all ranks that are well notice that another is not
 
 
@@ -181,6 +182,28 @@ def _gather_integers(mine: list[int], device: torch.device) -> list[list[int]]:
     received = [torch.empty_like(sent) for _ in range(world_size())]
     dist.all_gather(received, sent)
     return [[int(x) for x in row] for row in torch.stack(received).tolist()]
+
+
+def gather_on_host(x: Tensor, device: torch.device) -> Tensor:
+    """Rows of all ranks in rank order, on the CPU and without gradient; shards may differ in size.
+
+    Args:
+        x: [N_r, ...], the rows of this rank, on the CPU.
+        device: Where the process group communicates; it holds `CHUNK` rows of every rank at a time.
+    """
+    if not is_distributed():
+        return x
+    counts = row_counts(len(x), device)
+    parts: list[list[Tensor]] = [[] for _ in counts]
+    for start in range(0, max(counts), CHUNK):
+        mine = x[start : start + CHUNK]
+        sent = x.new_zeros(min(CHUNK, max(counts) - start), *x.shape[1:], device=device)
+        sent[: len(mine)] = mine
+        received = [torch.empty_like(sent) for _ in counts]
+        dist.all_gather(received, sent)
+        for part, rows, count in zip(parts, received, counts, strict=True):
+            part.append(rows[: max(0, count - start)].cpu())
+    return torch.cat([rows for part in parts for rows in part])
 
 
 class _AllGatherRows(torch.autograd.Function):

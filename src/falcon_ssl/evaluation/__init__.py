@@ -12,9 +12,9 @@ from falcon_ssl.evaluation.certificate import certify as certify
 from falcon_ssl.evaluation.diagnosis import Diagnosis as Diagnosis
 from falcon_ssl.evaluation.diagnosis import diagnose as diagnose
 from falcon_ssl.evaluation.evaluate import evaluate_features as evaluate_features
+from falcon_ssl.evaluation.feature_files import load_features as load_features
+from falcon_ssl.evaluation.feature_files import load_prototypes as load_prototypes
 from falcon_ssl.evaluation.features import Features as Features
 from falcon_ssl.evaluation.features import extract as extract
-from falcon_ssl.evaluation.features import load_features as load_features
-from falcon_ssl.evaluation.features import load_prototypes as load_prototypes
 from falcon_ssl.evaluation.pictures import picture_arrays as picture_arrays
 from falcon_ssl.evaluation.quality import QualityMonitor as QualityMonitor

@@ -6,8 +6,7 @@ evaluated: fill in ``z`` and leave out what does not exist.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,21 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl.core.checks import check_at_least, check_finite, check_matrix, check_same_length
+from falcon_ssl.core.distributed import gather_on_host, rank, world_size
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import Source, read_ahead, read_images
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.networks.readout import OWN, Readout
-from falcon_ssl.records.arrays import read_arrays, write_arrays
-from falcon_ssl.records.embeddings import PARQUET, EmbeddingFile
+from falcon_ssl.records.arrays import write_arrays
 from falcon_ssl.records.files import replacing
-
-logger = logging.getLogger(__name__)
 
 ARRAY_NAMES = ("z", "u", "code", "label", "index")
 MOST_CLASSES = 2**26
-PROTOTYPES = "prototypes"
-OF_EMBED = ("path", "split", "class_name", "probability", "about")  # what `embed` writes besides
+SHARED = 8  # images a rank, from which on ranks share them
 
 
 class EvaluationView(Protocol):
@@ -115,7 +111,7 @@ class Features:
         """
         given = {"code": code, "label": label, "index": index}
         whole = {name: _as_int64(name, v) for name, v in given.items() if v is not None}
-        return cls(z=_as_float32(z), u=None if u is None else _as_float32(u), **whole)
+        return cls(z=as_float32(z), u=None if u is None else as_float32(u), **whole)
 
     def save(self, path: str | Path) -> None:
         """Write to ``.npz`` or ``.safetensors``; neither can hold code, so both are safe to load.
@@ -137,54 +133,7 @@ class Features:
             with replacing(path) as unfinished:
                 save_file(arrays, unfinished)
         else:
-            raise _unknown_suffix(path, ".npz or .safetensors")
-
-
-def load_features(path: str | Path) -> Features:
-    """Read `Features` from ``.npz``, ``.safetensors`` or a ``.parquet`` of `embed`.
-
-    The file holds an array z, and u, code, label and index where they exist. Any real dtype is accepted and converted.
-    Arrays of other names are left out, with a log line.
-
-    Raises:
-        InputError: If the file is missing, unreadable or of another kind, has no array ``z``, or
-            its arrays do not make `Features`.
-    """
-    path = Path(path)
-    arrays = _read_arrays(path)
-    if "z" not in arrays:
-        expected = (
-            "z [N, D], the representations, and where they exist u [N, F], code [N], label [N]"
-        )
-        raise _no_array("z", path, arrays, expected)
-    others = sorted(set(arrays) - {*ARRAY_NAMES, PROTOTYPES, *OF_EMBED})
-    if others:
-        logger.warning("%s: arrays left out: %s", path.name, ", ".join(others))
-    return Features.from_arrays(**{name: arrays[name] for name in ARRAY_NAMES if name in arrays})
-
-
-def load_prototypes(path: str | Path, *, required: bool = True) -> Tensor | None:
-    """Read the array ``prototypes`` [C, F] of a ``.npz`` or ``.safetensors``, as float32.
-
-    Args:
-        path: The file.
-        required: Whether its absence is an error; otherwise it gives None.
-
-    Raises:
-        InputError: If the file is missing, unreadable or of another kind, or has no such array though it is required.
-    """
-    arrays = _read_arrays(Path(path))
-    if PROTOTYPES in arrays:
-        return _as_float32(arrays[PROTOTYPES])
-    if required:
-        expected = f"{PROTOTYPES} [C, F], the weights of the head, one code per row"
-        raise _no_array(PROTOTYPES, Path(path), arrays, expected)
-    return None
-
-
-def _no_array(name: str, path: Path, arrays: Mapping[str, Any], expected: str) -> InputError:
-    received = f"arrays {', '.join(sorted(arrays)) or 'none'}"
-    return InputError(f"{path.name} has no array {name}", received=received, expected=expected)
+            raise unknown_suffix(path, ".npz or .safetensors")
 
 
 def extract(
@@ -226,7 +175,13 @@ def extract(
 
     Memory:
         O(batch_size) on the device, the N rows on the CPU; never an N x C matrix.
+
+    Distributed:
+        Every rank calls it, runs the network over its part of the images, and gets the features of all of them.
     """
+    if indices is None:
+        indices = torch.arange(len(source))
+    is_shared = len(indices) >= SHARED * world_size()
     parts: dict[str, list[Tensor]] = {name: [] for name in ("z", "u", "code", "index")}
     for batch in extracted(
         method,
@@ -234,7 +189,7 @@ def extract(
         views,
         batch_size=batch_size,
         device=device,
-        indices=indices,
+        indices=indices.tensor_split(world_size())[rank()] if is_shared else indices,
         readout=readout,
         autocast=autocast,
     ):
@@ -254,6 +209,8 @@ def extract(
     check_at_least("number of readable images", len(parts["index"]), 1, fix="repair the files")
     # Clones made outside inference mode: ordinary tensors, fit for autograd (the linear probe).
     whole = {name: torch.cat(part).clone() for name, part in parts.items() if part}
+    if is_shared:
+        whole = {name: gather_on_host(rows, torch.device(device)) for name, rows in whole.items()}
     labels = None if source.labels is None else source.labels.cpu()[whole["index"]].long()
     return Features(**whole, label=labels)
 
@@ -331,35 +288,8 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
             child.training = training
 
 
-def _read_arrays(path: Path) -> Mapping[str, Any]:
-    if path.suffix == PARQUET:
-        file = EmbeddingFile(path)
-        wanted = {name: "index" if name == "row" else name for name in file.names}
-        try:
-            columns = file.read(*(name for name, new in wanted.items() if new in ARRAY_NAMES))
-        except (OSError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-            expected = "columns as falcon-ssl embed writes them"
-            raise InputError(f"{path} cannot be read", received=error, expected=expected) from error
-        return {wanted[name]: values for name, values in columns.items()}
-    if not path.is_file():
-        expected = "an existing .npz, .safetensors or .parquet"
-        raise InputError("no such feature file", received=path, expected=expected)
-    if path.suffix == ".npz":
-        return read_arrays(path, with_text=True, fix="write it with Features.save or numpy.savez")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-    except Exception as error:  # each reader raises its own kinds; all mean the same to the user
-        received = f"{type(error).__name__}: {error}"
-        expected = "arrays written by Features.save or numpy.savez, without pickled objects"
-        what = f"{path.name} cannot be read"
-        raise InputError(what, received=received, expected=expected) from error
-    raise _unknown_suffix(path, ".npz, .safetensors or .parquet")
-
-
-def _unknown_suffix(path: Path, expected: str) -> InputError:
+def unknown_suffix(path: Path, expected: str) -> InputError:
+    """The error for a file of another kind."""
     return InputError("unknown kind of feature file", received=repr(path.suffix), expected=expected)
 
 
@@ -383,7 +313,8 @@ def _as_tensor(value: Any) -> Tensor:
     return found
 
 
-def _as_float32(value: Any) -> Tensor:
+def as_float32(value: Any) -> Tensor:
+    """Anything that NumPy understands, on the CPU."""
     return _as_tensor(value).detach().to("cpu", torch.float32)
 
 

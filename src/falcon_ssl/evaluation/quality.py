@@ -49,7 +49,7 @@ class QualityMonitor:
         InputError: An option out of range, or a train set without labels while there are labels to evaluate by.
 
     Distributed:
-        Every rank does the whole of it and reports the same.
+        Ranks share the images; the numbers are computed by every rank, and the same.
     """
 
     held_out: Source
