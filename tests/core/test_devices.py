@@ -9,7 +9,8 @@ import torch
 
 from falcon_ssl.commands.resolve import chosen_precision
 from falcon_ssl.config.encoder import EncoderConfig
-from falcon_ssl.config.run import EngineConfig, RunConfig
+from falcon_ssl.config.engine import EngineConfig
+from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core import devices
 
 WITH_BF16 = {

@@ -1,4 +1,4 @@
-"""One run on one process and on two: the same losses and the same weights, to rounding."""
+"""One run on one process, and on two of which one dies: the same losses and the same weights, to rounding."""
 
 from __future__ import annotations
 
@@ -19,17 +19,36 @@ OPTIONS = [
     *("--falcon.num_codes", "64", "--falcon.embed_dim", "16", "--optim.clip_norm", "1"),
     *("--optim.lr", "1e-3", "--engine.log_every", "1", "--out"),
 ]
+DYING = """
+import os, signal, sys
+from falcon_ssl import cli
+from falcon_ssl.engine.step import TrainingStep
+
+take = TrainingStep.__call__
+
+def step(self, images, number):
+    if number == 3 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take(self, images, number)
+
+TrainingStep.__call__ = step
+sys.exit(cli.main(sys.argv[1:]))
+"""
 
 
-def launch(out: Path) -> str:
+def launch(out: Path, script: Path) -> str:
     """Two processes, as the documentation says, on a machine without GPU; returns what they log."""
+    script.write_text(DYING)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [sys.executable, *torchrun, "-m", "falcon_ssl", *OPTIONS, str(out)],
+        [
+            *(sys.executable, *torchrun, "--max-restarts", "2", str(script), *OPTIONS, str(out)),
+            *("--resume", "auto"),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -44,11 +63,13 @@ def terms_of(run: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_two_processes_repeat_one(tmp_path: Path) -> None:
+def test_two_processes_of_which_one_dies_repeat_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     assert cli.main([*OPTIONS, str(one), "--engine.device", "cpu"]) == 0
-    logged = launch(two)  # 255 and 256 rows of a batch: unequal shards
-    assert logged.count("processes: 2") == logged.count("views: ") == 1, "one rank logs"
+    logged = launch(two, tmp_path / "dying.py")  # 255 and 256 rows of a batch: unequal shards
+    assert logged.count("processes: 2") == 2, "one rank logs, in both sessions"
+    assert "rank 0 of 2 cannot go on: rank 1 has died" in logged
+    assert "resumed at step 2 of 4" in logged
     assert json.loads((two / "environment.json").read_text())["num_processes"] == 2
     torch.testing.assert_close(terms_of(one), terms_of(two), rtol=2e-3, atol=2e-3)
     first, second = (load_file(run / "checkpoint" / "model.safetensors") for run in (one, two))

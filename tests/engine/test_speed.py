@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine.speed import check_speed, summary
 

@@ -1,6 +1,7 @@
 """Every option of a run, its default, its bounds and its meaning, in one place."""
 
 from falcon_ssl.config.encoder import EncoderConfig, InitConfig
+from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.config.methods import (
@@ -18,7 +19,6 @@ from falcon_ssl.config.methods import (
 )
 from falcon_ssl.config.run import (
     METHODS,
-    EngineConfig,
     OptimConfig,
     ReadingConfig,
     RunConfig,

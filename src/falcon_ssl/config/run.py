@@ -7,7 +7,6 @@ work is done; an unknown key is an error.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from falcon_ssl.config import methods
 from falcon_ssl.config.bounds import Options, option
 from falcon_ssl.config.encoder import EncoderConfig, InitConfig
+from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
 from falcon_ssl.config.mapping import build
 from falcon_ssl.core.checks import check_choice
@@ -191,95 +191,6 @@ class OptimConfig(Options, group="optim"):
         False, "lars: clip the learning rate of a matrix at lr (LARC).", needs="name=lars"
     )
     clip_norm: float = option(5.0, "Largest norm of the gradient; 0 does not clip.", at_least=0)
-
-
-@dataclass(frozen=True)
-class EngineConfig(Options, group="engine"):
-    """How a run is executed; nothing here changes what is computed beyond rounding."""
-
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "auto (CUDA, then the CPU), cpu or cuda."
-    )
-    precision: Literal["auto", "no", "bf16", "fp16"] = option(
-        "auto",
-        "no (float32), bf16 or fp16 autocast; auto takes bf16 where the device multiplies it in hardware, except for "
-        "the tiny digits_cnn, and writes its choice into config.yaml.",
-    )
-    log_every: int = option(5, "Steps between two lines of metrics.jsonl.", at_least=1)
-    checkpoint_every: int = option(
-        1, "Epochs between two checkpoints; the last epoch always has one.", at_least=1
-    )
-    checkpoint_steps: int | None = option(
-        None, "Steps between two checkpoints, besides those of epochs; null: none.", at_least=1
-    )
-    checkpoint_minutes: float | None = option(
-        30.0, "Minutes between two checkpoints at most, for long epochs; null: no limit.", above=0
-    )
-    keep: tuple[str, ...] = option(
-        ("best", "last:2"),
-        "Checkpoints that stay: last:K, the newest K, so that one is left if the newest is damaged; best by RankMe, "
-        "and by kNN where there are labels, of those epochs that the monitor probes; every:N epochs.",
-    )
-    channels_last: bool = option(
-        True, "Memory format of the convolutions; measured faster on CPUs and GPUs."
-    )
-    compile: bool = option(False, "torch.compile the encoder.")
-    cuda_graphs: bool = option(
-        False,
-        "Compile the encoder and replay its kernels from a CUDA graph: for small networks on a GPU, whose kernels are "
-        "shorter than their launches.",
-    )
-    accumulate: int = option(
-        1,
-        "Parts of a batch that pass the encoder one after the other, for large batches on small memory: the gradient "
-        "is that of the whole batch, for one more forward pass. Batch normalization in the encoder sees a part alone.",
-        at_least=1,
-    )
-    timeout_minutes: float = option(
-        10.0,
-        "Minutes that ranks wait for each other before the run ends and names those that did not come; a rank that "
-        "dies ends it sooner.",
-        above=0,
-    )
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = option(
-        (), "Further places to log to, of Accelerate: tensorboard, wandb."
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for word in self.keep:
-            if not re.fullmatch(r"best|last|(last|every):[1-9]\d{0,8}", word):
-                raise InputError(
-                    "unknown engine.keep",
-                    received=repr(word),
-                    expected="a list of best, last:K and every:N",
-                )
-        if self.cuda_graphs and self.accumulate > 1:
-            raise InputError(
-                "engine.accumulate and engine.cuda_graphs exclude each other",
-                received=f"engine.accumulate={self.accumulate} and cuda_graphs",
-                expected="one of them: a graph that is replayed again overwrites what the gradient needs",
-            )
-        if self.cuda_graphs and self.device == "cpu":
-            raise InputError(
-                "engine.cuda_graphs needs a GPU",
-                received="engine.device=cpu",
-                expected="cuda or auto",
-            )
-
-    @property
-    def keep_every(self) -> int | None:
-        """N of every:N; None where it is not asked for."""
-        return self._number("every")
-
-    @property
-    def keep_last(self) -> int:
-        """K of last:K; 1 where it is not asked for."""
-        return self._number("last") or 1
-
-    def _number(self, word: str) -> int | None:
-        pairs = (entry.partition(":") for entry in self.keep)
-        return next((int(number) for name, _, number in pairs if name == word and number), None)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
-from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.core import distributed
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.errors import InputError

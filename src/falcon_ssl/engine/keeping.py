@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.core.monitor import Moment, Observation
 
 

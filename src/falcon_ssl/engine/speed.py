@@ -6,7 +6,7 @@ import logging
 
 import torch
 
-from falcon_ssl.config.run import EngineConfig
+from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.methods import Method
 from falcon_ssl.networks.recompute import has_batch_statistics
