@@ -183,6 +183,26 @@ def test_labels_come_from_targets_or_items() -> None:
     assert DatasetSource(arrays, name="x").decoded().image_shape == (3, 8, 6)
 
 
+@pytest.mark.parametrize(
+    "label",
+    ["cat.jpg", 0.5, -1, None, np.array([1, 2]), {"boxes": 1}],
+    ids=["word", "fraction", "unknown", "none", "several", "mapping"],
+)
+def test_what_is_no_label_is_not_taken_for_one(label: object) -> None:
+    """A set may return a path beside an image, or -1 where the class is not known."""
+    source = DatasetSource([(torch.zeros(1, 8, 8), label)] * 3, name="x")
+    assert source.decoded().labels is None
+    assert (
+        DatasetSource([(torch.zeros(1, 8, 8), np.int64(2))] * 3, name="x").decoded().labels
+        is not None
+    )
+
+    class Named(list[object]):
+        targets = (label,) * 3
+
+    assert DatasetSource(Named([torch.zeros(1, 8, 8)] * 3), name="x").labels is None
+
+
 def noisy(image: Tensor) -> Tensor:
     return (image + torch.randn_like(image)).clamp(0, 1)
 

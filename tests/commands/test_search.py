@@ -130,6 +130,24 @@ def test_images_that_are_gone_are_still_named(
     assert not moved.with_suffix(".search.png").exists()
 
 
+def test_a_sheet_never_shows_other_images(
+    table: Path, tmp_path: Path, photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a file is gone all rows after it have moved: no sheet, and an earlier one does not stay."""
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    file = pq.read_table(table)
+    about = file.schema.metadata[b"falcon_ssl"].replace(str(photos).encode(), str(folder).encode())
+    copied = tmp_path / "copied.parquet"
+    pq.write_table(file.replace_schema_metadata({b"falcon_ssl": about}), copied)
+    sheet = copied.with_suffix(".search.png")
+    commands.search(copied, [np.int64(NUM - 1)], k=2)
+    assert sheet.is_file()
+    (folder / "00.png").unlink()
+    commands.search(copied, [3], k=2)
+    assert "the images have changed since" in caplog.text
+    assert not sheet.exists()
+
+
 def test_a_table_of_another_tool(tmp_path: Path) -> None:
     z = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     z[19] = z[4]

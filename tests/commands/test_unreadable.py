@@ -20,7 +20,7 @@ from falcon_ssl.data import Source, TensorSource, load_splits, reading
 from falcon_ssl.data.folder import FolderRecords
 from falcon_ssl.evaluation import load_features
 
-GOOD, BROKEN = 40, ("cats/04.png", "dogs/21.png")  # on demand, one is held out and one trained on
+GOOD, BROKEN = 40, ("cats/04.png", "dogs/21.png")  # one is held out and one trained on
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from falcon_ssl.config import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import DigitsSource, TensorSource, hub, load_splits
 from falcon_ssl.data.hub import SCAN_CLASSES
+from falcon_ssl.data.source import data_paths, read_images
 
 
 def everything(source):
@@ -210,6 +211,22 @@ class TestFolder:
         )
         with pytest.raises(InputError, match="leaves a part empty"):
             load_splits(f"folder:{root}", ReadingConfig(holdout=0.01))
+
+    @pytest.mark.parametrize("place", [0, 5, 11])  # the last one, in the order of paths, too
+    def test_broken_images_do_not_change_what_is_held_out(self, write_folder, place):
+        files = {f"{i:02}.png": i for i in range(12)} | {f"{place:02}.png": b"not an image"}
+        root = write_folder(files)
+        names = []
+        for in_memory in (True, False):
+            reading = ReadingConfig(holdout=0.3, in_memory=in_memory, max_unreadable=0.2)
+            splits = load_splits(f"folder:{root}", reading)
+            kept = [
+                read_images(one, torch.arange(len(one)))[0] for one in (splits.train, splits.test)
+            ]
+            parts = zip((splits.train, splits.test), kept, strict=True)
+            names.append([data_paths(source, rows) for source, rows in parts])
+        assert names[0] == names[1]
+        assert [len(part) for part in names[0]] in ([7, 4], [8, 3])
 
     def test_a_test_part_stays_unread_when_a_part_of_train_is_held_out(self, write_folder):
         """Options are chosen there, and never by the test part."""

@@ -17,7 +17,6 @@ from falcon_ssl.evaluation.components import ROWS
 from falcon_ssl.evaluation.neighbors import Space, near_duplicates
 from falcon_ssl.records.embeddings import EmbeddingFile
 from falcon_ssl.records.files import replacing
-from falcon_ssl.views import captioned_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +89,12 @@ def duplicates(
         for group in found
     ]
     _write(target, groups, known)
+    rows = [
+        [(i, known.caption(i, c)) for i, c in zip(group.indices, group.cosines, strict=True)]
+        for group in groups[:GROUPS_SHOWN]
+    ]
     with trusting_code(trust_code):  # of the images
-        _draw(target.with_suffix(".png"), groups, known)
+        known.draw(target.with_suffix(".png"), [row[:IMAGES_SHOWN] for row in rows])
     return groups
 
 
@@ -110,18 +113,3 @@ def _write(target: Path, groups: list[Duplicates], known: EmbeddedImages) -> Non
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _draw(sheet: Path, groups: list[Duplicates], known: EmbeddedImages) -> None:
-    """A row for each of the first groups."""
-    sheet.unlink(missing_ok=True)
-    rows = []
-    for group in groups[:GROUPS_SHOWN]:
-        shown = group.indices[:IMAGES_SHOWN]
-        pictures = known.pixels(shown)
-        if pictures is None:
-            return
-        words = [known.caption(i, c) for i, c in zip(shown, group.cosines, strict=False)]
-        rows.append(list(zip(pictures, words, strict=True)))
-    if rows:
-        captioned_sheet(rows).save(sheet)

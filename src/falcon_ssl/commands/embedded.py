@@ -16,8 +16,9 @@ from torch import Tensor
 from falcon_ssl.config.mapping import build
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data import Source, Splits, data_rows, load_splits
+from falcon_ssl.data import Source, data_paths, data_rows, load_splits
 from falcon_ssl.records.embeddings import EmbeddingFile
+from falcon_ssl.views import captioned_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -55,39 +56,58 @@ class EmbeddedImages:
         word = label[index] if label is not None else Path(self.place(index)).stem
         return f"{cosine:.2f} {word[-_WORD:]}"
 
-    def pixels(self, indices: Sequence[int]) -> list[Tensor] | None:
-        """Images uint8 [C, H, W]; None, with a warning, where they cannot be found again."""
-        if self._splits is None:
-            return None
-        return [self._one(index) for index in indices]
+    def draw(self, sheet: Path, rows: Sequence[Sequence[tuple[Tensor | int, str]]]) -> None:
+        """Renew a contact sheet: pixels, or images of the table by their row in it, with words below.
 
-    def _one(self, index: int) -> Tensor:
-        source, rows = self._sources[self._columns["split"][index]]
-        at = int(np.searchsorted(rows, self._columns["row"][index]))
-        return source.images(torch.tensor([at]))[0]
-
-    @cached_property
-    def _splits(self) -> Splits | None:
-        about = self._file.about
+        Where images cannot be found again there is a warning, and no sheet; without rows there is none either.
+        """
+        sheet.unlink(missing_ok=True)  # an older one shows something else
         try:
-            if not about:
-                raise InputError(
-                    "no data is named", received=self._file.path, expected="a file of embed"
-                )
-            reading: ReadingConfig = build(ReadingConfig, about["reading"])
-            channels = about["image_shape"][0]
-            return load_splits(about["data"], replace(reading, channels=channels))
+            pictures = [
+                [(self._pixels(one) if isinstance(one, int) else one, words) for one, words in row]
+                for row in rows
+            ]
         except (InputError, OSError) as error:
             logger.warning("no pictures, the images are not found again: %s", error)
-            return None
+            return
+        if pictures:
+            captioned_sheet(pictures).save(sheet)
+
+    def _pixels(self, index: int) -> Tensor:
+        """Pixels [C, H, W] of an image of the table. InputError: it is not where it was."""
+        source, rows = self._sources[self._columns["split"][index]]
+        row = self._columns["row"][index]
+        at = torch.tensor([np.searchsorted(rows, row)])
+        path = self._columns["path"][index] if "path" in self._columns else None
+        if at >= len(rows) or rows[at] != row or not _is_same(path, data_paths(source, at)[0]):
+            raise InputError(
+                "the images have changed since",
+                received=f"{source.name}, row {row}",
+                expected=self.place(index),
+                fix="embed them again",
+            )
+        return source.images(at)[0]
 
     @cached_property
     def _sources(self) -> dict[str, tuple[Source, np.ndarray[Any, Any]]]:
         """Sources and the rows of the data that they hold, by split."""
-        assert self._splits is not None
-        sources = {"train": self._splits.train, "test": self._splits.test}
+        about = self._file.about
+        if not about or not {"row", "split"} <= self._columns.keys():
+            raise InputError(
+                "the table does not say where its images are",
+                received=self._file.path,
+                expected="a file of falcon-ssl embed",
+            )
+        reading = replace(build(ReadingConfig, about["reading"]), channels=about["image_shape"][0])
+        splits = load_splits(about["data"], reading)
+        sources = {"train": splits.train, "test": splits.test}
         return {
             name: (source, data_rows(source, torch.arange(len(source))).numpy())
             for name, source in sources.items()
             if source is not None
         }
+
+
+def _is_same(path: str | None, now: str | None) -> bool:
+    """Whether two paths end alike: the folder around them may have moved."""
+    return path is None or now is None or Path(path).name == Path(now).name

@@ -161,8 +161,7 @@ def load_run(
         reading: How to read them; None for the defaults. Without ``data``, what it changes of the run's own.
         evaluation: Options of `EvaluationConfig` in place of the run's own.
         checkpoint: "last", or one that is kept beside it: "best", "best_knn", "epoch_10".
-        on_demand: Decode images when they are read, for those who read each once. A part that is held out is drawn from
-            the images that are left after decoding, so where there is one the run's way stays.
+        on_demand: Decode images when they are read, for those who read each once.
         trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Raises:
@@ -204,7 +203,7 @@ def open_run_data(
         )
         config = replace(config, data=data, reading=reading)
     config = replace(config, reading=replace(config.reading, channels=channels))
-    if on_demand and not config.reading.holdout:
+    if on_demand:
         config = replace(config, reading=replace(config.reading, in_memory=False))
     skipped_path = Path(run) / SKIPPED if data is None else None
     return config, open_data(config, skipped_path=skipped_path)

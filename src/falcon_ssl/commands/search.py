@@ -26,7 +26,6 @@ from falcon_ssl.networks import Readout
 from falcon_ssl.records.checkpoints import find_checkpoint
 from falcon_ssl.records.embeddings import EmbeddingFile
 from falcon_ssl.records.folder import MODEL
-from falcon_ssl.views import captioned_sheet
 
 PICTURES = (".png", ".jpg", ".webp")
 
@@ -83,9 +82,9 @@ def search(
     files = [Path(str(image)) for image, row in zip(images, queries, strict=True) if row is None]
     with trusting_code(trust_code):
         pixels, z_QD = _embed(table, files, run=run)
-    from_files = iter(zip(pixels, z_QD, strict=True))
+    z_of_files = iter(z_QD)
     rows = _representations(table, [row for row in queries if row is not None])
-    asked = np.stack([next(from_files)[1] if row is None else rows[row] for row in queries])
+    asked = np.stack([next(z_of_files) if row is None else rows[row] for row in queries])
 
     groups = (group["z"] for group in table.groups("z"))
     found = nearest(asked, groups, space=Space.of(table.sample("z", ROWS)), k=k + 1)
@@ -95,14 +94,22 @@ def search(
         pairs = zip(row_k.tolist(), cosine_k.tolist(), strict=True)
         others = [Hit(known.place(i), i, cosine) for i, cosine in pairs if i != query]
         hits.append(others[:k])
+    from_files = iter(pixels)
+    pictures = [
+        [
+            (next(from_files) if query is None else query, "query"),
+            *((hit.row, known.caption(hit.row, hit.cosine)) for hit in found_k),
+        ]
+        for query, found_k in zip(queries, hits, strict=True)
+    ]
     with trusting_code(trust_code):  # of the images
-        _draw(sheet, queries, pixels, hits, known)
+        known.draw(sheet, pictures)
     return hits
 
 
 def _row(table: EmbeddingFile, image: str | Path | int) -> int | None:
     """The row that a query names; None for a file."""
-    if not isinstance(image, int):
+    if isinstance(image, (str, Path)):
         if Path(image).is_file():
             return None
         if not str(image).isdecimal():
@@ -179,24 +186,3 @@ def _decoded(file: Path, decode: Callable[[bytes], Tensor]) -> Tensor:
         raise InputError(
             f"cannot read the image {file}", received=error, expected="an image file"
         ) from error
-
-
-def _draw(
-    sheet: Path,
-    queries: Sequence[int | None],
-    pixels: Sequence[Tensor],
-    hits: Sequence[Sequence[Hit]],
-    known: EmbeddedImages,
-) -> None:
-    """A row for each query: itself, then what is near."""
-    asked, rows = iter(pixels), []
-    for query, found in zip(queries, hits, strict=True):
-        indices = [*([] if query is None else [query]), *(hit.row for hit in found)]
-        pictures = known.pixels(indices)
-        if pictures is None:
-            return
-        words = [known.caption(hit.row, hit.cosine) for hit in found]
-        if query is None:
-            pictures.insert(0, next(asked))
-        rows.append(list(zip(pictures, ["query", *words], strict=True)))
-    captioned_sheet(rows).save(sheet)

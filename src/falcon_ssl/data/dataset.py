@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.parts import make_part
 from falcon_ssl.data.decode import pixels_of
-from falcon_ssl.data.memory import RESIDENT_FRACTION, available_memory
+from falcon_ssl.data.memory import fits
 from falcon_ssl.data.source import Source, Splits, TensorSource, as_pixels
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,14 @@ class DatasetSource:
         shape = _shape_of(first, name)
         side = (image_size, image_size) if image_size else shape[1:]
         self.image_shape: tuple[int, int, int] = (channels or shape[0], *side)
-        found = next((getattr(dataset, own, None) for own in ("targets", "labels")), None)
-        self.labels = None if found is None else torch.as_tensor(found).long()
-        if self.labels is not None and self.labels.shape != (len(dataset),):
-            self.labels = None  # several numbers an image
+        is_pillow = hasattr(first, "convert")
+        self.dtype = (
+            torch.uint8 if is_pillow else as_pixels(_tensor_of(first, name), name=name).dtype
+        )
+        found = (getattr(dataset, own, None) for own in ("targets", "labels"))
+        self.labels = _as_labels(
+            next((one for one in found if one is not None), None), len(dataset)
+        )
         classes = getattr(dataset, "classes", None)
         self.class_names = None if classes is None else [str(one) for one in classes]
 
@@ -80,12 +84,12 @@ class DatasetSource:
 
     def images(self, indices: Tensor) -> Tensor:
         """Read images: int64 [B] -> uint8 or uint16 [B, C, H, W] on the CPU."""
-        return torch.stack([self.item(index)[0] for index in indices.tolist()])
+        return torch.stack([self.item(row)[0] for row in indices.tolist()])
 
-    def item(self, index: int) -> tuple[Tensor, int | None]:
+    def item(self, number: int) -> tuple[Tensor, int | None]:
         """Image [C, H, W], and label where the item has one."""
-        item = self._dataset[index]
-        name = f"image {index} of {self.name}"
+        item = self._dataset[number]
+        name = f"image {number} of {self.name}"
         image = _image_of(item)
         if hasattr(image, "convert"):
             pixels = pixels_of(image, self.image_shape)
@@ -98,14 +102,12 @@ class DatasetSource:
                 expected=self.image_shape,
                 fix="resize in the data set, or return Pillow images and set reading.image_size",
             )
-        label = item[1] if isinstance(item, (tuple, list)) and len(item) > 1 else None
-        return pixels, None if label is None or np.ndim(label) else int(label)
+        return pixels, _label_of(item)
 
     def decoded(self) -> TensorSource:
         """All images, in memory, with the labels that items have."""
-        items = [self.item(index) for index in range(len(self))]
-        labels = [label for _, label in items]
-        known = None if None in labels else torch.tensor(labels)
+        items = [self.item(row) for row in range(len(self))]
+        known = _as_labels([label for _, label in items], len(items))
         return TensorSource(
             torch.stack([pixels for pixels, _ in items]),
             name=self.name,
@@ -121,8 +123,6 @@ def dataset_splits(name: str, reading: ReadingConfig) -> Splits:
         InputError: As `falcon_ssl.core.parts.make_part` and `DatasetSource`.
     """
     made = make_part("data", name)
-    if isinstance(made, Splits):
-        return made
     parts: Sequence[Any] = made if isinstance(made, tuple) else (made,)
     if len(parts) > 2:
         raise InputError(
@@ -134,15 +134,9 @@ def dataset_splits(name: str, reading: ReadingConfig) -> Splits:
         source = DatasetSource(
             dataset, name=f"{name} {part}", image_size=size, channels=reading.channels
         )
-        needed = len(source) * math.prod(source.image_shape)
-        fits = needed <= RESIDENT_FRACTION * available_memory()
-        in_memory = fits if reading.in_memory is None else reading.in_memory
-        logger.info(
-            "%s: %d images, %s",
-            source.name,
-            len(source),
-            "kept in memory" if in_memory else "read on demand",
-        )
+        enough, words = fits(source)
+        in_memory = enough if reading.in_memory is None else reading.in_memory
+        logger.info("%s, %s", words, "read once and kept" if in_memory else "read on demand")
         sources.append(source.decoded() if in_memory else source)
     if len({source.image_shape for source in sources}) > 1:
         raise InputError(
@@ -151,6 +145,27 @@ def dataset_splits(name: str, reading: ReadingConfig) -> Splits:
             expected="one shape (channels, height, width)",
         )
     return Splits(sources[0], sources[1] if len(sources) > 1 else None, note=f"own data, {name}")
+
+
+def _as_labels(values: Any, count: int) -> Tensor | None:
+    """int64 [N] of one class number an image; None for anything else: several numbers, words, -1 for an unknown one."""
+    try:
+        labels = np.asarray(values)
+    except ValueError:  # of different lengths
+        return None
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        return None
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def _label_of(item: Any) -> int | None:
+    """The whole number after the image; None where there is another thing, or nothing."""
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        return None
+    try:
+        return index(item[1])
+    except TypeError:
+        return None
 
 
 def _image_of(item: Any) -> Any:

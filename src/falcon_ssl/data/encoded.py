@@ -149,4 +149,5 @@ def decode_all(source: EncodedSource) -> TensorSource:
         class_names=source.class_names,
         rows=rows,
         paths=source.paths(torch.arange(len(source)) if rows is None else rows),
+        num_stored=len(source),
     )

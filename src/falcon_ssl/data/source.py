@@ -71,6 +71,11 @@ def data_rows(source: Source, indices: Tensor) -> Tensor:
     return indices if rows is None else rows[indices]
 
 
+def num_stored(source: Source) -> int:
+    """Images of the stored data, those among them that a source leaves out."""
+    return getattr(source, "num_stored", None) or len(source)
+
+
 def data_paths(source: Source, indices: Tensor) -> list[str | None]:
     """Paths of images, where they are files or their table names some: int64 [B] -> B of them."""
     paths = getattr(source, "paths", None)
@@ -106,6 +111,7 @@ class TensorSource:
         class_names: Name of every label, or None.
         rows: Which rows of the data these images are, int64 [N]; None when they are all of it.
         paths: Path of every image, where it has one.
+        num_stored: How many images the data has; None when these are all.
 
     Attributes:
         tensor: All images, uint8 or uint16 [N, C, H, W]; not a copy.
@@ -129,6 +135,7 @@ class TensorSource:
         class_names: list[str] | None = None,
         rows: Tensor | None = None,
         paths: Sequence[str | None] | None = None,
+        num_stored: int | None = None,
     ) -> None:
         if images.dim() != 4 or len(images) == 0:
             raise InputError(
@@ -145,7 +152,7 @@ class TensorSource:
         self.name = name
         self.labels = None if labels is None else labels.long()
         self.class_names = class_names
-        self.rows = rows
+        self.rows, self.num_stored = rows, num_stored
         self._paths = paths
         self.tensor = as_pixels(images, name=name)
         self.dtype = self.tensor.dtype

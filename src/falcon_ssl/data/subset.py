@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.source import Fallible, Source, Splits, TensorSource, data_paths, data_rows
+from falcon_ssl.data.source import (
+    Fallible,
+    Source,
+    Splits,
+    TensorSource,
+    data_paths,
+    data_rows,
+    num_stored,
+)
 
 _HOLDOUT_SEED = 0  # fixed: a split belongs to the data set, not to a run
 
@@ -53,7 +61,8 @@ class Subset:
 def hold_out(splits: Splits, fraction: float) -> Splits:
     """Take a test part out of the training part, in place of the data's own.
 
-    The images are chosen at random, always the same ones.
+    The images are chosen at random, always the same ones: whether they are in memory or read on demand, and whichever
+    of them turn out to be unreadable.
 
     Args:
         splits: The data.
@@ -62,26 +71,30 @@ def hold_out(splits: Splits, fraction: float) -> Splits:
     Raises:
         InputError: A fraction that leaves one part empty.
     """
-    source = splits.train
-    count = round(fraction * len(source))
-    if not 0 < count < len(source):
+    source, total = splits.train, num_stored(splits.train)
+    count = round(fraction * total)
+    order = np.random.default_rng(_HOLDOUT_SEED).permutation(total)
+    is_held_out = torch.zeros(total, dtype=torch.bool)
+    is_held_out[torch.from_numpy(order[:count])] = True
+    if total > len(source):
+        is_held_out = is_held_out[data_rows(source, torch.arange(len(source)))]
+    chosen, rest = (torch.nonzero(one).flatten() for one in (is_held_out, ~is_held_out))
+    if not len(chosen) or not len(rest):
         raise InputError(
             "holdout leaves a part empty",
             received=f"{fraction} of {len(source)} images",
             expected="a fraction in (0, 1) that gives both parts an image",
         )
-    order = torch.from_numpy(np.random.default_rng(_HOLDOUT_SEED).permutation(len(source)))
     return replace(
         splits,
-        train=_part(source, order[count:], f"{len(source) - count} to train on"),
-        test=_part(source, order[:count], f"{count} held out"),
+        train=_part(source, rest, f"{len(rest)} to train on"),
+        test=_part(source, chosen, f"{len(chosen)} held out"),
         note=f"{splits.note}; test part: {fraction:.0%} held out at random, always the same",
     )
 
 
-def _part(source: Source, chosen: Tensor, what: str) -> Source:
+def _part(source: Source, rows: Tensor, what: str) -> Source:
     """Rows of a source, in memory when the source is."""
-    rows = chosen.sort().values
     part = Subset(source, rows, name=f"{source.name}, {what}")
     if not isinstance(source, TensorSource):
         return part
