@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_OF  = $(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP    := $(call PIP_OF,$(VENV))
 
-.PHONY: demo test lint docs figures bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step bench-collapse clean
+.PHONY: demo test lint docs figures release-check test-matrix bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step bench-collapse clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +35,31 @@ docs: $(VENV)/.installed-test  ## the documentation, strictly, into build/site; 
 
 figures: $(VENV)/.installed  ## draw the figures of the documentation again; needs runs/demo
 	$(BIN)/python docs/_site/figures.py
+
+# PYTHON:TORCH pairs; those whose Python is not here are left out, a TORCH that is left out is the newest.
+MATRIX ?= python3.10:2.6.0 python3.11:2.13.0 python3.12:2.9.0 python3.13:
+test-matrix:  ## the tests of the loss, dictionaries, options and theory on several Pythons and torches
+	@for pair in $(MATRIX); do \
+	  python=$${pair%%:*}; torch=$${pair#*:}; home=build/matrix/$$python-$${torch:-newest}; \
+	  command -v $$python > /dev/null || { echo "$$pair: no $$python here"; continue; }; \
+	  $$python -m venv $$home \
+	  && $$home/bin/python -m pip install --quiet --disable-pip-version-check torch$${torch:+==$$torch} '.[train]' pytest hypothesis \
+	  && OMP_NUM_THREADS=1 $$home/bin/python -m pytest -q -W default -p no:cacheprovider \
+	    tests/core tests/config tests/dictionary tests/losses/falcon \
+	  && echo "$$pair: passed" || exit 1; \
+	done
+
+# Some minutes, so not a part of `make test`, whose tests/test_install.py installs the wheel beside links to its three packages.
+release-check:  ## build wheel and sdist, install each into an empty environment, use what is there
+	rm -rf build/dist build/release && $(PYTHON) -m venv build/release/build
+	build/release/build/bin/python -m pip install --quiet --disable-pip-version-check build
+	build/release/build/bin/python -m build --outdir build/dist .
+	$(PYTHON) -m venv build/release/core && $(PYTHON) -m venv build/release/train
+	$(call PIP_OF,build/release/core) torch==2.13.0 $$(ls build/dist/*.whl)
+	cd build/release && core/bin/python -c "import torch, falcon_ssl as f; u = torch.eye(64); \
+	  print(f.FalconLoss(f.RademacherDictionary(1024, 64))(u, u).as_floats(), f.diagnose(f.Features(z=torch.randn(500, 64))).sentence)"
+	$(call PIP_OF,build/release/train) torch==2.13.0 "$$(ls build/dist/*.tar.gz)[train]"
+	cd build/release && train/bin/falcon-ssl --version && train/bin/falcon-ssl demo --out demo --overwrite
 
 bench-loss: $(VENV)/.installed  ## time and memory of the loss at every size, and against the number of views
 	$(BIN)/python benchmarks/loss.py

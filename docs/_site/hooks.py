@@ -7,9 +7,11 @@ page, where its style sheet colors them for light and dark.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ def place(path: Path) -> str:
     uri = f"repository/{path.relative_to(ROOT).as_posix()}"
     if path.is_dir():
         return f"{uri}/index.md"
-    return f"{uri}.md" if path.suffix in LANGUAGES else uri
+    return f"{uri}.md" if path.suffix in {*LANGUAGES, ".ipynb"} else uri
 
 
 def content(path: Path) -> str:
@@ -48,11 +50,35 @@ def content(path: Path) -> str:
         items = [f"- [{one.name}]({one.name})" for one in files]
         return "\n".join([f"# {name}", "", *items, ""])
     text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        return notebook(json.loads(text))
     if path.suffix not in LANGUAGES:
         return text
     fence = "~" * 12
     code = f"{fence}{LANGUAGES[path.suffix]}\n{text}\n{fence}\n"
     return f"{NOT_FOUND_BY_SEARCH}# {path.name}\n\n`{name}`\n\n{code}"
+
+
+def notebook(found: dict[str, Any]) -> str:
+    """The cells of a notebook and what they showed, as a page."""
+    parts = []
+    for cell in found["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```python\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "text" in output:
+                printed = escape("".join(output["text"]))
+                parts.append(f'<pre class="printed"><code>{printed}</code></pre>')
+            elif "image/svg+xml" in data:
+                svg = "".join(data["image/svg+xml"])
+                parts.append(f'<div class="figure">{sized(svg)}</div>'.replace("\n", ""))
+            elif "text/html" in data:
+                parts.append(f'<div class="shown">{"".join(data["text/html"])}</div>')
+    return "\n\n".join([*parts, ""])
 
 
 def linked(path: Path, text: str) -> set[Path]:
@@ -71,10 +97,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in sorted(new):
             text = content(path)
             file = File.generated(config, place(path), content=text)
-            file.inclusion = file.inclusion.NOT_IN_NAV
+            if path.suffix != ".ipynb":  # the tour is in the navigation
+                file.inclusion = file.inclusion.NOT_IN_NAV
             files.append(file)
             added.add(path)
-            if path.is_dir() or path.suffix == ".md":
+            if path.is_dir() or path.suffix in (".md", ".ipynb"):
                 wanted |= linked(path, text)
     _SOURCES.update({place(path): path for path in [*added, *pages]})
     return files
@@ -98,15 +125,18 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     return LINK.sub(moved, markdown)
 
 
+def sized(svg: str) -> str:
+    """A figure as large as a report's charts where there is room; where there is little, legible and scrolled."""
+    width = float(svg.split('viewBox="0 0 ')[1].split()[0])
+    size = f"max-width:{1.15 * width:.0f}px;min-width:{min(0.75 * width, 640):.0f}px"
+    return svg.replace("<svg ", f'<svg style="{size}" ', 1)
+
+
 def on_page_content(html: str, **_: Any) -> str:
     """Put figures into the page."""
 
     def drawn(found: re.Match[str]) -> str:
         svg = (DOCS / "images" / found[2]).read_text(encoding="utf-8")
-        width = float(svg.split('viewBox="0 0 ')[1].split()[0])
-        # As large as a report's charts where there is room; where there is little, legible and scrolled.
-        size = f"max-width:{1.15 * width:.0f}px;min-width:{min(0.75 * width, 640):.0f}px"
-        svg = svg.replace("<svg ", f'<svg style="{size}" ', 1)
-        return f'<span class="figure" tabindex="0" aria-label="{found[1]}">{svg}</span>'
+        return f'<span class="figure" tabindex="0" aria-label="{found[1]}">{sized(svg)}</span>'
 
     return PICTURE.sub(drawn, html)

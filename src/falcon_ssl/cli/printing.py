@@ -2,62 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from falcon_ssl.records.metrics import describe, is_few_labels
-from falcon_ssl.report.formatting import format_duration, format_number
-
-SUMMARY = (
-    "top1_linear",
-    "top1_knn",
-    "numbers_read",
-    "ami_kmeans_z",
-    "ami_kmeans_u",
-    "nmi_codes",
-    "ami_codes",
-    "codes_used",
-    "effective_rank_z",
-    "effective_rank_u",
-)
+from falcon_ssl.records.metrics import describe
+from falcon_ssl.report.formatting import format_duration
+from falcon_ssl.report.summary import Evaluation
 
 
-def print_evaluation(evaluation: dict[str, Any]) -> None:
+def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """The numbers that matter, beside those of the encoder before training and chance."""
-    about = evaluation["about"]
-    chance: dict[str, float | None] = dict.fromkeys(
-        ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
-    )
-    chance |= dict.fromkeys(("top1_linear", "top1_knn"), evaluation["chance"].get("top1"))
-    chance["nmi_codes"] = evaluation.get("chance_nmi_codes")
-    table = Table(title=f"{about['data']}, {about['split']} split ({about['num_test']} images)")
-    before = "initial weights" if about.get("initial_weights") else "random encoder"
-    names = {"random_encoder": before, "baseline": "patch k-means"}
-    others = {names[key]: evaluation[key] for key in names if key in evaluation}
-    for column in ("", "this run", *others, "chance"):
+    found = Evaluation(evaluation)
+    head, rows = found.table()
+    table = Table(title=found.title)
+    for column in head:
         table.add_column(column, justify="right" if column else "left")
-    few = [name for name in evaluation if is_few_labels(name)]
-    chance |= dict.fromkeys(few, chance["top1_linear"])
-    for name in (SUMMARY[0], *few, *SUMMARY[1:]):
-        if name in evaluation:
-            metric = describe(name)
-            beside = (other.get(name) for other in others.values())
-            cells = [
-                format_number(v, metric.kind) for v in (evaluation[name], *beside, chance.get(name))
-            ]
-            if (spread := evaluation.get(f"{name}_std")) is not None:
-                cells[0] += f" ± {100 * spread:.1f}"
-            table.add_row(metric.label, *cells)
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
-    print(f"{about['note']}.")
-    if about["num_classes"] is None:
-        print("No labels were read: only measures that need none.")
-    if evaluation["certificate"]:
-        print(evaluation["certificate"]["sentence"])
+    print("\n".join(found.remarks))
 
 
 def print_baseline(record: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ from falcon_ssl.records.folder import (
 from falcon_ssl.records.folder import METRICS as METRICS_FILE
 from falcon_ssl.records.metrics import METRICS
 from falcon_ssl.records.schema import TRAINED_LINE, check_form
+from falcon_ssl.report.summary import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def evaluate(
     baseline: str | Path | None = None,
     out: str | Path | None = None,
     trust_code: bool = False,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Evaluate the encoder of a run; write ``evaluation.json``, ``diagnosis.json`` and ``arrays.npz``.
 
     Of other images or of another checkpoint than the last, only ``evaluation-NAME.json`` is written: the run's own
@@ -74,9 +75,9 @@ def evaluate(
         trust_code: Whether code that files name may be run, see `falcon_ssl.trusting_code`.
 
     Returns:
-        What ``evaluation.json`` holds: metrics by name, the same for an untrained encoder under "random_encoder" (where
-        `evaluation.untrained` asks for it) and for patch k-means under "baseline", chance levels under "chance", the
-        certificate of the last epoch, "about".
+        What ``evaluation.json`` holds, as a dictionary that a notebook shows as a table: metrics by name, the same for
+        an untrained encoder under "random_encoder" (where `evaluation.untrained` asks for it) and for patch k-means
+        under "baseline", chance levels under "chance", the certificate of the last epoch, "about".
 
     Raises:
         InputError: As `load_run`, a name that is none, or a baseline of other images.
@@ -173,7 +174,7 @@ def evaluate(
     target.write_json(record_name, record)
     log_skipped(splits)
     processes.wait()
-    return record
+    return Evaluation(record)
 
 
 def evaluation_name(

@@ -21,6 +21,14 @@ _SHOWN = {
 _LOG_LINES = 15  # of a whole run, where the output is not a terminal
 
 
+def _console() -> Console:
+    """Of stderr; in a notebook, which shows every change of a live line anew, of plain lines."""
+    console = Console(stderr=True)
+    if console.is_jupyter:
+        return Console(stderr=True, force_jupyter=False, force_terminal=False, width=160)
+    return console
+
+
 class Progress:
     """Live progress with time left, images a second and the terms that matter.
 
@@ -32,7 +40,7 @@ class Progress:
     """
 
     def __init__(self, config: RunConfig, num_steps: int, done: int, *, shown: bool) -> None:
-        self._console = Console(stderr=True)
+        self._console = _console()
         self._live = shown and self._console.is_terminal
         self._logged = shown and not self._console.is_terminal
         self._bar = rich_progress.Progress(

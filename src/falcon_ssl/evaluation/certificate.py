@@ -24,6 +24,7 @@ from typing import Any
 from falcon_ssl.core.averaging import RISK
 from falcon_ssl.core.checks import check_at_least, check_choice
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.notebook import html_table
 from falcon_ssl.core.theory import LN2, PRIOR_MATCHINGS, Optimum, PriorMatching
 
 TERMS = ("total", "invariance", "prior_matching", "entropy", "consistency")
@@ -73,6 +74,26 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON record."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        named = {
+            "loss": self.loss,
+            "collapse threshold": self.collapse_threshold,
+            "least loss": self.bound,
+            "gap: entropy": self.gap_entropy,
+            "gap: consistency": self.gap_consistency,
+            "gap: prior matching": self.gap_prior,
+            "bits of code": self.mutual_information_bits,
+            "at most": self.max_bits,
+        }
+        units = ["nats"] * 6 + ["bits"] * 2
+        rows = [
+            [name, "not known", ""] if value is None else [name, f"{value:.3f}", unit]
+            for (name, value), unit in zip(named.items(), units, strict=True)
+        ]
+        return html_table(
+            rows, sentence=self.sentence, verdict="proven" if self.certified else "not proven"
+        )
 
 
 def certify(

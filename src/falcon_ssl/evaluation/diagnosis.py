@@ -17,6 +17,7 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.extras import MissingExtraError
+from falcon_ssl.core.notebook import html_table
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
@@ -90,6 +91,20 @@ class Diagnosis:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for ``diagnosis.json``."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for kind in self.collapses:
+            assessed = [one for one in kind.measures if one.verdict != "unknown"]
+            if not assessed:
+                rows.append([kind.name, "not measured", "", "", "", ""])
+            for one in assessed:
+                numbers = (one.value, one.random, one.ideal)
+                written = ["" if number is None else f"{number:.3g}" for number in numbers]
+                name = kind.name if one is assessed[0] else ""
+                rows.append([name, describe(one.name).label, *written, one.verdict])
+        head = ["collapse", "measure", "value", "before training", "ideal", "verdict"]
+        return html_table(rows, head=head, sentence=self.sentence, verdict=self.verdict)
 
 
 def diagnose(

@@ -72,8 +72,8 @@ class Figure(Block):
     """
 
     title: str
-    body: Markup | Drawn
-    caption: str
+    body: Markup | Drawn = field(repr=False)
+    caption: str = field(repr=False)
     span: Literal["", "wide", "tall"] = ""
 
     def svg(self) -> str:

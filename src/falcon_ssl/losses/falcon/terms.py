@@ -9,6 +9,7 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.notebook import html_table
 from falcon_ssl.core.theory import power_law
 
 
@@ -44,6 +45,17 @@ class LossTerms(NamedTuple):
         """The terms as Python numbers, for logs; copies them from the device at once."""
         values = torch.stack([term.detach() for term in self]).tolist()
         return dict(zip(self._fields, values, strict=True))
+
+    def _repr_html_(self) -> str:
+        meanings = {
+            "total": "beta · invariance + prior matching; has the gradient",
+            "invariance": "entropy + consistency",
+            "prior_matching": "how unevenly the codes are used",
+            "entropy": "of one sample's assignment",
+            "consistency": "how much the views of a sample disagree",
+        }
+        rows = [[name, f"{value:.4f}", meanings[name]] for name, value in self.as_floats().items()]
+        return html_table(rows, head=["term", "nats", ""])
 
 
 def power_law_prior(num_codes: int, exponent: float) -> Tensor:
