@@ -98,7 +98,7 @@ def evaluate(
         )
     if not processes.is_main:
         processes.wait()
-        return target.read_json(record_name)
+        return Evaluation(target.read_json(record_name))
     (config, splits, _, method), trained, untrained = features
     folder, test_source = RunFolder.open(run), splits.test
     rows_N, labels = trained.own.index, splits.train.labels
