@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from contenders import build, embeddings, tensors_of_n_times_c
-from falcon_ssl.data.memory import available_memory
+from falcon_ssl.core.machine import available_memory
 from record import arguments, machine, markdown, peak_bytes, write_record
 
 CONTENDERS = (

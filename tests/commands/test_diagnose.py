@@ -137,7 +137,7 @@ def test_prototypes_of_another_method_for_a_run(run: Path, tmp_path: Path) -> No
         ("resnet99", {"data": "digits"}, "unknown encoder"),
         ("timm:resnet10t", {"data": "cats"}, "unknown data"),
         ("timm:resnet10t", {"data": "digits", "weights": "none.safetensors"}, "no initial weights"),
-        ("resnet18", {"data": "digits", "weights": "pretrained"}, "only timm knows pretrained"),
+        ("resnet18", {"data": "digits", "weights": "pretrained"}, "only encoders of timm are pretrained"),
         ("FEATURES", {"data": "digits"}, "features in a file need no images"),
         ("FEATURES", {"weights": "w.safetensors"}, "weights are for an encoder by name"),
         ("FEATURES", {"prototypes": "FEATURES"}, "has no array prototypes"),

@@ -19,9 +19,9 @@ from falcon_ssl.data import (
     TensorSource,
     build_loader,
     load_splits,
-    memory,
     order,
     shards,
+    source,
 )
 
 
@@ -258,7 +258,7 @@ def test_the_memory_estimate_is_logged_once(write_folder, caplog, in_memory, hol
 
 
 def test_loader_streams_when_the_device_is_too_small(monkeypatch, caplog):
-    monkeypatch.setattr(memory, "available_memory", lambda device: 100)
+    monkeypatch.setattr(source, "available_memory", lambda device: 100)
     with caplog.at_level("INFO"):  # no CUDA needed: construction does not touch the device
         chosen = build_loader(numbered(100), batch_size=8, seed=0, device="cuda")
     assert isinstance(chosen, StreamingLoader)

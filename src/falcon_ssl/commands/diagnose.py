@@ -114,7 +114,7 @@ def _diagnose_encoder(
         return diagnose_features(reference, dictionary=codes)
     if weights == PRETRAINED and not name.startswith(TIMM):
         raise InputError(
-            "only timm knows pretrained weights",
+            "only encoders of timm are pretrained",
             received=name,
             expected="an encoder timm:NAME, or weights such as a .safetensors file",
         )

@@ -126,7 +126,7 @@ class _Part(NamedTuple):
 
 
 class _Progress:
-    """Says now and then how far it is."""
+    """Logs now and then how many images are done."""
 
     def __init__(self, total: int) -> None:
         self._total, self._done = total, 0

@@ -12,8 +12,7 @@ from falcon_ssl.commands.resolve import LARGEST_VIEW
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.memory import bytes_text
-from falcon_ssl.data.memory import available_memory
+from falcon_ssl.core.machine import available_memory, bytes_text
 from falcon_ssl.methods import build_method
 
 _OF_A_PARAMETER = 4 * 4  # bytes: weight, gradient, two moments, float32

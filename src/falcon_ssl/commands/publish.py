@@ -12,10 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_hub(repo: str) -> None:
-    """Check, before any work, that the hub can be reached and knows the user.
+    """Check, before any work, that the hub can be reached and lets the user in.
 
     Raises:
-        InputError: It cannot or does not, or ``repo`` is not OWNER/NAME.
+        InputError: It cannot, or does not, or ``repo`` is not OWNER/NAME.
     """
     with train_extra("--push_to_hub", extra="export"):
         from huggingface_hub import HfApi

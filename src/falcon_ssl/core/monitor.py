@@ -1,6 +1,6 @@
 """Monitors: what the training loop passes to them, and what it logs of their answers.
 
-The loop knows no evaluation: monitors are callables that it is given.
+The loop depends on no evaluation: monitors are callables that it is given.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.parts import make_part
 from falcon_ssl.data.decode import pixels_of
-from falcon_ssl.data.memory import fits
-from falcon_ssl.data.source import Source, Splits, TensorSource, as_pixels
+from falcon_ssl.data.source import Source, Splits, TensorSource, as_pixels, fits
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.extras import MissingExtraError
+from falcon_ssl.core.machine import num_workers
 from falcon_ssl.data.bands import decode_bands
 from falcon_ssl.data.decode import Shape, decode
-from falcon_ssl.data.memory import num_workers
 from falcon_ssl.data.skipped import Skipped
 from falcon_ssl.data.source import TensorSource
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core import distributed
+from falcon_ssl.core.machine import num_workers
 from falcon_ssl.core.pixels import take_rows
-from falcon_ssl.data.memory import fits, num_workers
 from falcon_ssl.data.order import BatchPlan
-from falcon_ssl.data.source import Source, TensorSource, read_images
+from falcon_ssl.data.source import Source, TensorSource, fits, read_images
 
 logger = logging.getLogger(__name__)
 

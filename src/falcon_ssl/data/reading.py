@@ -15,9 +15,8 @@ from falcon_ssl.core.extras import MissingExtraError
 from falcon_ssl.data.bands import is_tiff, tiff_shape
 from falcon_ssl.data.decode import Head, read_head
 from falcon_ssl.data.encoded import EncodedSource, EncodedSplit, Records, decode_all
-from falcon_ssl.data.memory import fits
 from falcon_ssl.data.skipped import Skipped
-from falcon_ssl.data.source import Source
+from falcon_ssl.data.source import Source, fits
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ _OPENERS = 16  # files whose ends are read at the same time
 
 
 class ShardTable(Table):
-    """Parquet files as one table: paths, or addresses that fsspec knows, "hf://datasets/...".
+    """Parquet files as one table: paths, or addresses of fsspec, "hf://datasets/...".
 
     Args:
         files: All of them.

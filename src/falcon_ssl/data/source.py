@@ -5,6 +5,7 @@ Pixels are uint8, or uint16 where 16 bits are kept; the full range of either is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from falcon_ssl.core.checks import check_finite
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.machine import available_memory, bytes_text
 from falcon_ssl.core.pixels import DTYPES
 from falcon_ssl.data.skipped import Skipped
+
+RESIDENT_FRACTION = 0.4  # of the free memory that images may take
 
 
 class Source(Protocol):
@@ -46,6 +50,15 @@ class Fallible(Protocol):
 
     def readable(self, indices: Tensor) -> Tensor:
         """Which images have not been found unreadable so far: int64 [B] -> bool [B]."""
+
+
+def fits(source: Source, device: torch.device | str = "cpu") -> tuple[bool, str]:
+    """Whether all images of a source, decoded, may be kept on a device; and the comparison in words."""
+    dtype: torch.dtype = getattr(source, "dtype", torch.uint8)
+    needed = len(source) * math.prod(source.image_shape) * dtype.itemsize
+    available = available_memory(device)
+    words = f"{source.name}: {bytes_text(needed)} of {bytes_text(available)} free memory"
+    return needed <= RESIDENT_FRACTION * available, words
 
 
 def read_images(source: Source, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ def keep_checkpoint(checkpoint: Path, kept: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """A second name of a file that is never written again, or a copy where the disk knows no links."""
+    """A second name of a file that is never written again, or a copy where the disk has no links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""Losses: embeddings or scores in, loss terms out; nothing here knows an encoder."""
+"""Losses: embeddings or scores in, loss terms out; nothing here depends on an encoder."""
 
 from falcon_ssl.losses.barlow_twins import BarlowTwinsTerms, barlow_twins_loss
 from falcon_ssl.losses.byol import BYOLTerms, byol_loss

@@ -40,7 +40,7 @@ _TIMM_OPTIONS = frozenset({"patch_size", "drop_path"})
 
 
 def encoder_names() -> list[str]:
-    """Names that `build_encoder` knows; "timm:NAME" stands for every timm model.
+    """Names that `build_encoder` takes; "timm:NAME" stands for every timm model.
 
     "python:MODULE:FUNCTION" is what a function of yours returns.
     """

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.memory import bytes_text, free_memory
+from falcon_ssl.core.machine import bytes_text, free_memory
 from falcon_ssl.records.files import replacing
 
 Array: TypeAlias = "NDArray[Any]"

@@ -141,7 +141,7 @@ def _few_labels(key: str) -> Metric | None:
 
 
 def describe(key: str) -> Metric:
-    """The description of a key of ``evaluation.json``; a plain one for a key nobody knows.
+    """The description of a key of ``evaluation.json``; a plain one for an unknown key.
 
     A suffix says where a quantity was measured: ``ami_kmeans_z`` is ``ami`` on k-means clusters.
 

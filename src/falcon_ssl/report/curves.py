@@ -100,7 +100,7 @@ FEW_POINTS = 40
 def training_figures(run: Run) -> list[Figure]:
     """Loss terms, online evaluations, health and engine of one run, each where it was logged.
 
-    Quantities that no panel knows (terms of other methods) get a chart each, after the loss.
+    Quantities of no panel (terms of other methods) get a chart each, after the loss.
     """
     logged = {**run.curves, **run.monitors}
     levels = curve_levels(run)

@@ -1,6 +1,6 @@
 """What a page is made of, and how it becomes one HTML file that needs no network.
 
-The template knows only these parts; which quantities a page shows is decided in Python.
+The template has only these parts; which quantities a page shows is decided in Python.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ MOST_CARDS = 6
 
 
 def headline_cards(run: Run) -> list[Card]:
-    """The six most telling numbers among those recorded, each with what to compare it with."""
+    """The six most informative numbers among those recorded, each with what to compare it with."""
     top1 = run.metric("chance", "top1")
     sizes = [as_number(run.about(name)) for name in ("num_codes", "num_test")]
     known = [size for size in sizes if size is not None]  # more codes than rows cannot be used

@@ -1,9 +1,13 @@
-"""How much memory this process may still take."""
+"""What this process may take of the machine: memory and cores."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -14,7 +18,7 @@ def free_memory() -> int:
     Files that the system keeps cached only because nobody needs the memory count as free.
     """
     free = _machine()
-    try:  # the machine's numbers do not know the container
+    try:  # the machine's numbers leave the container out
         limit = int((_CGROUP / "memory.max").read_text())  # "max" without a limit
         used = int((_CGROUP / "memory.current").read_text())
         stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
@@ -22,6 +26,24 @@ def free_memory() -> int:
     except (OSError, ValueError):
         pass
     return max(0, free)
+
+
+def available_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that this process may take of a device.
+
+    For the CPU that is its part of what is free, beside the other processes of the run on this machine.
+    """
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    return free_memory() // _local_processes()
+
+
+def num_workers() -> int:
+    """Threads that read and decode: this process's part of the cores that it may use, at least two."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(2, (cores or 1) // _local_processes())
 
 
 def bytes_text(count: float) -> str:
@@ -42,3 +64,8 @@ def _machine() -> int:
     except ImportError:  # of the extra train: the loss alone does without
         pages: int = os.sysconf("SC_PHYS_PAGES")
         return pages * int(os.sysconf("SC_PAGE_SIZE"))
+
+
+def _local_processes() -> int:
+    """Processes of this run on this machine: torchrun sets the variable."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
