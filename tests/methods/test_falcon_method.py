@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from falcon_ssl import InputError, logit_scale
 from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig, ViewsConfig, from_mapping
 from falcon_ssl.methods import Falcon, Parts, build_method
+from falcon_ssl.networks import build_encoder, fit_to_images, representation_width
 
 CONFIG = RunConfig(
     encoder=EncoderConfig("digits_cnn"), falcon=FalconConfig(num_codes=64, embed_dim=16)
@@ -196,3 +198,35 @@ def test_features_of_each_view_are_decorrelated_at_the_optimum_of_the_theory() -
     method([views()[0], views()[1] + 3])
     assert len(means) == 2
     assert max(means) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "whitened_cnn", "resnet8", "resnet18"])
+def test_by_places_an_embedding_takes_the_encoder_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    width = 8 if name != "resnet8" else 4
+    encoder = build_encoder(name, in_channels=1, width=width)
+    fit_to_images(encoder, lambda: torch.rand(8, 1, 32, 32))
+    parts = Parts(encoder.eval(), representation_width(encoder, (1, 32, 32)), (1, 32, 32))
+    method = Falcon(parts, replace(CONFIG.falcon, places=True)).eval()
+    images, calls, maps = torch.rand(3, 1, 32, 32), [], encoder.maps
+    want = encoder(images)
+    monkeypatch.setattr(encoder, "maps", lambda x: (calls.append(len(x)), maps(x))[1])
+    z, _ = method.embed(images)
+    assert calls == [3]
+    assert torch.equal(z, want)
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_what_a_step_calls_is_compiled(places: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By places the encoder is not called, but its maps."""
+    called: list[str] = []
+
+    def compiled(function: Callable[..., object], **how: object) -> Callable[..., object]:
+        return lambda *args, **options: (called.append(str(how["mode"])), function(*args))[1]
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    method = Falcon(Parts(Maps(), 16, (1, 8, 8)), replace(CONFIG.falcon, places=places))
+    method.compile_encoder("default")
+    method(views())
+    assert called == ["default"]

@@ -35,10 +35,8 @@ def prepare(method: Method, config: EngineConfig, *, device: torch.device) -> to
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     # Convolutions read pixels with their channels together: 1.6 times faster on a CPU, more in half precision.
     method.to(memory_format=memory_format)  # type: ignore[call-overload]
-    if config.cuda_graphs:
-        method.encoder.compile(mode="reduce-overhead")
-    elif config.compile:
-        method.encoder.compile()
+    if config.cuda_graphs or config.compile:
+        method.compile_encoder("reduce-overhead" if config.cuda_graphs else "default")
     return memory_format
 
 

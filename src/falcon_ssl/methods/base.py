@@ -83,6 +83,10 @@ class Method(nn.Module, ABC):
         """The encoder behind `embed`: what is evaluated and exported."""
         return self.encoder
 
+    def compile_encoder(self, mode: str) -> None:
+        """torch.compile what a step calls of the encoder, in a mode of that function."""
+        self.encoder.compile(mode=mode)
+
     def stuck_values(self, batch_size: int) -> tuple[StuckValue, ...]:
         """Where loss terms stay when nothing is learned, for a global batch of this size."""
         return ()

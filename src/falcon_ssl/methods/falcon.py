@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -89,11 +91,22 @@ class Falcon(Method):
 
     def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Representations z_ND and unit embeddings u_NF."""
-        z_ND = self.encoder(images)
         if not self.config.places:
+            z_ND = self.encoder(images)
             return z_ND, self.projector(z_ND)
-        u_MF = self.projector(_Places(self.encoder)(images))
+        last_NCHW = self.encoder.maps(images)[-1]  # type: ignore[operator]
+        pool = getattr(self.encoder, "pool_map", None)  # without it the encoder runs twice
+        z_ND = self.encoder(images) if pool is None else pool(last_NCHW)
+        u_MF = self.projector(_rows(last_NCHW))
         return z_ND, _of_images(u_MF.view(len(images), -1, u_MF.shape[1]))
+
+    def compile_encoder(self, mode: str) -> None:
+        """As `Method`: by places a step calls the encoder's maps in its place."""
+        if self.config.places:
+            encoder: Any = self.encoder
+            encoder.maps = torch.compile(encoder.maps, mode=mode)
+        else:
+            super().compile_encoder(mode)
 
 
 class _Places(nn.Module):
@@ -107,8 +120,12 @@ class _Places(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x_NCHW = self.encoder.maps(images)[-1]  # type: ignore[operator]
         self.num_places = x_NCHW.shape[2] * x_NCHW.shape[3]
-        z_MC: Tensor = x_NCHW.permute(0, 2, 3, 1).flatten(0, 2)
-        return z_MC
+        return _rows(x_NCHW)
+
+
+def _rows(x_NCHW: Tensor) -> Tensor:
+    """The places of a map [N S, C], those of an image in succession."""
+    return x_NCHW.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _of_images(u: Tensor) -> Tensor:

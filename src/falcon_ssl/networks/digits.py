@@ -33,7 +33,11 @@ class DigitsCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> z_ND, the last map at 2x2 positions."""
-        z_ND: Tensor = self.body[9:](self.maps(images)[-1])
+        return self.pool_map(self.maps(images)[-1])
+
+    def pool_map(self, last_NCHW: Tensor) -> Tensor:
+        """z_ND of the last map."""
+        z_ND: Tensor = self.body[9:](last_NCHW)
         return z_ND
 
 

@@ -47,7 +47,11 @@ class ResNet8(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> z_ND, the mean of the last map."""
-        return self.maps(images)[-1].mean(dim=(2, 3))
+        return self.pool_map(self.maps(images)[-1])
+
+    def pool_map(self, last_NCHW: Tensor) -> Tensor:
+        """z_ND of the last map."""
+        return last_NCHW.mean(dim=(2, 3))
 
 
 class _Block(nn.Module):

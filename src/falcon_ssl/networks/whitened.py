@@ -156,8 +156,11 @@ class WhitenedCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, C, H, W] -> z_ND."""
-        z_ND: Tensor = self.maps(images)[-1].mean(dim=(2, 3))
-        return z_ND
+        return self.pool_map(self.maps(images)[-1])
+
+    def pool_map(self, last_NCHW: Tensor) -> Tensor:
+        """z_ND of the last map."""
+        return last_NCHW.mean(dim=(2, 3))
 
     def _least_side(self) -> int:
         """Side of images that leave one place of the last map."""
