@@ -77,7 +77,7 @@ def reproduce(
     seeds: tuple[int, ...] | None = None,
     data: Mapping[str, str] | None = None,
     epochs: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     table: str | None = None,
     tuning: bool = False,
     processes: int | None = None,

@@ -14,8 +14,10 @@ from falcon_ssl.core.errors import InputError
 class EngineConfig(Options, group="engine"):
     """How a run is executed: what is computed changes by rounding alone, with `accumulate` by batch statistics too."""
 
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "auto (CUDA, then the CPU), cpu or cuda."
+    device: Literal["auto", "cpu", "cuda", "mps"] = option(
+        "auto",
+        "auto (CUDA, then the CPU), cpu, cuda or mps, an Apple GPU, on which this library has not been measured; "
+        "evaluation then runs on the CPU.",
     )
     precision: Literal["auto", "no", "bf16", "fp16"] = option(
         "auto",

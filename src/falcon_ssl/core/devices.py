@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from falcon_ssl.core.errors import InputError
+
 _CPUINFO = Path("/proc/cpuinfo")
 # Instructions that multiply bfloat16: of x86 (AVX-512 BF16, AMX) and of ARM.
 _BF16_INSTRUCTIONS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -18,7 +20,15 @@ def best_device() -> torch.device:
 
 
 def named_device(name: str) -> torch.device:
-    """The device of ``engine.device``: auto, cpu or cuda."""
+    """The device of ``engine.device``: auto, cpu, cuda or mps. InputError: this machine has none of that name."""
+    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if name in available and not available[name]():
+        raise InputError(
+            f"no {name.upper()} device",
+            received=f"engine.device={name}",
+            expected={"cuda": "a GPU that CUDA runs on", "mps": "macOS on an Apple GPU"}[name],
+            fix="use auto or cpu",
+        )
     return best_device() if name == "auto" else torch.device(name)
 
 
@@ -37,6 +47,8 @@ def wait_for(device: torch.device) -> None:
     """Wait until the device has done all that it was asked to; a CPU has when it returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def hardware(device: torch.device) -> dict[str, str]:

@@ -29,6 +29,11 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b).float()
 
 
+def with_float64(x: Tensor) -> Tensor:
+    """The tensor where float64 can be computed: itself, or a copy on the CPU for a device without it, MPS."""
+    return x.cpu() if x.device.type == "mps" else x
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """The dtype in which statistics are accumulated: float64 stays, everything else becomes float32."""
     return x if x.dtype == torch.float64 else x.float()

@@ -24,6 +24,8 @@ def prepare(method: Method, config: EngineConfig, *, device: torch.device) -> to
         InputError: CUDA graphs without CUDA.
     """
     check_speed(config, device)
+    if device.type == "mps":
+        method.float()  # it has no float64, in which a prior over codes is stated
     method.to(device)
     method.micro_batches = config.accumulate
     if config.accumulate > 1 and has_batch_statistics(method.encoder):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from falcon_ssl.core.checks import check_at_least, check_choice
 from falcon_ssl.core.distributed import all_gather_rows, world_size
 from falcon_ssl.core.monitor import Moment, Observation, StuckValue
+from falcon_ssl.core.numerics import with_float64
 from falcon_ssl.core.theory import LN2, Optimum, PriorMatching, count_text
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
@@ -253,7 +254,7 @@ class AlarmMonitor:
     @torch.no_grad()
     def _compare_weights(self, encoder: nn.Module) -> Symptoms:
         """Whether the encoder has moved; nothing about an encoder without weights."""
-        weights = list(encoder.parameters())
+        weights = [with_float64(weight) for weight in encoder.parameters()]
         if not weights:
             return {}
         # A fingerprint: weights that an optimizer moves do not keep their sum.
@@ -325,6 +326,7 @@ def _is_few(used: int, most: int) -> bool:
 
 def _variances(u_RF: Tensor) -> Tensor:
     """Variance of the rows along their principal directions, descending, float64 [min(R, F)]; 0 for equal rows."""
+    u_RF = with_float64(u_RF)
     centered_RF = u_RF.double() - u_RF.mean(dim=0, dtype=torch.float64)
     # The smaller of the two Gram matrices: their non-zero eigenvalues are the same.
     gram = centered_RF @ centered_RF.T if len(u_RF) < u_RF.shape[1] else centered_RF.T @ centered_RF

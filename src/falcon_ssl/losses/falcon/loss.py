@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from falcon_ssl.core.checks import check_matrix, check_same_shape
 from falcon_ssl.core.distributed import agreed_global_count
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.numerics import with_float64
 from falcon_ssl.core.theory import PriorMatching, choose_logit_scale, effective_temperature
 from falcon_ssl.dictionary.base import Dictionary, StreamedDictionary, check_streamed
 from falcon_ssl.dictionary.complete import CompleteDictionary
@@ -356,4 +357,4 @@ def _log_prior(
 ) -> Tensor:
     if prior is None:
         return -torch.full((num_codes,), num_codes, dtype=dtype, device=device).log()
-    return prior.detach().double().log().to(device=device, dtype=dtype)
+    return with_float64(prior.detach()).double().log().to(device=device, dtype=dtype)
