@@ -15,6 +15,7 @@ from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_
 from falcon_ssl.commands.files import folder_for_records
 from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.commands.processes import Processes
+from falcon_ssl.commands.tracked import track_evaluation
 from falcon_ssl.config.run import ReadingConfig, RunConfig
 from falcon_ssl.config.sources import source_names
 from falcon_ssl.core.consent import trusting_code
@@ -172,6 +173,8 @@ def evaluate(
         },
     }
     target.write_json(record_name, record)
+    if record_name == EVALUATION:
+        track_evaluation(target.path, config, record)
     log_skipped(splits)
     processes.wait()
     return Evaluation(record)

@@ -26,10 +26,11 @@ from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.engine import RunFolder, StopRequest, speed, stop_signals
 from falcon_ssl.engine.accelerator import build_accelerator
+from falcon_ssl.engine.tracking import start_trackers
 from falcon_ssl.methods import Method
 from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.checkpoints import checkpoint_paths
-from falcon_ssl.records.folder import CONFIG, SKIPPED, TRACKED
+from falcon_ssl.records.folder import CONFIG, SKIPPED
 from falcon_ssl.records.run import read_run
 from falcon_ssl.views import Views
 
@@ -137,8 +138,7 @@ def _pretrain(
         folder.write_config(config)  # how a run is executed may change when it is resumed
         write_data_record(folder, config, splits)
     accelerator.wait_for_everyone()
-    if config.engine.trackers:
-        accelerator.init_trackers(TRACKED)
+    start_trackers(accelerator, config, folder.path)
     try:
         position = engine.pretrain(
             method,

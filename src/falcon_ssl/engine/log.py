@@ -70,6 +70,8 @@ class RunLog:
                     self._folder.append_metrics({**where, "alarm": {"name": name, "text": text}})
         if self._accelerator.trackers:
             values = {name: value for name, value in line.items() if name != "step"}
+            for observation in observations:
+                values |= {f"held_out/{k}": v for k, v in observation.evaluation.items()}
             self._accelerator.log(values, step=moment.step)
         self._progress.update(moment.step, line)
         for observation in observations:

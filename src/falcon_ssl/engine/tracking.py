@@ -1,0 +1,57 @@
+"""Further places to log to, through Accelerate: TensorBoard, and Weights & Biases.
+
+Their files lie in the run folder. Weights & Biases sends nothing where its own ``WANDB_MODE=offline`` says so; ``wandb
+sync`` does it later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+
+from falcon_ssl.config.run import RunConfig, to_mapping
+from falcon_ssl.records.folder import TRACKED
+
+
+def start_trackers(accelerator: Accelerator, config: RunConfig, folder: Path) -> None:
+    """Begin to log a training to the trackers that the accelerator was built for: the run's name, and its options."""
+    if not config.engine.trackers:
+        return
+    accelerator.init_trackers(
+        TRACKED,
+        config=dict(_flat(to_mapping(config))),
+        init_kwargs={"wandb": _of_wandb(folder, "")} if accelerator.is_main_process else {},
+    )
+
+
+def open_tracker(name: str, folder: Path, *, part: str) -> GeneralTracker:
+    """A tracker by itself, for what follows the training; as one of the run's.
+
+    Args:
+        name: tensorboard, whose numbers join those of the training, or wandb, which groups runs.
+        folder: The run folder.
+        part: What follows.
+    """
+    options = {"logging_dir": folder} if name == "tensorboard" else _of_wandb(folder, part)
+    tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](TRACKED, **options)
+    tracker.start()
+    return tracker
+
+
+def _of_wandb(folder: Path, part: str) -> dict[str, str]:
+    name, inside = folder.resolve().name, folder / TRACKED
+    inside.mkdir(parents=True, exist_ok=True)
+    return {"name": f"{name} {part}".rstrip(), "group": name, "dir": str(inside)}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
+    """Options by their full names, as trackers take them: numbers and words alone."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value if isinstance(value, (bool, int, float)) else str(value)
