@@ -64,7 +64,7 @@ def test_wandb_holds_the_same_offline(tmp_path: Path, monkeypatch: pytest.Monkey
     rows = {name: value for row in evaluation["history"] for name, value in row.items()}
     record = json.loads((run / "evaluation.json").read_text())
     assert rows["evaluation/top1_knn"] == pytest.approx(record["top1_knn"])
-    assert rows.keys() >= PICTURES
+    assert {rows.get(f"{name}/_type") for name in PICTURES} == {"images/separated"}
     assert not (Path.cwd() / "wandb").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,7 +22,10 @@ def best_device() -> torch.device:
 
 def named_device(name: str) -> torch.device:
     """The device of ``engine.device``: auto, cpu, cuda or mps. InputError: this machine has none of that name."""
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    available: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
     if name in available and not available[name]():
         raise InputError(
             f"no {name.upper()} device",

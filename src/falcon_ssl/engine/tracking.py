@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from falcon_ssl.config.run import RunConfig, to_mapping
@@ -36,6 +36,7 @@ def open_tracker(name: str, folder: Path, *, part: str) -> GeneralTracker:
         folder: The run folder.
         part: What follows.
     """
+    PartialState()  # which trackers ask whether they are the first process
     options = {"logging_dir": folder} if name == "tensorboard" else _of_wandb(folder, part)
     tracker: GeneralTracker = LOGGER_TYPE_TO_CLASS[name](TRACKED, **options)
     tracker.start()
