@@ -79,6 +79,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported(wheel: Pa
             "timm",
             "triton",
             "torchvision",
+            "tifffile",
         }:  # optional, each in a file of its own
             names = {canonicalize_name(name) for name in of_module.get(module, [module])}
             assert names & declared, f"{path.relative_to(PACKAGE)} imports {module}"
