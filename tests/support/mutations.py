@@ -34,11 +34,11 @@ def damaged_value(value: Any, chance: random.Random) -> Any:
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         places = places_of(value)
         if not places or chance.random() < 0.02:
-            return chance.choice(ODD)
+            return copy.deepcopy(chance.choice(ODD))
         container, key = chance.choice(places)
         what = chance.choice(["replace", "replace", "replace", "drop", "rename", "wrap", "number"])
         if what == "replace":
-            container[key] = chance.choice(ODD)
+            container[key] = copy.deepcopy(chance.choice(ODD))  # the next change may be inside
         elif what == "drop":
             del container[key]
         elif what == "wrap":

@@ -16,9 +16,9 @@ from falcon_ssl.report.theory import block_contrast, gap_curves, optimum_of
 def theory_section(run: Run) -> Section:
     """Gaps over training, the certificate, and what the corollaries promise beside what is there."""
     blocks: list[Block] = []
-    certificate = run.evaluation.get("certificate")
-    if certificate:  # that of a run without codes is empty
-        blocks.append(Note(certificate["sentence"]))
+    certificate = run.evaluation.get("certificate", {})  # that of a run without codes is empty
+    if sentence := certificate.get("sentence"):
+        blocks.append(Note(sentence))
     promises = _promises(run)
     remark = (
         "Nothing here is centered. The optimum of HᵀH for a finite Rademacher dictionary is"

@@ -294,14 +294,14 @@ def _classes(run: Run, count: int) -> tuple[list[str], list[str], Markup]:
     labels = run.arrays.get("map_label_M")
     if labels is None or labels.min() < 0:
         return ["no label"] * count, ["var(--accent)"] * count, Markup("")
-    num_classes = int(labels.max()) + 1
+    num_classes, present = int(labels.max()) + 1, np.unique(labels).tolist()
     given = run.about("class_names") or []
-    texts = [str(given[k]) if k < len(given) else f"class {k}" for k in range(num_classes)]
-    palette = [class_color(k, num_classes) for k in range(num_classes)]
+    texts = {k: str(given[k]) if k < len(given) else f"class {k}" for k in present}
+    palette = {k: class_color(k, num_classes) for k in present}
     key = Markup(
         '<li><button type="button" aria-pressed="false" data-label="{}" style="--c:{}">{}</button></li>'
     )
-    keys = Markup("").join(key.format(k, palette[k], texts[k]) for k in np.unique(labels).tolist())
+    keys = Markup("").join(key.format(k, palette[k], texts[k]) for k in present)
     if num_classes > MOST_KEYS:
         keys = Markup("<li>{} classes; point at a dot to see its own</li>").format(num_classes)
     keys = Markup('<ul class="keys">{}</ul>').format(keys)
