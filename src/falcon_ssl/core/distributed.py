@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -70,17 +70,23 @@ def naming_lost_ranks() -> Iterator[None]:
 
 def _silent_ranks() -> list[int]:
     """The ranks that have not noticed that a communication has failed; rank 0 if its store does not answer."""
-    store = dist.distributed_c10d._get_default_store()
-    left, end = set(range(world_size())), time.monotonic() + GRACE
-    try:
-        store.set_timeout(timedelta(seconds=GRACE))
-        store.set(f"noticed/{rank()}", "")
-        while left and time.monotonic() < end:
-            left = {r for r in left if not store.check([f"noticed/{r}"])}
-            time.sleep(0.05)
-    except RuntimeError:
-        return [0]
-    return sorted(left)
+    store, found = dist.distributed_c10d._get_default_store(), [0]
+    mine, left, end = rank(), set(range(world_size())), time.monotonic() + GRACE
+
+    def ask() -> None:
+        nonlocal left
+        with suppress(RuntimeError):
+            store.set(f"noticed/{mine}", "")
+            while left and time.monotonic() < end:
+                left = {r for r in left if not store.check([f"noticed/{r}"])}
+                time.sleep(0.05)
+            found[:] = sorted(left)
+
+    # A thread, for a store whose host stands still never answers.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(2 * GRACE)
+    return found
 
 
 class _AllReduceSum(torch.autograd.Function):
