@@ -114,6 +114,11 @@ def test_a_folder_of_bands_is_loaded(cells, in_memory):
     assert np.allclose(unit_range(images)[0].numpy(), wanted, atol=1 / 65535)
 
 
+def test_images_of_other_bands_say_so(cells):
+    with pytest.raises(InputError, match=r"the last one .*5 bands, expected 4"):
+        load_splits(f"folder:{cells}", ReadingConfig(channels=4))
+
+
 def test_tiff_files_that_pillow_cannot_read_say_how_many_bands_they_have(tmp_path):
     (tmp_path / "1.tif").write_bytes(tiff(deep(9, 9, 5), photometric="minisblack", planarconfig=1))
     assert load_splits(f"folder:{tmp_path}").train.image_shape == (5, 9, 9)

@@ -69,6 +69,11 @@ def test_unknown_data_lists_the_known_kinds(data):
         load_splits(data)
 
 
+def test_a_bare_folder_is_asked_about(tmp_path):
+    with pytest.raises(InputError, match=f"did you mean folder:{tmp_path}"):
+        load_splits(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -244,7 +244,9 @@ def test_an_existing_folder_is_kept(whole_run: Path, tmp_path: Path) -> None:
 
 def test_resume_needs_the_same_options(whole_run: Path, tmp_path: Path) -> None:
     other = replace(CONFIG, epochs=9, optim=OptimConfig(lr=1.0))
-    with pytest.raises(InputError, match="other values of epochs, optim"):
+    with pytest.raises(
+        InputError, match=r"of epochs, optim.lr: epochs 9, not 3; optim.lr 1.0, not 0.002"
+    ):
         commands.pretrain(other, out=whole_run, resume=True, monitors=[Watcher()])
     with pytest.raises(InputError, match=r"no run folder: received .*nowhere"):
         commands.pretrain(CONFIG, out=tmp_path / "nowhere", resume=True, monitors=[])

@@ -30,8 +30,8 @@ from falcon_ssl.core.version import __version__
 # How torch says it, on a CPU, a GPU and in its libraries.
 NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "CUDNN_STATUS_ALLOC")
 LESS_MEMORY = (
-    "take a smaller --batch_size, --views.size or encoder, fewer codes, --engine.precision bf16 on a GPU, or"
-    " --reading.in_memory false for many images"
+    "take a smaller --batch_size, --reading.image_size, --views.size or encoder, fewer codes, --engine.precision bf16"
+    " on a GPU, or --reading.in_memory false for many images"
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from falcon_ssl.commands.memory import check_memory
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.encoder import EncoderConfig
-from falcon_ssl.config.mapping import read_yaml
-from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
+from falcon_ssl.config.mapping import flat_mapping, read_yaml
+from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import (
@@ -302,15 +302,17 @@ def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, in
 def check_same_run(folder: RunFolder, config: RunConfig) -> None:
     """Raise InputError unless ``config`` is what the run was started with, except for how it is executed."""
     begun = from_mapping(read_yaml(folder.path / CONFIG))
+    before, now = (flat_mapping(to_mapping(one)) for one in (begun, config))
     changed = [
-        field.name
-        for field in fields(RunConfig)
-        if field.name != "engine" and getattr(begun, field.name) != getattr(config, field.name)
+        name
+        for name in {**before, **now}
+        if not name.startswith("engine.") and before.get(name) != now.get(name)
     ]
     if changed:
+        values = "; ".join(f"{name} {now.get(name)}, not {before.get(name)}" for name in changed)
         raise InputError(
             "a run resumes with the options that it was started with",
-            received=f"other values of {', '.join(changed)}",
+            received=f"other values of {', '.join(changed)}: {values}",
             expected=f"those of {folder.path / CONFIG}",
             fix="leave these options out, or start a new run",
         )

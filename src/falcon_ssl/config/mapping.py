@@ -92,6 +92,20 @@ def merged(values: Values, more: Values) -> dict[str, Any]:
     return result
 
 
+def flat_mapping(values: Values, prefix: str = "") -> dict[str, Any]:
+    """Nested options by their full names.
+
+    Example:
+        >>> flat_mapping({"epochs": 1, "optim": {"lr": 0.1}})
+        {'epochs': 1, 'optim.lr': 0.1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        is_group = isinstance(value, Mapping)
+        found |= flat_mapping(value, f"{prefix}{key}.") if is_group else {f"{prefix}{key}": value}
+    return found
+
+
 def build(kind: Any, values: Values, *, path: str = "") -> Any:
     """A dataclass from the values of its fields; those that are dataclasses are groups of options.
 

@@ -104,6 +104,7 @@ def _check(data: str, names: list[str], reading: ReadingConfig) -> None:
                 "unknown data",
                 received=repr(name),
                 expected=f"one of {', '.join(KINDS)}",
+                fix=f"did you mean folder:{name}?" if Path(name).is_dir() else "",
             )
     if len(names) > 1 and (alone := [k for k in kinds if k not in _ENCODED]):
         raise InputError(

@@ -40,7 +40,7 @@ class Skipped:
                 return
             self.indices.add(index)
             self.places.add(place)
-            text = _STREAM.sub("", str(reason)) or type(reason).__name__
+            text = reason_text(reason)
             logger.warning("%s: skipped %s (%s)", self._name, place, text)
             if self.path is not None:
                 _append_once(self.path, place, text)
@@ -50,10 +50,15 @@ class Skipped:
             enough = max(0.1, math.ceil(100 * found / self.num_images) / 100)
             raise InputError(
                 f"too many unreadable images in {self._name}",
-                received=f"{found} of {self.num_images}, the last one {place}",
+                received=f"{found} of {self.num_images}, the last one {place} ({reason_text(reason)})",
                 expected=f"at most {allowed}" if allowed else none,
                 fix=f"repair or delete them, or allow more with --reading.max_unreadable {enough:g}",
             )
+
+
+def reason_text(reason: Exception) -> str:
+    """Why an image cannot be read, without addresses in memory."""
+    return _STREAM.sub("", str(reason)) or type(reason).__name__
 
 
 def count_skipped(parts: Sequence[Skipped]) -> int:

@@ -6,13 +6,12 @@ sync`` does it later.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator, PartialState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from falcon_ssl.config.mapping import flat_mapping
 from falcon_ssl.config.run import RunConfig, to_mapping
 from falcon_ssl.records.folder import TRACKED
 
@@ -23,7 +22,7 @@ def start_trackers(accelerator: Accelerator, config: RunConfig, folder: Path) ->
         return
     accelerator.init_trackers(
         TRACKED,
-        config=dict(_flat(to_mapping(config))),
+        config={name: _plain(value) for name, value in flat_mapping(to_mapping(config)).items()},
         init_kwargs={"wandb": _of_wandb(folder, "")} if accelerator.is_main_process else {},
     )
 
@@ -49,10 +48,6 @@ def _of_wandb(folder: Path, part: str) -> dict[str, str]:
     return {"name": f"{name} {part}".rstrip(), "group": name, "dir": str(inside)}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | float | str]]:
-    """Options by their full names, as trackers take them: numbers and words alone."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value if isinstance(value, (bool, int, float)) else str(value)
+def _plain(value: object) -> bool | float | str:
+    """A value as trackers take it: a number, or words."""
+    return value if isinstance(value, (bool, int, float)) else str(value)
