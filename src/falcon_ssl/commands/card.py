@@ -72,7 +72,9 @@ def _code(usage: str, about: Mapping[str, Any], folder: Path) -> str:
     mean, std = (f"{list(map(float, seen[name]))}" for name in ("mean", "std"))
     mode, places = ("L", "None, None") if channels == 1 else ("RGB", "None")
     pixels = [
-        f'image = ImageOps.exif_transpose(Image.open("cat.jpg")).convert("{mode}")',
+        'image = Image.open("cat.jpg")',
+        f"image.draft(None, ({2 * width}, {2 * height}))  # a large JPEG is decoded smaller, as in training",
+        f'image = ImageOps.exif_transpose(image).convert("{mode}")',
         f"image = ImageOps.fit(image, ({width}, {height}), Image.Resampling.BICUBIC)",
         f"values = (numpy.asarray(image) / 255 - {mean}) / {std}",
         f"pixels = values{'' if channels == 1 else '.transpose(2, 0, 1)'}[{places}].astype('float32')  # [N, C, H, W]",
@@ -81,7 +83,7 @@ def _code(usage: str, about: Mapping[str, Any], folder: Path) -> str:
         pixels = ['pixels = falcon_ssl.load_encoder("FOLDER").preprocess("cell.tif").numpy()']
         pixels.insert(0, "import falcon_ssl\n")
     elif size := seen["size"]:
-        pixels.insert(2, f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)")
+        pixels.insert(4, f"image = image.resize(({size}, {size}), Image.Resampling.BILINEAR)")
     return usage.replace("FOLDER", folder.name).replace("PIXELS", "\n".join(pixels))
 
 
