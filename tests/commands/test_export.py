@@ -318,6 +318,21 @@ def test_a_damaged_folder_is_named(runs: dict[str, Path], tmp_path: Path) -> Non
         falcon_ssl.load_encoder(folder)
 
 
+def test_a_card_takes_what_an_evaluation_has(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Accuracies with few labels stand beside chance; older records do not say what was read."""
+    run = shutil.copytree(runs["digits_cnn"], tmp_path / "run")
+    record = {
+        "top1_linear_5shot": 0.4,
+        "chance": {"top1": 0.101},
+        "about": {"note": "the digits", "num_test": 360},
+    }
+    (run / "evaluation.json").write_text(json.dumps(record))
+    card = (commands.export(run, out=tmp_path / "out") / "README.md").read_text()
+    assert "the digits; 360 images." in card
+    (line,) = [line for line in card.splitlines() if "5 labels a class" in line]
+    assert line.endswith("|  | 10.1\u202f% |")
+
+
 class Wrapped(torch.nn.Module):
     """Every name of its weights begins as those in a model of transformers do."""
 

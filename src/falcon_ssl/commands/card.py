@@ -9,7 +9,7 @@ from typing import Any
 from falcon_ssl.config.sources import joined_name, source_names
 from falcon_ssl.core.version import __version__
 from falcon_ssl.networks import Readout
-from falcon_ssl.records.metrics import GROUPS, describe
+from falcon_ssl.records.metrics import GROUPS, describe, is_few_labels
 from falcon_ssl.records.run import Run
 from falcon_ssl.report.formatting import format_duration, format_number
 
@@ -189,15 +189,18 @@ def _numbers(run: Run, about: Mapping[str, Any]) -> list[str]:
         if (value := run.metric(name)) is None:
             continue
         metric = describe(name)
-        chance = run.metric("chance", name.removesuffix("_linear").removesuffix("_knn"))
+        plain = "top1" if is_few_labels(name) else name.removesuffix("_linear").removesuffix("_knn")
+        chance = run.metric("chance", plain)
         chance = run.metric("chance_nmi_codes") if name == "nmi_codes" else chance
         numbers = (value, run.metric("random_encoder", name), chance)
         cells = " | ".join(
             "" if one is None else format_number(one, metric.kind) for one in numbers
         )
         rows.append(f"| {metric.label} | {cells} |")
-    read = Readout(**run.about("readout"))
-    note = f"{run.about('note')}; {run.about('num_test')} images; classifiers read `{read}`."
+    note = f"{run.about('note')}; {run.about('num_test')} images"
+    if read := run.about("readout"):
+        note += f"; classifiers read `{Readout(**read)}`"
+    note += "."
     if about["checkpoint"] != "last":
         note += f" Of the last checkpoint; this is the one that is kept as {about['checkpoint']}."
     alarms = [

@@ -51,9 +51,9 @@ def check_trusted(what: str, code: str) -> None:
     """
     if not code_is_trusted():
         raise InputError(
-            f"{what} is made by code, which is not run without consent",
+            f"code of {what} is not run without consent",
             received=code,
             expected="code that you trust: it can do whatever you can",
-            fix="look at it, then add --trust_code; in Python trust_code=True, or a block"
-            " `with falcon_ssl.trusting_code():` around what has no such argument",
+            fix="look at it, then add --trust_code (in Python trust_code=True, or a block"
+            " `with falcon_ssl.trusting_code():`)",
         )
