@@ -50,6 +50,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "falcon": {**COMPLETE, "embed_dim": 128, "temperature": 0.38, "beta": 0.5},
         "optim": MUON,
     },
+    "complete 256, T .3, beta .5, lr .008": {
+        "falcon": {**BITS, "embed_dim": 256, "temperature": 0.3, "beta": 0.5},
+        "optim": {**ADAMW, "lr": 8e-3},
+    },
+    "complete 256, T .3, beta .5, muon": {
+        "falcon": {**BITS, "embed_dim": 256, "temperature": 0.3, "beta": 0.5},
+        "optim": MUON,
+    },
     "complete 512, T .25, beta .5, muon": {
         "falcon": {**BITS, "temperature": 0.25, "beta": 0.5},
         "optim": MUON,
