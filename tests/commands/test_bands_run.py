@@ -37,7 +37,7 @@ def run(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         reading=READING,
         epochs=1,
         batch_size=20,
-        falcon=FalconConfig(num_codes=64, embed_dim=16),
+        falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     )
     return commands.pretrain(config, out=tmp_path_factory.mktemp("bands") / "run", monitors=[])
 

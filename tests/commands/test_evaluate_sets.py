@@ -15,7 +15,7 @@ from falcon_ssl.report import build_report
 
 CONFIG = RunConfig(
     epochs=2,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     monitor=MonitorConfig(every_epochs=1),
     evaluation=EvaluationConfig(untrained=False),
 )

@@ -35,7 +35,7 @@ from support.images import pixels
 CONFIG = RunConfig(
     epochs=1,
     batch_size=256,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     monitor=MonitorConfig(every_epochs=0),
     engine=EngineConfig(precision="no", log_every=1),
 )

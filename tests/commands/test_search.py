@@ -38,7 +38,7 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=f"folder:{photos}",
         epochs=1,
         batch_size=20,
-        falcon=FalconConfig(num_codes=64, embed_dim=16),
+        falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     )
     return commands.pretrain(config, out=tmp_path_factory.mktemp("search") / "run", monitors=[])
 
@@ -98,7 +98,7 @@ def test_a_run_that_has_trained_on_is_refused(
         epochs=1,
         batch_size=20,
         seed=1,
-        falcon=FalconConfig(num_codes=64, embed_dim=16),
+        falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     )
     commands.pretrain(config, out=other, overwrite=True, monitors=[])
     with pytest.raises(InputError, match="the run has changed since"):

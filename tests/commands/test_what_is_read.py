@@ -21,7 +21,7 @@ from falcon_ssl.report import build_comparison, build_report
 
 CONFIG = RunConfig(
     epochs=2,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     evaluation=EvaluationConfig(representation="last_two", mirror=True),
     monitor=MonitorConfig(every_epochs=1),
 )

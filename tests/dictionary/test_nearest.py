@@ -32,7 +32,6 @@ def test_every_dictionary_says_what_others_need_to_know(dictionary):
     complete = isinstance(dictionary, CompleteDictionary)
     assert dictionary.log_num_codes == pytest.approx(math.log(dictionary.num_codes))
     assert dictionary.default_prior_matching == ("renyi2" if complete else "reverse")
-    assert dictionary.default_temperature == (0.38 if complete else None)
     assert dictionary.has_histogram != complete
     assert dictionary.center(0, 2) is None
     u_NF = torch.randn(30, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -21,7 +21,7 @@ from falcon_ssl.engine import RunFolder, read_state
 CONFIG = RunConfig(
     epochs=4,
     batch_size=512,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     optim=OptimConfig(warmup_epochs=1),
     engine=EngineConfig(device="cpu", log_every=1, keep=("best", "every:2")),
 )

@@ -68,7 +68,7 @@ def test_a_run_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     config = RunConfig(
         epochs=2,
         batch_size=128,
-        falcon=FalconConfig(num_codes=64, embed_dim=16),
+        falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
         engine=EngineConfig(device="cpu"),
     )
     commands.pretrain(config, out=tmp_path / "run", monitors=[])

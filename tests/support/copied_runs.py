@@ -17,7 +17,7 @@ from falcon_ssl.core.errors import CollapseError
 
 SMALL = RunConfig(
     epochs=1,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     monitor=MonitorConfig(every_epochs=0),
 )
 

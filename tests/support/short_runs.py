@@ -15,7 +15,7 @@ from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig
 SHORT = RunConfig(
     epochs=3,
     batch_size=512,
-    falcon=FalconConfig(num_codes=64, embed_dim=16),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     optim=OptimConfig(warmup_epochs=1),
     engine=EngineConfig(device="cpu", log_every=1),
 )

@@ -24,14 +24,14 @@ class FalconConfig(MethodConfig, group="falcon"):
     takes_many_views = True
 
     dictionary: Literal["rademacher", "hadamard", "complete"] = option(
-        "rademacher",
-        "rademacher (the paper's independent random signs), hadamard (a tight frame with fast transforms) or complete "
-        "(all 2^F codes in closed form).",
+        "complete",
+        "complete (all 2^F codes in closed form), rademacher (the paper's independent random signs) or hadamard (a tight "
+        "frame with fast transforms).",
     )
     num_codes: int = option(
         4096, "C, codes in the dictionary; not used by the complete dictionary.", at_least=2
     )
-    embed_dim: int = option(128, "F, width of the embedding.", at_least=1)
+    embed_dim: int = option(256, "F, width of the embedding.", at_least=1)
     dictionary_seed: int = option(0, "Seed of the codes.", at_least=0, below=2**63)
     epsilon: float | None = option(
         None,
@@ -39,10 +39,10 @@ class FalconConfig(MethodConfig, group="falcon"):
     )
     temperature: float | None = option(
         None,
-        "The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for "
-        "epsilon = 1e-8 (complete dictionary: temperature 0.38).",
+        "The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for a temperature "
+        "of 0.3 (the paper: epsilon = 1e-8, which is 0.38 at F = 128).",
     )
-    beta: float = option(1.0, "Weight of the invariance term.", at_least=0)
+    beta: float = option(0.5, "Weight of the invariance term; the paper's is 1.", at_least=0)
     prior_matching: Literal["reverse", "forward", "renyi2"] | None = option(
         None,
         "reverse KL(marginal || prior), forward cross-entropy, or renyi2; null is reverse, and renyi2 (closed form) "

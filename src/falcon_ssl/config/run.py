@@ -141,17 +141,23 @@ class ViewsConfig(Options, group="views"):
     )
 
 
+LEARNING_RATES = {"muon": 2e-2, "adamw": 2e-3, "adam": 2e-3, "lars": 0.3}
+
+
 @dataclass(frozen=True)
 class OptimConfig(Options, group="optim"):
     """The optimizer and the schedule of its learning rate; norms and biases are not decayed."""
 
-    name: Literal["adamw", "adam", "lars", "muon"] = option(
-        "adamw",
-        "adamw; adam, whose weight decay is part of the gradient; lars, which scales the step of every matrix by a "
-        "trust ratio; or muon, which orthogonalizes it.",
+    name: Literal["muon", "adamw", "adam", "lars"] = option(
+        "muon",
+        "muon, which orthogonalizes the step of every matrix and kernel; adamw; adam, whose weight decay is part of the "
+        "gradient; or lars, which scales the step by a trust ratio.",
     )
-    lr: float = option(
-        2e-3, "Peak learning rate, for the batch size as it is (no hidden scaling).", above=0
+    lr: float | None = option(
+        None,
+        "Peak learning rate, for the batch size as it is (no hidden scaling); null: 0.02 with muon, 0.002 with adamw and "
+        "adam, 0.3 with lars.",
+        above=0,
     )
     lr_rest: float = option(
         2e-3,
@@ -191,6 +197,11 @@ class OptimConfig(Options, group="optim"):
         False, "lars: clip the learning rate of a matrix at lr (LARC).", needs="name=lars"
     )
     clip_norm: float = option(5.0, "Largest norm of the gradient; 0 does not clip.", at_least=0)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate, the optimizer's own where none is given."""
+        return LEARNING_RATES[self.name] if self.lr is None else self.lr
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,12 @@ class Dictionary(Protocol):
         num_codes: C, exactly.
         width: F, the length of a code.
         default_prior_matching: What the loss takes when none is given.
-        default_temperature: What the loss takes when neither epsilon nor temperature is given; None for epsilon = 1e-8.
         has_histogram: Whether it makes sense to count samples by code: not where every sample has its own.
     """
 
     num_codes: int
     width: int
     default_prior_matching: PriorMatching = "reverse"
-    default_temperature: float | None = None
     has_histogram: bool = True
 
     @property

@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid
 
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.theory import DEFAULT_TEMPERATURE, LN2, PriorMatching
+from falcon_ssl.core.theory import LN2, PriorMatching
 from falcon_ssl.dictionary.base import BLOCK, Dictionary, check_block
 
 
@@ -42,7 +42,6 @@ class CompleteDictionary(Dictionary):
 
     kind = "complete"
     default_prior_matching: PriorMatching = "renyi2"  # has a closed form
-    default_temperature = DEFAULT_TEMPERATURE
     has_histogram = False
 
     def __init__(

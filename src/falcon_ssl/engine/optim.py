@@ -32,16 +32,16 @@ def build_optimizer(module: nn.Module, config: OptimConfig, *, bf16: bool = True
         groups = [group for group in (kernels, *others) if group["params"]]
         return Muon(
             groups,
-            lr=config.lr,
+            lr=config.peak_lr,
             newton_schulz=config.newton_schulz,
             block_rows=config.block_rows,
             bf16=bf16,
         )
     groups = _groups(trainable, config)
     if config.name == "lars":
-        return LARS(groups, lr=config.lr, trust=config.trust, clip_trust=config.clip_trust)
+        return LARS(groups, lr=config.peak_lr, trust=config.trust, clip_trust=config.clip_trust)
     kind = Adam if config.name == "adam" else AdamW
-    return kind(groups, lr=config.lr, fused=True)
+    return kind(groups, lr=config.peak_lr, fused=True)
 
 
 def orthogonalized(module: nn.Module) -> list[Tensor]:
@@ -74,7 +74,7 @@ def schedule(
     lr = learning_rate(step, num_steps=num_steps, warmup_steps=warmup_steps, config=config)
     decay = weight_decay(step, num_steps=num_steps, config=config)
     for group in optimizer.param_groups:
-        group["lr"] = lr if group.get("orthogonal", True) else lr / config.lr * config.lr_rest
+        group["lr"] = lr if group.get("orthogonal", True) else lr / config.peak_lr * config.lr_rest
         if _is_decayed(group["params"]):
             group["weight_decay"] = decay
     return lr
@@ -94,10 +94,10 @@ def learning_rate(step: int, *, num_steps: int, warmup_steps: int, config: Optim
         config: Peak and final learning rate, and the way between them.
     """
     if step < warmup_steps:
-        return config.lr * (step + 1) / warmup_steps
+        return config.peak_lr * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     fall = _cosine(t) if config.schedule == "cosine" else 1 - t
-    return config.lr * (config.final_lr + (1 - config.final_lr) * fall)
+    return config.peak_lr * (config.final_lr + (1 - config.final_lr) * fall)
 
 
 def weight_decay(step: int, *, num_steps: int, config: OptimConfig) -> float:

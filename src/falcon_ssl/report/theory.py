@@ -13,7 +13,6 @@ import numpy as np
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import (
-    DEFAULT_TEMPERATURE,
     Optimum,
     PriorMatching,
     choose_logit_scale,
@@ -42,7 +41,6 @@ def optimum_of(run: Run) -> Optimum | None:
                 width,
                 epsilon=run.number_setting("epsilon"),
                 temperature=run.number_setting("temperature"),
-                default_temperature=DEFAULT_TEMPERATURE if complete else None,
             )
         except InputError:  # records changed by hand, or of a dictionary of another size
             return None

@@ -160,7 +160,7 @@ def setting(
         "precision": [one["precision"] for one in done]
         or [config.engine.precision for config in configs],
         "small views": [config.views.small_views for config in configs],
-        "rate at the end": [f"{optim.lr * optim.final_lr:g}" for optim in optims],
+        "rate at the end": [f"{optim.peak_lr * optim.final_lr:g}" for optim in optims],
         "weight decay": [_decay(optim) for optim in optims],
     }
     different = {name: list(dict.fromkeys(found)) for name, found in values.items()}

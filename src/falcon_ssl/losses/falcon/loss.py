@@ -146,8 +146,8 @@ class FalconLoss(nn.Module):
 
     Args:
         dictionary: C codes of width F.
-        epsilon: Probability of every code but the aligned one, in (0, 1/C); default 1e-8, the paper's.
-        temperature: Effective temperature F / L^2, instead of epsilon; the natural choice for a complete dictionary.
+        epsilon: Probability of every code but the aligned one, in (0, 1/C); the paper's is 1e-8.
+        temperature: Effective temperature F / L^2, instead of epsilon, the same at any width; 0.3 when neither is given.
         beta: Weight of the invariance.
         prior_matching: "reverse", "forward", "renyi2", or None to let the dictionary decide, see `falcon_loss`.
         prior: q [C]; None is uniform.
@@ -193,7 +193,6 @@ class FalconLoss(nn.Module):
             dictionary.width,
             epsilon=epsilon,
             temperature=temperature,
-            default_temperature=dictionary.default_temperature,
         )
         self._compute = check_options(
             dictionary,
