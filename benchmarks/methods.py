@@ -38,10 +38,10 @@ from timeline import (
 SIDE = 32
 REFERENCE = "FALCON, Rademacher 4096"
 METHODS: dict[str, dict[str, Any]] = {
-    REFERENCE: {"falcon": {"num_codes": 4096}},
-    "FALCON, Rademacher 16384": {"falcon": {"num_codes": 16384}},
+    REFERENCE: {"falcon": {"dictionary": "rademacher", "num_codes": 4096}},
+    "FALCON, Rademacher 16384": {"falcon": {"dictionary": "rademacher", "num_codes": 16384}},
     "FALCON, Hadamard 16384": {"falcon": {"dictionary": "hadamard", "num_codes": 16384}},
-    "FALCON, complete 2^128": {"falcon": {"dictionary": "complete"}},
+    "FALCON, complete 2^256": {"falcon": {}},
     "Barlow Twins": {"method": "barlow_twins"},
     "VICReg": {"method": "vicreg"},
     "SwAV": {"method": "swav"},

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from falcon_ssl.commands.resolve import LARGEST_VIEW
+from falcon_ssl.commands.resolve import LARGEST
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.errors import InputError
@@ -46,7 +46,7 @@ def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int
     """Bytes of what a configuration states the size of."""
     views, codes, width = config.views, config.falcon.num_codes, config.falcon.embed_dim
     channels, side = image_shape[0], max(image_shape[1:])
-    large = views.size or min(side, LARGEST_VIEW)
+    large = views.size or min(side, LARGEST)
     small = (views.small_size or large) if views.small_views else 0
     pixels = views.count * large**2 + views.small_views * small**2
     found = {

@@ -30,9 +30,9 @@ def option(default: T, text: str, *, needs: str = "", **bounds: float) -> T:
     """A field of a group of options.
 
     Args:
-        default: Its default; where that is None, None is always accepted.
+        default: Its default; where the type admits None, that is always accepted.
         text: Its meaning, as --help prints it.
-        needs: Another option of the group, or option=value, without which this one has no effect.
+        needs: Another option of the group, option=value or option=value|value, without which this one has no effect.
         bounds: at_least, above, at_most or below; they hold for every entry of a tuple.
     """
     assert bounds.keys() <= _SIGNS.keys()
@@ -61,7 +61,8 @@ class Options:
         prefix = self.group and f"{self.group}."
         for of in fields(self):
             name, value = prefix + of.name, getattr(self, of.name)
-            if (bounds := of.metadata.get("bounds")) and not (value is None is of.default):
+            optional = str(of.type).endswith("| None")  # annotations are text
+            if (bounds := of.metadata.get("bounds")) and not (value is None and optional):
                 entries = value if isinstance(value, tuple) else (value,)
                 check_bounds(f"number of entries of {name}", len(entries), {"at_least": 1})
                 for entry in entries:
@@ -77,7 +78,7 @@ class Options:
     def _has(self, needs: str) -> bool:
         name, _, wanted = needs.partition("=")
         value = getattr(self, name)
-        return str(value).lower() == wanted if wanted else bool(value)
+        return str(value).lower() in wanted.split("|") if wanted else bool(value)
 
     def changed(self) -> list[str]:
         """Names of the options that are not at their defaults."""

@@ -25,11 +25,14 @@ class FalconConfig(MethodConfig, group="falcon"):
 
     dictionary: Literal["rademacher", "hadamard", "complete"] = option(
         "complete",
-        "complete (all 2^F codes in closed form), rademacher (the paper's independent random signs) or hadamard (a tight "
-        "frame with fast transforms).",
+        "complete (all 2^F codes in closed form), rademacher (the paper's independent random signs) or hadamard (a "
+        "tight frame with fast transforms).",
     )
     num_codes: int = option(
-        4096, "C, codes in the dictionary; not used by the complete dictionary.", at_least=2
+        4096,
+        "C, codes in the dictionary.",
+        at_least=2,
+        needs="dictionary=rademacher|hadamard",
     )
     embed_dim: int = option(256, "F, width of the embedding.", at_least=1)
     dictionary_seed: int = option(0, "Seed of the codes.", at_least=0, below=2**63)
@@ -39,8 +42,8 @@ class FalconConfig(MethodConfig, group="falcon"):
     )
     temperature: float | None = option(
         None,
-        "The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for a temperature "
-        "of 0.3 (the paper: epsilon = 1e-8, which is 0.38 at F = 128).",
+        "The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for a "
+        "temperature of 0.3 (the paper: epsilon = 1e-8, which is 0.38 at F = 128).",
     )
     beta: float = option(0.5, "Weight of the invariance term; the paper's is 1.", at_least=0)
     prior_matching: Literal["reverse", "forward", "renyi2"] | None = option(
@@ -67,8 +70,9 @@ class FalconConfig(MethodConfig, group="falcon"):
         "pairs of different images alone.",
     )
     kernel_order: int | None = option(
-        None,
-        "Odd number of terms of the logarithm in the complete dictionary's renyi2: 3 is three products; null is exact.",
+        3,
+        "Odd number of terms of the logarithm in the complete dictionary's renyi2: 3 is three products; null is exact, "
+        "and slow on a CPU.",
         at_least=1,
         needs="dictionary=complete",
     )

@@ -150,13 +150,13 @@ class OptimConfig(Options, group="optim"):
 
     name: Literal["muon", "adamw", "adam", "lars"] = option(
         "muon",
-        "muon, which orthogonalizes the step of every matrix and kernel; adamw; adam, whose weight decay is part of the "
-        "gradient; or lars, which scales the step by a trust ratio.",
+        "muon, which orthogonalizes the step of every matrix and kernel; adamw; adam, whose weight decay is part of "
+        "the gradient; or lars, which scales the step by a trust ratio.",
     )
     lr: float | None = option(
         None,
-        "Peak learning rate, for the batch size as it is (no hidden scaling); null: 0.02 with muon, 0.002 with adamw and "
-        "adam, 0.3 with lars.",
+        "Peak learning rate, for the batch size as it is (no hidden scaling); null: 0.02 with muon, 0.002 with adamw "
+        "and adam, 0.3 with lars.",
         above=0,
     )
     lr_rest: float = option(

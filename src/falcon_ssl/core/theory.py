@@ -122,7 +122,9 @@ def codes_needed(temperature: float, accuracy: float) -> int:
         >>> codes_needed(0.38, 0.028)
         16449
     """
-    check_positive("temperature", temperature, fix="0.3 is the default, 0.38 the paper's at F = 128")
+    check_positive(
+        "temperature", temperature, fix="0.3 is the default, 0.38 the paper's at F = 128"
+    )
     check_positive("accuracy", accuracy, fix="0.03 is 3 percent")
     return max(2, math.ceil(math.expm1(1 / temperature) / accuracy**2))
 

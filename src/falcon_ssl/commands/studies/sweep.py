@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from falcon_ssl.commands.studies.settings import run_settings, write_record
+from falcon_ssl.config.methods import FalconConfig
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
@@ -31,7 +32,7 @@ def sweep(
     Args:
         config: What all runs share.
         out: Folder of the runs, of ``sweep.html`` and of its numbers, ``sweep.json``.
-        num_codes: Sizes C of the dictionary.
+        num_codes: Sizes C of the dictionary, Rademacher codes where ``config`` takes all codes.
         seeds: Seeds of the runs.
         complete: Whether the complete dictionary of all 2^F codes is the last point.
         processes: See `run_jobs`; so is what happens to runs that are finished, stopped or failed.
@@ -44,12 +45,13 @@ def sweep(
         InputError: As `commands.pretrain` and `run_jobs`.
         FailedRunsError: Some runs failed.
     """
-    sizes = {
-        f"{config.falcon.dictionary}-{size}": replace(config.falcon, num_codes=size)
-        for size in num_codes
-    }
+    finite = config.falcon
+    if finite.dictionary == "complete":  # it has one size
+        finite = replace(finite, dictionary="rademacher")
+    sizes = {f"{finite.dictionary}-{size}": replace(finite, num_codes=size) for size in num_codes}
     if complete:
-        sizes["complete"] = replace(config.falcon, dictionary="complete")
+        all_codes = FalconConfig().num_codes
+        sizes["complete"] = replace(finite, dictionary="complete", num_codes=all_codes)
     if len(sizes) * len(seeds) < 2:
         raise InputError(
             "a sweep compares runs",
