@@ -443,7 +443,7 @@ GRID = {
     "columns": ["top1_linear"],
     "seeds": [0],
     "datasets": {"digits": {"num_train": 1437, "image_shape": [1, 8, 8], "options": {"data": "digits"}}},
-    "rows": {"falcon": {"label": "FALCON", "options": {"falcon": {"num_codes": 64}}}},
+    "rows": {"falcon": {"label": "FALCON", "options": {"falcon": {"dictionary": "rademacher", "num_codes": 64}}}},
     "shared": {"encoder": {"name": "digits_cnn"}, "views": {"preset": "digits"}, "epochs": 2},
 }  # fmt: skip
 

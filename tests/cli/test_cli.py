@@ -29,7 +29,16 @@ from falcon_ssl.config.recipes import grid_names, recipe_names, recipe_path
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import import_beside_torchvision
 
-TINY = ["--epochs", "2", "--falcon.num_codes", "64", "--falcon.embed_dim", "16"]
+TINY = [
+    "--epochs",
+    "2",
+    "--falcon.dictionary",
+    "rademacher",
+    "--falcon.num_codes",
+    "64",
+    "--falcon.embed_dim",
+    "16",
+]
 
 NEEDED = {
     *("top1_linear", "top1_knn", "nmi_codes", "ami_codes", "ari_codes", "chance_nmi_codes"),
@@ -276,7 +285,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 
 def test_interrupt_inside_an_epoch_then_resume(tmp_path: Path) -> None:
     """Ctrl-C ends with code 75 and one line; --resume ends where the whole run ends."""
-    options = ["--epochs", "4", "--batch_size", "64", "--falcon.num_codes", "64"]
+    options = [
+        "--epochs",
+        "4",
+        "--batch_size",
+        "64",
+        "--falcon.dictionary",
+        "rademacher",
+        "--falcon.num_codes",
+        "64",
+    ]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     # A shell that started the tests in the background has told all its children to ignore Ctrl-C.
     heeding = (

@@ -20,7 +20,12 @@ from falcon_ssl.methods import Method
 PATIENCE = 20  # steps; the default of 200 is for runs that are longer than these 44
 CODES = 1024  # a quarter of the default: faster, and as easily broken
 WATCHED = MonitorConfig(patience=PATIENCE, every_epochs=0)
-SHORT = RunConfig(epochs=2, batch_size=64, monitor=WATCHED, falcon=FalconConfig(dictionary="rademacher", num_codes=CODES, beta=1.0))
+SHORT = RunConfig(
+    epochs=2,
+    batch_size=64,
+    monitor=WATCHED,
+    falcon=FalconConfig(dictionary="rademacher", num_codes=CODES, beta=1.0),
+)
 
 
 def alarms(config: RunConfig, out: Path) -> dict[str, str]:

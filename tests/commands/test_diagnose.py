@@ -25,7 +25,9 @@ TIMM = "timm:resnet10t"
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = RunConfig(
         epochs=1,
-        falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16, prior_exponent=1.0),
+        falcon=FalconConfig(
+            dictionary="rademacher", num_codes=64, embed_dim=16, prior_exponent=1.0
+        ),
         monitor=MonitorConfig(every_epochs=0),
     )
     return commands.pretrain(config, out=tmp_path_factory.mktemp("diagnosing") / "run")

@@ -18,7 +18,16 @@ import pytest
 
 from falcon_ssl.cli.main import main
 
-TINY = ["--epochs", "1", "--batch_size", "256", "--falcon.num_codes", "64"]
+TINY = [
+    "--epochs",
+    "1",
+    "--batch_size",
+    "256",
+    "--falcon.dictionary",
+    "rademacher",
+    "--falcon.num_codes",
+    "64",
+]
 LIMIT = 9000  # bytes: less than any large file that a command writes, more than a record
 
 

@@ -24,7 +24,9 @@ from falcon_ssl.evaluation.features import extract
 from falcon_ssl.records.embeddings import EmbeddingFile, PartsFolder
 
 EMBED = sys.modules["falcon_ssl.commands.embed"]  # the module; commands.embed is its function
-CONFIG = RunConfig(epochs=1, falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16))
+CONFIG = RunConfig(
+    epochs=1, falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16)
+)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,9 @@ FEW = FinetuneConfig(labels=4, draws=2, epochs=2, lr=1e-3)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = RunConfig(epochs=6, falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16))
+    config = RunConfig(
+        epochs=6, falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16)
+    )
     return commands.pretrain(config, out=tmp_path_factory.mktemp("finetune") / "run", monitors=[])
 
 

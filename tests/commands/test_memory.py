@@ -13,7 +13,7 @@ from falcon_ssl.config import from_mapping
 from falcon_ssl.core.errors import InputError
 
 HUGE: list[tuple[str, dict[str, Any]]] = [
-    ("falcon.num_codes", {"falcon": {"num_codes": 10**12, "temperature": 1.0}}),
+    ("falcon.num_codes", {"falcon": {"dictionary": "rademacher", "num_codes": 10**12, "temperature": 1.0}}),
     ("views of 100000 pixels", {"views": {"size": 10**5, "preset": "grayscale"}}),
     ("swav.queue_length", {"method": "swav", "swav": {"queue_length": 10**12}}),
     ("swav.num_prototypes", {"method": "swav", "swav": {"num_prototypes": 10**11}}),

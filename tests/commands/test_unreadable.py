@@ -48,7 +48,7 @@ def configuration(photos: Path, *, in_memory: bool) -> RunConfig:
                 "holdout": 0.3,
             },
             "encoder": {"name": "resnet8", "width": 4},
-            "falcon": {"num_codes": 64, "embed_dim": 16},
+            "falcon": {"dictionary": "rademacher", "num_codes": 64, "embed_dim": 16},
             "batch_size": 8,
             "epochs": 1,
             "optim": {"warmup_epochs": 0},

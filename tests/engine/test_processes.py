@@ -16,7 +16,16 @@ from falcon_ssl import cli
 
 OPTIONS = [
     *("pretrain", "--data", "digits", "--epochs", "2", "--batch_size", "511"),
-    *("--falcon.num_codes", "64", "--falcon.embed_dim", "16", "--optim.clip_norm", "1"),
+    *(
+        "--falcon.dictionary",
+        "rademacher",
+        "--falcon.num_codes",
+        "64",
+        "--falcon.embed_dim",
+        "16",
+        "--optim.clip_norm",
+        "1",
+    ),
     *("--optim.lr", "1e-3", "--engine.log_every", "1", "--out"),
 ]
 DYING = """

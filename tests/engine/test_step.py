@@ -19,10 +19,24 @@ from support.host_reads import host_reads
 SHAPE = (1, 8, 8)
 ROWS = 16
 METHODS: dict[str, dict[str, Any]] = {
-    "falcon": {"falcon": {"num_codes": 64, "embed_dim": 16, "marginal_momentum": 0.9}},
+    "falcon": {
+        "falcon": {
+            "dictionary": "rademacher",
+            "num_codes": 64,
+            "embed_dim": 16,
+            "marginal_momentum": 0.9,
+        }
+    },
     "hadamard": {"falcon": {"num_codes": 64, "embed_dim": 16, "dictionary": "hadamard"}},
     "complete": {"falcon": {"embed_dim": 16, "dictionary": "complete"}},
-    "prior": {"falcon": {"num_codes": 64, "embed_dim": 16, "prior_exponent": 1.0}},
+    "prior": {
+        "falcon": {
+            "dictionary": "rademacher",
+            "num_codes": 64,
+            "embed_dim": 16,
+            "prior_exponent": 1.0,
+        }
+    },
     "barlow_twins": {"barlow_twins": {"hidden_dim": 16, "embed_dim": 8}},
     "vicreg": {"vicreg": {"hidden_dim": 16, "embed_dim": 8}},
     "swav": {"swav": {"hidden_dim": 16, "embed_dim": 8, "num_prototypes": 10, "queue_length": 32}},

@@ -183,7 +183,16 @@ def test_resume_auto_deletes_nothing_foreign(tmp_path: Path) -> None:
 def test_a_signal_to_one_rank_stops_all_and_one_process_goes_on(tmp_path: Path) -> None:
     """As srun starts them: a task for every rank, variables for the rendezvous, no torchrun."""
     out = tmp_path / "run"
-    options = ["--epochs", "100000", "--batch_size", "512", "--falcon.num_codes", "64"]
+    options = [
+        "--epochs",
+        "100000",
+        "--batch_size",
+        "512",
+        "--falcon.dictionary",
+        "rademacher",
+        "--falcon.num_codes",
+        "64",
+    ]
     command = [sys.executable, "-m", "falcon_ssl", "pretrain", "--out", str(out), *options]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -189,7 +189,14 @@ def test_nan_stops_before_the_weights_move(
 @pytest.mark.parametrize(
     "options",
     [
-        {"falcon": {"num_codes": 64, "embed_dim": 16, "marginal_momentum": 0.9}},
+        {
+            "falcon": {
+                "dictionary": "rademacher",
+                "num_codes": 64,
+                "embed_dim": 16,
+                "marginal_momentum": 0.9,
+            }
+        },
         {
             "method": "swav",
             "swav": {"hidden_dim": 32, "num_prototypes": 20, "queue_length": 512},

@@ -15,7 +15,8 @@ from falcon_ssl.methods import Falcon, Parts, build_method
 from falcon_ssl.networks import build_encoder, fit_to_images, representation_width
 
 CONFIG = RunConfig(
-    encoder=EncoderConfig("digits_cnn"), falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16)
+    encoder=EncoderConfig("digits_cnn"),
+    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
 )
 
 

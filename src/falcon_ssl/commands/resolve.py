@@ -16,41 +16,53 @@ from falcon_ssl.data import Source, read_images
 
 logger = logging.getLogger(__name__)
 
-<<<<<<< HEAD
 MEASURED = 500  # images that the normalization is measured on
 LEAST_STD = 1e-3  # of a channel that is constant
-LARGEST_VIEW = 224  # side of the views where nobody chooses one
-=======
 LARGEST = 224  # side that images are evaluated at where nobody chooses one
-SMALLEST = 24  # view of two stages of whitened_cnn, and of three
-DEEP = 40
->>>>>>> 3faf117 (Defaults that learn from photographs: all 2^256 codes, T = .3, beta .5, Muon; crops of three quarters; recipe paper)
+SMALLEST = 24  # view of two stages of whitened_cnn
+DEEP = 40  # and of three
 
 
 def resolve(config: RunConfig, source: Source) -> RunConfig:
     """Replace every auto by a choice that fits the images and the device, and log it."""
-<<<<<<< HEAD
-    channels, side = source.image_shape[0], max(source.image_shape[1:])
-    tiny, small = side <= 16, side <= 64
-    is_measured = config.reading.keep_16bit or config.reading.value_range is not None
-=======
     channels, side = source.image_shape[0], min(max(source.image_shape[1:]), LARGEST)
->>>>>>> 3faf117 (Defaults that learn from photographs: all 2^256 codes, T = .3, beta .5, Muon; crops of three quarters; recipe paper)
     if config.encoder.name == "auto":
         config = replace(config, encoder=_chosen_encoder(config, channels, side))
     if config.views.preset == "auto":
-<<<<<<< HEAD
-        color = "cifar" if small else "imagenet"
-        gray = "digits" if tiny and not is_measured else "grayscale"
-        preset = {1: gray, 3: color}.get(channels, "bands")
-        size = config.views.size or (None if preset == "digits" else min(side, LARGEST_VIEW))
-        config = replace(config, views=replace(config.views, preset=preset, size=size))
-        logger.info("views: %s, %d pixels", preset, size or side)
-        if config.views.mean is config.views.std is None and (preset == "bands" or is_measured):
-            mean, std = _statistics(source)
-            config = replace(config, views=replace(config.views, mean=mean, std=std))
-            logger.info("normalization: mean %s, std %s, of the images", mean, std)
-    return replace(config, engine=replace(config.engine, precision=chosen_precision(config)))
+        config = replace(config, views=_chosen_views(config, source, side))
+    optim = replace(config.optim, lr=config.optim.peak_lr)
+    engine = replace(config.engine, precision=chosen_precision(config))
+    return replace(config, optim=optim, engine=engine)
+
+
+def _chosen_views(config: RunConfig, source: Source, side: int) -> ViewsConfig:
+    """Augmentations for images of some side; options that are given stay.
+
+    Crops of photographs are three quarters of the image's side for encoders that take any size: a crop magnifies, so
+    objects are as large in it as in the whole image (Touvron et al., 2019), and a step costs about half.
+    """
+    channels, views = source.image_shape[0], config.views
+    is_measured = config.reading.keep_16bit or config.reading.value_range is not None
+    gray = "digits" if side <= 16 and not is_measured else "grayscale"
+    color = "cifar" if side <= 64 else "imagenet"
+    preset = {1: gray, 3: color}.get(channels, "bands")
+    chosen: dict[str, Any] = {} if preset == "digits" else {"size": side}
+    if channels == 3:
+        chosen |= {"scale": None if views.patches else (0.2, 1.0), "symmetric": True}
+        if views.size is None and not config.encoder.name.startswith(("timm:", "python:")):
+            chosen |= {"size": _three_quarters(side), "evaluate_size": side}
+    if views.mean is views.std is None and (preset == "bands" or is_measured):
+        mean, std = _statistics(source)
+        logger.info("normalization: mean %s, std %s, of the images", mean, std)
+        chosen |= {"mean": mean, "std": std}
+    given = {name: getattr(views, name) for name in views.changed()}
+    views = replace(views, **{**chosen, **given, "preset": preset})
+    logger.info("views: %s, %d pixels", preset, views.size or side)
+    return views
+
+
+def _three_quarters(side: int) -> int:
+    return min(side, max(SMALLEST, 4 * round(side * 3 / 16)))
 
 
 def _statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -61,44 +73,7 @@ def _statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(std.clamp(min=LEAST_STD).tolist())
 
 
-def _chosen_encoder(config: RunConfig, side: int) -> EncoderConfig:
-=======
-        views = _chosen_views(config, channels, side)
-        logger.info("views: %s, %s pixels", views.preset, views.size or side)
-        config = replace(config, views=views)
-    optim = replace(config.optim, lr=config.optim.peak_lr)
-    engine = replace(config.engine, precision=chosen_precision(config))
-    return replace(config, optim=optim, engine=engine)
-
-
-def _chosen_views(config: RunConfig, channels: int, side: int) -> ViewsConfig:
-    """Augmentations for images of some side; options that are given stay.
-
-    Crops of photographs are three quarters of the image's side for encoders that take any size: a crop magnifies, so
-    objects are as large in it as in the whole image (Touvron et al., 2019), and a step costs about half.
-    """
-    chosen: dict[str, Any] = {"preset": "digits" if side <= 16 else "grayscale"}
-    if channels == 3:
-        chosen = {"preset": "cifar" if side <= 64 else "imagenet"}
-        chosen |= {"scale": None if config.views.patches else (0.2, 1.0), "symmetric": True}
-    if chosen["preset"] != "digits":
-        chosen["size"] = side
-    if channels == 3 and config.views.size is None and _takes_any_size(config.encoder.name):
-        chosen |= {"size": _three_quarters(side), "evaluate_size": side}
-    given = {name: getattr(config.views, name) for name in config.views.changed()}
-    return replace(config.views, **{**chosen, **given, "preset": chosen["preset"]})
-
-
-def _three_quarters(side: int) -> int:
-    return min(side, max(SMALLEST, 4 * round(side * 3 / 16)))
-
-
-def _takes_any_size(encoder: str) -> bool:
-    return not encoder.startswith(("timm:", "python:"))
-
-
 def _chosen_encoder(config: RunConfig, channels: int, side: int) -> EncoderConfig:
->>>>>>> 3faf117 (Defaults that learn from photographs: all 2^256 codes, T = .3, beta .5, Muon; crops of three quarters; recipe paper)
     """An encoder for images of some side that trains in minutes where it trains; options that are given stay."""
     device, own = named_device(config.engine.device), config.encoder
     chosen: dict[str, Any] = {"name": "digits_cnn"}

@@ -45,7 +45,14 @@ TINY: dict[str, Any] = {
         "falcon": {
             "label": "FALCON",
             "paper": "ours",
-            "options": {"falcon": {"num_codes": 64, "embed_dim": 16, "beta": 0.5}},
+            "options": {
+                "falcon": {
+                    "dictionary": "rademacher",
+                    "num_codes": 64,
+                    "embed_dim": 16,
+                    "beta": 0.5,
+                }
+            },
         },
         "vicreg": {"label": "VICReg", "options": SMALL_VICREG},
         "bad": {
