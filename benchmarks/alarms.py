@@ -19,18 +19,19 @@ import torch
 from falcon_ssl import commands
 from falcon_ssl.commands.loading import prepare
 from falcon_ssl.commands.monitors import default_monitors
-from falcon_ssl.config import EngineConfig, FalconConfig, RunConfig
+from falcon_ssl.config import EngineConfig, RunConfig, from_mapping
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.core.monitor import Moment, Monitor, Observation
 from record import arguments, machine, write_record
 
+PAPER = from_mapping(read_yaml(recipe_path("paper")))
 SETTINGS = {
-    "default: C = 4096, F = 128, batch 256, digits": RunConfig(epochs=24),
-    "C = 16384, F = 128, batch 256, digits": RunConfig(
-        epochs=16, falcon=FalconConfig(num_codes=16384)
+    "the paper: C = 4096, F = 128, batch 256, digits": replace(PAPER, epochs=24),
+    "C = 16384, F = 128, batch 256, digits": replace(
+        PAPER, epochs=16, falcon=replace(PAPER.falcon, num_codes=16384)
     ),
-    "complete 2^128, batch 256, digits": RunConfig(
-        epochs=24, falcon=FalconConfig(dictionary="complete")
-    ),
+    "the default, all codes, batch 256, digits": RunConfig(epochs=24),
 }
 
 

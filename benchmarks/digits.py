@@ -25,7 +25,7 @@ SEEDS = (0, 1, 2)
 
 def variants() -> dict[str, tuple[FalconConfig, int | None]]:
     """Name -> (options of the method, batch size or None for the recipe's)."""
-    falcon = FalconConfig()
+    falcon = from_mapping(read_yaml(recipe_path("paper"))).falcon
     found: dict[str, tuple[FalconConfig, int | None]] = {}
     for size in (64, 1024, 4096, 16384):
         found[f"rademacher, C = {size}"] = (replace(falcon, num_codes=size), None)
@@ -36,7 +36,7 @@ def variants() -> dict[str, tuple[FalconConfig, int | None]]:
         )
     for temperature in (0.38, 0.69):
         found[f"complete, 2^128, temperature {temperature}"] = (
-            replace(falcon, dictionary="complete", temperature=temperature),
+            replace(falcon, dictionary="complete", epsilon=None, temperature=temperature),
             None,
         )
     for matching in ("reverse", "forward"):

@@ -59,7 +59,7 @@ def measured(data: str, encoder: EncoderConfig, evaluation: EvaluationConfig) ->
         batch_size=32,
         encoder=encoder,
         evaluation=evaluation,
-        falcon=FalconConfig(num_codes=256, embed_dim=32),
+        falcon=FalconConfig(dictionary="rademacher", num_codes=256, embed_dim=32),
         reading=ReadingConfig(image_size=64, holdout=0.9),
         monitor=MonitorConfig(every_epochs=0),
         engine=EngineConfig(precision="no"),

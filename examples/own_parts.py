@@ -17,7 +17,7 @@ from falcon_ssl import commands
 from falcon_ssl.config import FalconConfig, RunConfig
 from falcon_ssl.report import build_report
 
-config = RunConfig(epochs=5, falcon=FalconConfig(num_codes=512, embed_dim=64))
+config = RunConfig(epochs=5, falcon=FalconConfig(embed_dim=64))
 run = commands.pretrain(
     config,
     out="runs/own",

@@ -116,7 +116,14 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
             ["pretrain", "--out", "OUT", "--config", "nope.yaml"],
             "no such configuration: received nope.yaml",
         ),
-        (["pretrain", "--out", "OUT", "--falcon.epsilon", "0.01"], "1/num_codes = 0.000244141"),
+        (
+            [
+                *("pretrain", "--out", "OUT", "--falcon.dictionary", "rademacher"),
+                "--falcon.epsilon",
+                "0.01",
+            ],
+            "1/num_codes = 0.000244141",
+        ),
         (
             ["pretrain", "--out", "OUT", "--falcon.epsilon", "1e-8", "--falcon.temperature", "1"],
             "epsilon and temperature state the same thing",

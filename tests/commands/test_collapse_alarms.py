@@ -24,7 +24,10 @@ SHORT = RunConfig(
     epochs=2,
     batch_size=64,
     monitor=WATCHED,
-    falcon=FalconConfig(dictionary="rademacher", num_codes=CODES, beta=1.0),
+    optim=OptimConfig("adamw", lr=2e-3),
+    falcon=FalconConfig(
+        dictionary="rademacher", num_codes=CODES, embed_dim=128, epsilon=1e-8, beta=1.0
+    ),
 )
 
 
@@ -40,7 +43,7 @@ def falcon(**options: Any) -> RunConfig:
 
 @pytest.mark.parametrize("dictionary", ["rademacher", "complete"])
 def test_the_default_gives_no_alarm(dictionary: str, tmp_path: Path) -> None:
-    config = replace(SHORT, falcon=FalconConfig(dictionary=dictionary))
+    config = replace(SHORT, falcon=FalconConfig(dictionary=dictionary), optim=OptimConfig())
     assert alarms(config, tmp_path / "run") == {}
 
 
@@ -49,6 +52,11 @@ def test_the_default_gives_no_alarm(dictionary: str, tmp_path: Path) -> None:
     [
         (
             falcon(beta=0.0),
+            "views_disagree",
+            "two views of an image differ as much as at the start",
+        ),
+        (
+            replace(SHORT, falcon=FalconConfig(beta=0.0), optim=OptimConfig()),
             "views_disagree",
             "two views of an image differ as much as at the start",
         ),
@@ -64,19 +72,19 @@ def test_the_default_gives_no_alarm(dictionary: str, tmp_path: Path) -> None:
             "is the temperature right?",
         ),
         (
-            replace(SHORT, optim=OptimConfig(lr=1e-12)),
+            replace(SHORT, optim=OptimConfig("adamw", lr=1e-12)),
             "views_disagree",
             "the learning rate too small",
         ),
     ],
-    ids=["beta-0", "beta-100", "epsilon", "soft-complete", "learning-rate"],
+    ids=["beta-0", "default-beta-0", "beta-100", "epsilon", "soft-complete", "learning-rate"],
 )
 def test_a_broken_configuration_gives_its_alarm(
     config: RunConfig, name: str, words: str, tmp_path: Path
 ) -> None:
     found = alarms(config, tmp_path / "run")
     assert words in found[name]
-    beside = {"no_progress"} if config.optim.lr < 1e-9 else set()
+    beside = {"no_progress"} if config.optim.peak_lr < 1e-9 else set()
     assert found.keys() == {name} | beside, "no alarm that misleads beside it"
 
 

@@ -26,7 +26,12 @@ from falcon_ssl.core.errors import InputError
         RunConfig,
         epochs=st.integers(1, 100),
         seed=st.integers(0, 9),
-        falcon=st.builds(FalconConfig, num_codes=st.integers(2, 99), beta=st.floats(0, 9)),
+        falcon=st.builds(
+            FalconConfig,
+            dictionary=st.just("hadamard"),
+            num_codes=st.integers(2, 99),
+            beta=st.floats(0, 9),
+        ),
         engine=st.builds(EngineConfig, trackers=st.sampled_from([(), ("tensorboard",)])),
     )
 )

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from falcon_ssl import InputError, logit_scale
+from falcon_ssl import InputError
 from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig, ViewsConfig, from_mapping
+from falcon_ssl.core.theory import logit_scale_from_temperature
 from falcon_ssl.methods import Falcon, Parts, build_method
 from falcon_ssl.networks import build_encoder, fit_to_images, representation_width
 
@@ -59,7 +60,7 @@ def test_the_dictionary_is_neither_trained_nor_stored() -> None:
 @pytest.mark.parametrize(
     ("change", "differs"),
     [
-        ({"beta": 0.5}, "total"),
+        ({"beta": 0.25}, "total"),
         ({"prior_matching": "forward"}, "prior_matching"),
         ({"prior_exponent": 1.0}, "prior_matching"),
         ({"epsilon": 1e-4}, "entropy"),
@@ -86,7 +87,7 @@ def test_embed_is_what_the_loss_sees() -> None:
     z_ND, u_NF = method.embed(views()[0])
     assert z_ND.shape == (8, 256)
     assert torch.allclose(u_NF.norm(dim=1), torch.ones(8))
-    assert method.logit_scale == logit_scale(64, 1e-8)
+    assert method.logit_scale == logit_scale_from_temperature(16, 0.3)
 
 
 @pytest.mark.parametrize(("large", "small", "num_targets"), [(2, 2, 2), (4, 0, 4), (3, 1, 3)])
@@ -135,7 +136,7 @@ def test_places_need_maps_and_large_views() -> None:
     with pytest.raises(
         InputError, match=r"kernel_order does nothing without .*dictionary=complete"
     ):
-        replace(CONFIG.falcon, kernel_order=3)
+        replace(CONFIG.falcon, kernel_order=5)
 
 
 @pytest.mark.parametrize("places", [False, True])

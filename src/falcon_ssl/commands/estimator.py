@@ -41,7 +41,7 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     Args:
         encoder: Of images, as ``--encoder.name``; None chooses by their size. Of features, None.
         width: Of both layers, for features.
-        num_codes: C, codes of the dictionary.
+        num_codes: C, codes of the dictionary, Rademacher's; epsilon and beta are the paper's.
         embed_dim: F, width of the embedding.
         epochs: Passes over the rows.
         batch_size: Rows of a step.
@@ -109,7 +109,13 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             torch.manual_seed(seed)
             prepare = self._prepare_images if rows.ndim > 2 else self._prepare_features
             parts, data, draw = prepare(rows, seed)
-            config = FalconConfig(num_codes=self.num_codes, embed_dim=self.embed_dim)
+            config = FalconConfig(
+                dictionary="rademacher",
+                num_codes=self.num_codes,
+                embed_dim=self.embed_dim,
+                epsilon=1e-8,
+                beta=1.0,
+            )
             method = Falcon(parts, config)
             self._train(method, data, draw, seed)
         self.encoder_ = method.encoder.cpu().eval().requires_grad_(False)

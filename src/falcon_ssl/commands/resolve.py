@@ -30,9 +30,7 @@ def resolve(config: RunConfig, source: Source) -> RunConfig:
         config = replace(config, encoder=_chosen_encoder(config, channels, side))
     if config.views.preset == "auto":
         config = replace(config, views=_chosen_views(config, source, side))
-    optim = replace(config.optim, lr=config.optim.peak_lr)
-    engine = replace(config.engine, precision=chosen_precision(config))
-    return replace(config, optim=optim, engine=engine)
+    return replace(config, engine=replace(config.engine, precision=chosen_precision(config)))
 
 
 def _chosen_views(config: RunConfig, source: Source, side: int) -> ViewsConfig:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from falcon_ssl.config.evaluation import describe_readout
+from falcon_ssl.config.run import LEARNING_RATES
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe, is_few_labels
 from falcon_ssl.records.run import Run, as_number
@@ -210,7 +211,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Prior matching", run.setting("prior_matching"), str),
         ("Epochs", run.setting("epochs"), count),
         ("Batch size", run.setting("batch_size"), count),
-        ("Learning rate", run.setting("lr"), plain),
+        ("Learning rate", _learning_rate(run), plain),
         ("Seed", run.setting("seed"), str),
         ("Training time", seconds, format_duration),
         ("Speed", environment.get("images_per_s"), lambda v: f"{count(v)} images / s"),
@@ -220,6 +221,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Versions", ", ".join(versions), str),
     ]
     return [(name, write(value)) for name, value, write in rows if value not in (None, "")]
+
+
+def _learning_rate(run: Run) -> Any:
+    optim = run.config.get("optim") or {}
+    return optim.get("lr") or LEARNING_RATES.get(optim.get("name"))
 
 
 def _readout(about: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ TINY: dict[str, Any] = {
         "vicreg": {"label": "VICReg", "options": SMALL_VICREG},
         "bad": {
             "label": "Overflowing",
-            "options": {**SMALL_VICREG, "optim": {"lr": 1e30, "clip_norm": 0}},
+            "options": {**SMALL_VICREG, "optim": {"name": "adamw", "lr": 1e30, "clip_norm": 0}},
         },
     },
     "paper": {
