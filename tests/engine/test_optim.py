@@ -164,7 +164,7 @@ def test_options_of_muon_need_muon() -> None:
     assert OptimConfig(name="muon", lr_rest=0.1, newton_schulz=3).lr_rest == 0.1
     for options in ({"lr_rest": 0.1}, {"newton_schulz": 3}):
         with pytest.raises(InputError, match=r"does nothing without optim\.name=muon"):
-            OptimConfig(**options)
+            OptimConfig("adamw", **options)
 
 
 def test_options_of_lars_need_lars() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.notebook import html_table
-from falcon_ssl.core.theory import DEFAULT_EPSILON, PriorMatching, count_text
+from falcon_ssl.core.theory import PriorMatching, count_text
 
 BLOCK = 2048  # rows and codes that are compared at a time
 
@@ -36,15 +36,10 @@ class Dictionary(Protocol):
         return math.log(self.num_codes)
 
     def _repr_html_(self) -> str:
-        T = self.default_temperature
         rows = [
             ["codes C", count_text(self.num_codes)],
             ["width F", str(self.width)],
             ["log C", f"{self.log_num_codes:.2f} nats"],
-            [
-                "scale by default",
-                f"epsilon = {DEFAULT_EPSILON:g}" if T is None else f"temperature = {T:g}",
-            ],
             ["prior matching by default", self.default_prior_matching],
         ]
         return html_table(rows, sentence=repr(self))

@@ -225,7 +225,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def _learning_rate(run: Run) -> Any:
     optim = run.config.get("optim") or {}
-    return optim.get("lr") or LEARNING_RATES.get(optim.get("name"))
+    return optim.get("lr") or LEARNING_RATES.get(str(optim.get("name")))
 
 
 def _readout(about: Mapping[str, Any]) -> str:
