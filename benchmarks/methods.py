@@ -41,7 +41,7 @@ METHODS: dict[str, dict[str, Any]] = {
     REFERENCE: {"falcon": {"dictionary": "rademacher", "num_codes": 4096}},
     "FALCON, Rademacher 16384": {"falcon": {"dictionary": "rademacher", "num_codes": 16384}},
     "FALCON, Hadamard 16384": {"falcon": {"dictionary": "hadamard", "num_codes": 16384}},
-    "FALCON, complete 2^256": {"falcon": {}},
+    "FALCON, complete 2^512": {"falcon": {}},
     "Barlow Twins": {"method": "barlow_twins"},
     "VICReg": {"method": "vicreg"},
     "SwAV": {"method": "swav"},

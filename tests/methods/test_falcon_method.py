@@ -87,7 +87,7 @@ def test_embed_is_what_the_loss_sees() -> None:
     z_ND, u_NF = method.embed(views()[0])
     assert z_ND.shape == (8, 256)
     assert torch.allclose(u_NF.norm(dim=1), torch.ones(8))
-    assert method.logit_scale == logit_scale_from_temperature(16, 0.3)
+    assert method.logit_scale == logit_scale_from_temperature(16, 0.25)
 
 
 @pytest.mark.parametrize(("large", "small", "num_targets"), [(2, 2, 2), (4, 0, 4), (3, 1, 3)])

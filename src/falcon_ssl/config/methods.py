@@ -34,7 +34,7 @@ class FalconConfig(MethodConfig, group="falcon"):
         at_least=2,
         needs="dictionary=rademacher|hadamard",
     )
-    embed_dim: int = option(256, "F, width of the embedding.", at_least=1)
+    embed_dim: int = option(512, "F, width of the embedding.", at_least=1)
     dictionary_seed: int = option(0, "Seed of the codes.", at_least=0, below=2**63)
     epsilon: float | None = option(
         None,
@@ -43,7 +43,7 @@ class FalconConfig(MethodConfig, group="falcon"):
     temperature: float | None = option(
         None,
         "The same, stated as effective temperature F / logit_scale^2; give one of the two, or neither for a "
-        "temperature of 0.3 (the paper: epsilon = 1e-8, which is 0.38 at F = 128).",
+        "temperature of 0.25 (the paper: epsilon = 1e-8, which is 0.38 at F = 128).",
     )
     beta: float = option(0.5, "Weight of the invariance term; the paper's is 1.", at_least=0)
     prior_matching: Literal["reverse", "forward", "renyi2"] | None = option(

@@ -29,8 +29,8 @@ PriorMatching = Literal["reverse", "forward", "renyi2"]
 PRIOR_MATCHINGS: tuple[PriorMatching, ...] = get_args(PriorMatching)
 
 LN2 = math.log(2)
-# At any width; the best on photographs with F = 256 (results/defaults). The paper's epsilon, 1e-8, is .38 at F = 128.
-DEFAULT_TEMPERATURE = 0.3
+# At any width; the best on photographs with F = 512 (results/defaults). The paper's epsilon, 1e-8, is .38 at F = 128.
+DEFAULT_TEMPERATURE = 0.25
 
 
 def logit_scale(num_codes: int, epsilon: float) -> float:
@@ -123,7 +123,7 @@ def codes_needed(temperature: float, accuracy: float) -> int:
         16449
     """
     check_positive(
-        "temperature", temperature, fix="0.3 is the default, 0.38 the paper's at F = 128"
+        "temperature", temperature, fix="0.25 is the default, 0.38 the paper's at F = 128"
     )
     check_positive("accuracy", accuracy, fix="0.03 is 3 percent")
     return max(2, math.ceil(math.expm1(1 / temperature) / accuracy**2))

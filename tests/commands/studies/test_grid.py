@@ -101,7 +101,7 @@ def test_options_of_row_over_data_set_over_shared(tmp_path: Path) -> None:
     assert (falcon.seed, falcon.optim.lr, falcon.optim.warmup_epochs) == (1, 0.5, 5)
     assert (falcon.encoder.width, falcon.falcon.embed_dim) == (16, 32)
     assert configs["one/falcon-seed0"].falcon.embed_dim == 16
-    assert (dino.method, dino.optim.lr, dino.falcon.embed_dim) == ("dino", 1e-3, 256)
+    assert (dino.method, dino.optim.lr, dino.falcon.embed_dim) == ("dino", 1e-3, 512)
 
 
 def test_a_selection_replaces_options(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ class FalconLoss(nn.Module):
     Args:
         dictionary: C codes of width F.
         epsilon: Probability of every code but the aligned one, in (0, 1/C); the paper's is 1e-8.
-        temperature: Effective temperature F / L^2, instead of epsilon, alike at any width; 0.3 when neither is given.
+        temperature: Effective temperature F / L^2, instead of epsilon, alike at any width; 0.25 when neither is given.
         beta: Weight of the invariance.
         prior_matching: "reverse", "forward", "renyi2", or None to let the dictionary decide, see `falcon_loss`.
         prior: q [C]; None is uniform.
