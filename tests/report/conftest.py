@@ -170,7 +170,7 @@ def make_run() -> MakeRun:
             "data": "digits", "epochs": 30, "batch_size": 128, "seed": seed, "method": "falcon",
             "encoder": {"name": "digits_cnn", "width": None},
             "falcon": {"dictionary": "rademacher", "num_codes": num_codes, "embed_dim": width,
-                       "epsilon": None, "temperature": None, "beta": 0.5,
+                       "epsilon": 1e-8, "temperature": None, "beta": 0.5,
                        "prior_matching": "reverse", "prior_exponent": 0.0},
             "optim": {"lr": 0.002}, "engine": {"precision": "no"}, "evaluation": {"seed": 0},
         }  # fmt: skip
