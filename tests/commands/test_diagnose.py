@@ -26,7 +26,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = RunConfig(
         epochs=1,
         falcon=FalconConfig(
-            dictionary="rademacher", num_codes=64, embed_dim=16, prior_exponent=1.0
+            dictionary="rademacher",
+            num_codes=64,
+            embed_dim=16,
+            epsilon=1e-8,
+            beta=1.0,
+            prior_exponent=1.0,
         ),
         monitor=MonitorConfig(every_epochs=0),
     )
