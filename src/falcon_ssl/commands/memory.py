@@ -94,10 +94,10 @@ def _is_wide(config: RunConfig) -> bool:
 def _parameters(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int]:
     """Bytes of all parameters, counted on torch's meta device; nothing where a network cannot be built there."""
     large = config.views.size or max(image_shape[1:])
-    few = config
-    if config.method == "falcon" and config.falcon.num_codes > _FEW_CODES:
-        fewer = replace(config.falcon, num_codes=_FEW_CODES, prior_exponent=0.0)
-        few = replace(config, falcon=fewer)
+    few, falcon = config, config.falcon
+    finite = config.method == "falcon" and falcon.dictionary != "complete"
+    if finite and falcon.num_codes > _FEW_CODES:
+        few = replace(config, falcon=replace(falcon, num_codes=_FEW_CODES, prior_exponent=0.0))
     with suppress(Exception):  # bad options are named when the run is built
         with torch.device("meta"):
             method = build_method(few, image_shape=(image_shape[0], large, large))
