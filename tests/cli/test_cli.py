@@ -137,7 +137,6 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
             "unknown encoder.stem: received wide, expected cifar, half, imagenet or null",
         ),
         (["pretrain", "--out", "OUT", "--epochs", "3.5"], "received '3.5', expected an integer"),
-        (["pretrain", "--out", "OUT", "--engine.trackers", "[wandb]"], "pip install wandb"),
         (
             [
                 *("pretrain", "--out", "OUT", "--data", "digits"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from falcon_ssl import commands
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import TRACKED
 from support.short_runs import SHORT, lines_of
 
@@ -51,12 +53,24 @@ def test_tensorboard_holds_numbers_options_and_pictures(tmp_path: Path) -> None:
     assert yaml.safe_load(options.read_text())["falcon.num_codes"] == 64
 
 
+def test_a_tracker_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falcon_ssl.engine.accelerator.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install wandb"):
+        tracked_run(tmp_path, "wandb")
+
+
 def test_wandb_holds_the_same_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = tracked_run(tmp_path, "wandb")
     files = sorted((run / TRACKED / "wandb").glob("offline-run-*/*.wandb"))
     training, evaluation = (wandb_records(file) for file in files)
+    deadline = time.monotonic() + 60
+    while not evaluation["ended"] and time.monotonic() < deadline:  # another process writes it
+        time.sleep(0.1)
+        evaluation = wandb_records(files[-1])
     logged = [line["total"] for line in lines_of(run) if "total" in line]
     assert [row["total"] for row in training["history"]] == pytest.approx(logged)
     assert training["config"]["falcon.num_codes"] == 64
@@ -90,7 +104,7 @@ def wandb_records(file: Path) -> dict[str, Any]:
     """Name, options and history of an offline run."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found: dict[str, Any] = {"config": {}, "history": [], "name": ""}
+    found: dict[str, Any] = {"config": {}, "history": [], "name": "", "ended": False}
     for data in log_records(file.read_bytes()):
         record = Record()
         record.ParseFromString(data)
@@ -101,8 +115,10 @@ def wandb_records(file: Path) -> dict[str, Any]:
                 for item in record.history.item
             }
             found["history"].append(row)
+        elif kind == "exit":
+            found["ended"] = True
         elif kind in ("run", "config"):
             update = record.run.config if kind == "run" else record.config
             found["config"] |= {item.key: json.loads(item.value_json) for item in update.update}
-            found["name"] = record.run.display_name if kind == "run" else found["name"]
+            found["name"] = record.run.display_name or found["name"]
     return found

@@ -29,7 +29,7 @@ from falcon_ssl.views import Views, build_views
 
 SHAPE, ROWS, STEPS = (1, 8, 8), 18, 2
 HEAD = {"hidden_dim": 12, "embed_dim": 8}
-CODES = {"embed_dim": 8, "num_codes": 24}
+CODES = {"dictionary": "rademacher", "embed_dim": 8, "num_codes": 24}
 MANY = {"count": 3, "small_views": 2, "small_size": 6}
 SMALL = {"small_views": 2, "small_size": 6}
 
@@ -102,7 +102,7 @@ def config_of(kind: str, *, encoder: str = "digits_cnn", **engine: Any) -> RunCo
             **options,
             "views": plain | options.get("views", {}),
             "engine": {"device": "cpu", "precision": "no", **engine},
-            "optim": {"warmup_epochs": 0} | options.get("optim", {}),
+            "optim": {"name": "adamw", "warmup_epochs": 0} | options.get("optim", {}),
         }
     )
 
