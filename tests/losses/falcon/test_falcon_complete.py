@@ -186,8 +186,8 @@ def test_epsilon_is_refused_and_temperature_is_named():
         FalconLoss(CompleteDictionary(128), epsilon=1e-8)
     with pytest.raises(InputError, match="epsilon is too large"):
         FalconLoss(CompleteDictionary(2000), epsilon=1e-300)
-    stated = FalconLoss(CompleteDictionary(128), temperature=0.38)
-    assert stated.logit_scale == pytest.approx(18.35, abs=0.01)
+    stated = FalconLoss(CompleteDictionary(128), temperature=0.25)
+    assert stated.logit_scale == pytest.approx(22.63, abs=0.01)
     assert FalconLoss(CompleteDictionary(128)).logit_scale == stated.logit_scale  # its default
 
 

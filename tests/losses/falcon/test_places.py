@@ -18,6 +18,7 @@ from falcon_ssl import (
     certify,
     falcon_loss,
 )
+from falcon_ssl.core.theory import DEFAULT_TEMPERATURE
 from falcon_ssl.losses.falcon.complete import kernel_error, renyi2
 from support.problems import random_prior, stacked
 from support.tolerances import EXACT, EXACT_SATURATED, relative_error
@@ -150,7 +151,7 @@ def test_some_places_of_every_view_enter_the_kernel(num_places, kept, kernel_ord
     t_KRNF = torch.stack(
         [torch.stack([u[v, range(N), place] for place in chosen]) for v in range(2)]
     )
-    t_GNF = (math.sqrt(1 / 0.38) * t_KRNF).tanh().flatten(0, 1)
+    t_GNF = (math.sqrt(1 / DEFAULT_TEMPERATURE) * t_KRNF).tanh().flatten(0, 1)
     expected = renyi2(t_GNF, N, order=kernel_order, same_sample=False)
     torch.testing.assert_close(some.prior_matching, expected, rtol=1e-12, atol=1e-12)
 
