@@ -79,7 +79,14 @@ def test_report_and_certificate_agree(
 
 
 def test_a_temperature_states_the_same_scale(make_run: Any, tmp_path: Path) -> None:
-    terms = optimum_of(run_with(make_run, tmp_path, ("temperature: null", "temperature: 0.38")))
+    terms = optimum_of(
+        run_with(
+            make_run,
+            tmp_path,
+            ("epsilon: 1.0e-08", "epsilon: null"),
+            ("temperature: null", "temperature: 0.38"),
+        )
+    )
     assert terms is not None
     assert terms.epsilon is not None
     assert terms.logit_scale == pytest.approx(math.sqrt(128 / 0.38))
@@ -88,7 +95,11 @@ def test_a_temperature_states_the_same_scale(make_run: Any, tmp_path: Path) -> N
 
 
 def test_the_complete_dictionary_has_a_bound_of_its_own(make_run: Any, tmp_path: Path) -> None:
-    terms = optimum_of(run_with(make_run, tmp_path, ("rademacher", "complete")))
+    terms = optimum_of(
+        run_with(
+            make_run, tmp_path, ("epsilon: 1.0e-08", "epsilon: null"), ("rademacher", "complete")
+        )
+    )
     assert terms is not None
     assert terms.epsilon is None
     assert terms.log_num_codes == pytest.approx(128 * math.log(2))

@@ -17,9 +17,12 @@ _trusts: ContextVar[bool] = ContextVar("trusts_code", default=False)
 
 @contextmanager
 def trusting_code(trust_code: bool = True) -> Iterator[None]:
-    """Inside the block, code that files name is run; False changes nothing, so consent given outside it holds.
+    """Inside the block, code that files name is run.
 
     Commands have it as their argument ``trust_code``, in the sense of transformers' ``trust_remote_code``.
+
+    Args:
+        trust_code: Consent; False changes nothing, so what was given outside the block holds.
 
     Example:
         >>> from falcon_ssl.networks import build_encoder
