@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 
 from falcon_ssl.core.devices import best_device
-from falcon_ssl.core.distributed import naming_lost_ranks, world_size
+from falcon_ssl.core.distributed import join_after_restart, naming_lost_ranks, world_size
 
 PATIENCE = timedelta(days=1)  # for one that computes alone what the others wait for
 
@@ -28,6 +28,7 @@ class Processes:
 
             if world_size() == 1:  # a command before this one has ended its group
                 PartialState._reset_state()
+            join_after_restart(self.device.type, PATIENCE)
             self._state = PartialState(cpu=self.device.type == "cpu", timeout=PATIENCE)
             self.device = self._state.device
             self.rank, self.count = self._state.process_index, self._state.num_processes

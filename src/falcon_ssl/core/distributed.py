@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -41,6 +43,33 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes, 1 when there is only one."""
     return dist.get_world_size() if is_distributed() else 1
+
+
+def join_after_restart(device: str, timeout: timedelta) -> None:
+    """Join the ranks of a job that torchrun has started again; nothing in a first attempt.
+
+    torchrun keeps one store for all attempts (torch 2.13), with the addresses of ranks that are gone, and gloo would
+    wait for those: the keys of this attempt get a prefix. Accelerate takes a process group as it finds it.
+
+    Args:
+        device: "cuda", or another one, whose ranks talk by gloo.
+        timeout: Of a communication.
+    """
+    attempt, size = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), os.environ.get("WORLD_SIZE")
+    shares_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if attempt == "0" or size in (None, "1") or not shares_store or dist.is_initialized():
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, int(size), is_master=False, timeout=timeout
+    )
+    dist.init_process_group(
+        "nccl" if device == "cuda" else "gloo",
+        store=dist.PrefixStore(f"attempt {attempt}", store),  # type: ignore[attr-defined]
+        rank=int(os.environ["RANK"]),
+        world_size=int(size),
+        timeout=timeout,
+    )
 
 
 @contextmanager

@@ -35,7 +35,8 @@ def build_accelerator(config: EngineConfig, *, out: Path | None = None) -> Accel
             expected="its package",
             fix=f"pip install {' '.join(missing)}, or leave it out of engine.trackers",
         )
-    on_cpu = named_device(config.device).type == "cpu"
+    device, timeout = named_device(config.device).type, timedelta(minutes=config.timeout_minutes)
+    on_cpu = device == "cpu"
     if on_cpu and config.precision == "fp16":
         raise InputError(  # Accelerate would run float32 and call it fp16
             "a CPU has no fp16 autocast",
@@ -45,13 +46,14 @@ def build_accelerator(config: EngineConfig, *, out: Path | None = None) -> Accel
         )
     # Accelerate keeps device and precision for the whole process, but the next run may want others.
     AcceleratorState._reset_state(reset_partial_state=distributed.world_size() == 1)
+    distributed.join_after_restart(device, timeout)
     accelerator = Accelerator(
         # Stated: left to find a CPU by itself, Accelerate does not join the ranks that torchrun started.
         cpu=on_cpu,
         mixed_precision=config.precision,
         log_with=list(config.trackers) or None,
         project_dir=out,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=config.timeout_minutes))],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
     )
     speed.check_speed(config, accelerator.device)
     return accelerator
