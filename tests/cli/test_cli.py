@@ -28,17 +28,9 @@ from falcon_ssl.config import RunConfig
 from falcon_ssl.config.recipes import grid_names, recipe_names, recipe_path
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import import_beside_torchvision
+from support.short_runs import FEW_CODES
 
-TINY = [
-    "--epochs",
-    "2",
-    "--falcon.dictionary",
-    "rademacher",
-    "--falcon.num_codes",
-    "64",
-    "--falcon.embed_dim",
-    "16",
-]
+TINY = ["--epochs", "2", *FEW_CODES]
 
 NEEDED = {
     *("top1_linear", "top1_knn", "nmi_codes", "ami_codes", "ari_codes", "chance_nmi_codes"),

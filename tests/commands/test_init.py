@@ -31,6 +31,7 @@ from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import import_beside_torchvision
 from falcon_ssl.report import build_report
 from support.images import pixels
+from support.short_runs import FEW_CODES
 
 CONFIG = RunConfig(
     epochs=1,
@@ -116,20 +117,7 @@ def test_a_run_is_compared_with_what_it_started_from(
     shutil.copytree(first, source)
     run = tmp_path / "run"
     words = ["pretrain", "--init", str(source), "--out", str(run), "--epochs", "1"]
-    assert (
-        cli.main(
-            [
-                *words,
-                "--falcon.dictionary",
-                "rademacher",
-                "--falcon.num_codes",
-                "64",
-                "--falcon.embed_dim",
-                "16",
-            ]
-        )
-        == 0
-    )
+    assert cli.main([*words, *FEW_CODES]) == 0
     shutil.rmtree(source)  # nobody needs it any more
     want = commands.evaluate(first)
     assert cli.main(["evaluate", str(run)]) == 0

@@ -13,19 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from falcon_ssl import cli
+from support.short_runs import FEW_CODES
 
 OPTIONS = [
     *("pretrain", "--data", "digits", "--epochs", "2", "--batch_size", "511"),
-    *(
-        "--falcon.dictionary",
-        "rademacher",
-        "--falcon.num_codes",
-        "64",
-        "--falcon.embed_dim",
-        "16",
-        "--optim.clip_norm",
-        "1",
-    ),
+    *(*FEW_CODES, "--optim.clip_norm", "1"),
     *("--optim.lr", "1e-3", "--engine.log_every", "1", "--out"),
 ]
 DYING = """

@@ -19,6 +19,11 @@ SHORT = RunConfig(
     optim=OptimConfig(warmup_epochs=1),
     engine=EngineConfig(device="cpu", log_every=1),
 )
+# The same dictionary on the command line.
+FEW_CODES = (
+    *("--falcon.dictionary", "rademacher", "--falcon.num_codes", "64"),
+    *("--falcon.embed_dim", "16"),
+)
 
 
 def tensors_of(run: Path) -> dict[str, Tensor]:
