@@ -222,12 +222,16 @@ def test_any_folder_of_images(
     assert own["top1_knn"] == found["top1_knn"], "its own images, read as the run read them"
 
 
-def test_what_to_add_for_images_of_several_sizes(
+def test_photographs_of_several_sizes_need_no_option(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The size that was chosen is the run's own: other images are brought to it too."""
     data = ["--data", f"folder:{photos}", "--reading.max_unreadable", "0.05"]
-    assert run("pretrain", *data, "--out", str(tmp_path / "run")) == 2
-    assert "--reading.image_size 224" in capsys.readouterr().err
+    small = ["--encoder.name", "resnet8", "--encoder.width", "8", "--batch_size", "16"]
+    out = tmp_path / "run"
+    assert run("pretrain", *data, "--out", str(out), *small, *TINY) == 0
+    assert yaml.safe_load((out / "config.yaml").read_text())["reading"]["image_size"] == 16
+    assert run("views", *data, "--out", str(tmp_path / "views.png")) == 0
 
 
 def test_embed_other_images(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from falcon_ssl.config import FalconConfig, MonitorConfig, RunConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks import timm as timm_encoders
+from falcon_ssl.report import build_report
 
 TIMM = "timm:resnet10t"
 
@@ -135,6 +137,21 @@ def test_prototypes_of_another_method_for_a_run(run: Path, tmp_path: Path) -> No
     used = {m.name: m.value for m in other["cluster"].measures}["codes_used"]
     assert used <= 2
     assert (run / "diagnosis.json").read_text() == record, "the record is about the run's own codes"
+
+
+def test_a_run_of_few_steps_says_so_where_nobody_measured_more(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Five steps: no alarm can have been raised. A run whose labels are evaluated is judged by them."""
+    commands.diagnose(run)
+    sentence = "5 steps in all: too few to judge, as alarms need 200 on end"
+    assert sentence in caplog.text
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation.json"))
+    assert sentence in build_report(tmp_path / "run").read_text()
+    (tmp_path / "run" / "environment.json").write_text("{")
+    caplog.clear()
+    commands.diagnose(tmp_path / "run")
+    assert "steps in all" not in caplog.text
 
 
 @pytest.mark.parametrize(

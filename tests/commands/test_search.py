@@ -113,6 +113,8 @@ def test_duplicates_are_listed_and_drawn(table: Path, capsys: pytest.CaptureFixt
     assert [Path(row["path"]).name for row in rows] == ["00.png", f"{NUM - 1:02d}.png"]
     assert [row["group"] for row in rows] == ["0", "0"]
     assert size_of(table.with_suffix(".duplicates.png")) == (2 * 100 + 4, 116 + 4)
+    assert cli.main(["duplicates", str(table), "--out", "x.png"]) == 2
+    assert "--out is the list, x.csv; its picture is written beside it" in capsys.readouterr().err
     assert commands.duplicates(table, similarity=1.0) == []  # renewed, without a picture
     assert not table.with_suffix(".duplicates.png").is_file()
 

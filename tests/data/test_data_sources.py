@@ -187,15 +187,32 @@ class TestFolder:
         monkeypatch.setattr(features, "check", lambda name: False)
         assert len(load_splits(f"folder:{root}").train) == 1
 
-    def test_several_sizes_need_image_size(self, write_folder, png):
-        root = write_folder({"1.png": 1, "2.png": png(2, size=(20, 30))})
-        with pytest.raises(InputError, match=r"differ in size.*image_size"):
-            load_splits(f"folder:{root}")
-        assert load_splits(f"folder:{root}", ReadingConfig(image_size=16)).train.image_shape == (
-            3,
-            16,
-            16,
-        )
+    @pytest.mark.parametrize(
+        ("sizes", "side"),
+        [
+            ([(300, 200), (150, 400), (90, 90)], 128),
+            ([(20, 30), (27, 60), (500, 500)], 24),
+            ([(5, 9), (5, 7)], 5),
+        ],
+    )
+    def test_images_of_several_sizes_are_brought_to_one(
+        self, write_folder, png, caplog, sizes, side
+    ):
+        root = write_folder({f"{i}.png": png(i, size=size) for i, size in enumerate(sizes)})
+        with caplog.at_level(logging.INFO):
+            splits = load_splits(f"folder:{root}")
+        assert splits.train.image_shape == (3, side, side)
+        assert splits.resized_to == side
+        assert f"brought to {side} x {side}, or to another --reading.image_size" in caplog.text
+        chosen = load_splits(f"folder:{root}", ReadingConfig(image_size=16))
+        assert chosen.train.image_shape == (3, 16, 16)
+        assert chosen.resized_to is None
+
+    def test_images_of_one_size_keep_it(self, write_folder, png):
+        root = write_folder({f"{i}.png": png(i, size=(300, 200)) for i in range(2)})
+        splits = load_splits(f"folder:{root}")
+        assert splits.train.image_shape == (3, 300, 200)
+        assert splits.resized_to is None
 
     def test_gray_folders_have_one_channel(self, write_folder, png):
         root = write_folder({"1.png": png(1, channels=1), "2.png": png(2, channels=1)})

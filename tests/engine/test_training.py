@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -249,10 +251,29 @@ def test_an_existing_folder_is_kept(whole_run: Path, tmp_path: Path) -> None:
     assert (precious / "chapter1.tex").read_text() == "once"
 
 
+def test_a_finished_run_trains_on_with_more_epochs(
+    whole_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(whole_run, out)
+    caplog.set_level(logging.INFO)
+    more = replace(CONFIG, epochs=CONFIG.epochs + 1)
+    for _ in range(2):  # the second time it is finished again
+        commands.pretrain(more, out=out, monitors=[Watcher()], resume=True)
+    assert f"{more.epochs} epochs in place of {CONFIG.epochs}" in caplog.text
+    assert caplog.text.count("nothing is left to do; more --epochs train on") == 1
+    assert lines_of(out)[: len(lines_of(whole_run))] == lines_of(whole_run)
+    before, after = ([one for one in lines_of(r) if "lr" in one] for r in (whole_run, out))
+    assert after[-1]["epoch"] == more.epochs
+    assert after[len(before)]["lr"] > before[-1]["lr"], "as in a run of so many epochs"
+    with pytest.raises(InputError, match="other values of epochs"):
+        commands.pretrain(CONFIG, out=out, monitors=[Watcher()], resume=True)
+
+
 def test_resume_needs_the_same_options(whole_run: Path, tmp_path: Path) -> None:
-    other = replace(CONFIG, epochs=9, optim=OptimConfig(lr=1.0))
+    other = replace(CONFIG, epochs=2, optim=OptimConfig(lr=1.0))
     with pytest.raises(
-        InputError, match=r"of epochs, optim.lr: epochs 9, not 3; optim.lr 1.0, not None"
+        InputError, match=r"of epochs, optim.lr: epochs 2, not 3; optim.lr 1.0, not None"
     ):
         commands.pretrain(other, out=whole_run, resume=True, monitors=[Watcher()])
     with pytest.raises(InputError, match=r"no run folder: received .*nowhere"):

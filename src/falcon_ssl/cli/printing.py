@@ -13,6 +13,8 @@ from falcon_ssl.records.metrics import describe
 from falcon_ssl.report.formatting import format_duration
 from falcon_ssl.report.summary import Evaluation
 
+WIDEST = 1000  # columns of a table
+
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """The numbers that matter, beside those of the encoder before training and chance."""
@@ -23,7 +25,7 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    _print_whole(table)
     print("\n".join(found.remarks))
 
 
@@ -66,7 +68,7 @@ def print_tuning(tuning: Any) -> None:
             ", ".join([one.verdict, *one.alarms]),
             *(f"{one.by_labels[name]:.4f}" for name in labelled),
         )
-    Console().print(table)
+    _print_whole(table)
     for name, found in tuning.by_labels.items():
         print(
             f"{name}, which the choice did not use: {found['chosen']:.4f}; best of all {found['best']:.4f}"
@@ -86,7 +88,7 @@ def print_plan(runs: Sequence[Any], estimate: Any) -> None:
     for (run, now), seconds in zip(runs, estimate.seconds, strict=True):
         state = f"stopped at step {now.step}" if now.state == "stopped" else now.state
         table.add_row(run.name, state, format_duration(seconds) if seconds else "")
-    Console().print(table)
+    _print_whole(table)
     total, elapsed = format_duration(estimate.total), format_duration(estimate.elapsed)
     print(
         f"training: {total} in all, {elapsed} with {estimate.processes} at a time, by a few steps of random images;"
@@ -98,21 +100,32 @@ def print_diagnosis(diagnosis: Any, *, beside: str = "random") -> None:
     """Verdicts and the measures behind them; ``beside``: what the network is compared with."""
     color = {"healthy": "green", "warning": "yellow", "collapsed": "red"}
     table = Table(title=diagnosis.sentence, box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("collapse", "measure"):  # they may break on a narrow terminal, numbers may not
-        table.add_column(column, overflow="fold")
+    table.add_column("collapse")
     for column in ("value", beside, "ideal"):
-        table.add_column(column, justify="right", no_wrap=True, min_width=7)
-    table.add_column("verdict", no_wrap=True, min_width=len("collapsed"))
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
     for collapse in diagnosis.collapses:
         assessed = [measure for measure in collapse.measures if measure.verdict != "unknown"]
-        if not assessed:
-            table.add_row(collapse.name, "", "", "", "", "[dim]not measured")
+        whole = "" if assessed else "[dim]not measured"
+        table.add_row(f"[bold]{collapse.name}", "", "", "", whole)
         for measure in assessed:
             numbers = (measure.value, measure.random, measure.ideal)
             table.add_row(
-                collapse.name if measure is assessed[0] else "",
-                measure.name,
+                f"  {measure.name}",
                 *("" if number is None else f"{number:.3f}" for number in numbers),
                 f"[{color[measure.verdict]}]{measure.verdict}",
             )
-    Console().print(table)
+    _print_whole(table)
+
+
+def _print_whole(table: Table) -> None:
+    """Print a table at the width of the terminal, and wider rather than cut a name, number or verdict."""
+    for column in table.columns:
+        column.no_wrap = True
+    console = Console()
+    title, table.title = table.title, None  # it may break between words
+    needed = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    table.title = title
+    if needed > console.width:
+        console = Console(width=needed)
+    console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, load_prototypes
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.records.folder import CONFIG, DIAGNOSIS
+from falcon_ssl.records.run import read_run
+from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.views import Normalization, Views
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,9 @@ def diagnose(
                 evaluation={"untrained": True},
             )
         diagnosis = diagnose_run(features, prototypes=codes)
+        with suppress(InputError):  # of records that are damaged, which the weights are not
+            if few := few_steps_sentence(read_run(Path(target))):
+                logger.warning("%s", few)
         if data is None and codes is None:
             RunFolder.open(target).write_json(DIAGNOSIS, diagnosis.to_dict())
         return diagnosis

@@ -68,7 +68,12 @@ def duplicates(
     target = (
         table.path.with_suffix(".duplicates.csv")
         if out is None
-        else new_file(out, suffixes=(".csv",), overwrite=overwrite)
+        else new_file(
+            out,
+            suffixes=(".csv",),
+            overwrite=overwrite,
+            fix=f"--out is the list, {Path(out).with_suffix('.csv').name}; its picture is written beside it, .png",
+        )
     )
     check_fraction("similarity", similarity)
     space = Space.of(table.sample("z", ROWS))

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from falcon_ssl import engine
-from falcon_ssl.commands.features import NetworkFeatures, diagnose_run, extract_run_features
+from falcon_ssl.commands.features import (
+    NetworkFeatures,
+    RunFeatures,
+    diagnose_run,
+    extract_run_features,
+)
 from falcon_ssl.commands.files import folder_for_records
 from falcon_ssl.commands.loading import log_skipped
 from falcon_ssl.commands.processes import Processes
@@ -23,6 +28,7 @@ from falcon_ssl.core.devices import hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
+from falcon_ssl.evaluation.diagnosis import LEAST_SAMPLES
 from falcon_ssl.losses import power_law_prior
 from falcon_ssl.methods import Falcon, Method
 from falcon_ssl.networks import Readout
@@ -142,7 +148,7 @@ def evaluate(
             seed=config.evaluation.seed,
         )
         write_arrays(target.path / ARRAYS, arrays)
-        target.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
+        _diagnose(features, target)
     record: dict[str, Any] = {
         **found,
         **reference,
@@ -178,6 +184,15 @@ def evaluate(
     log_skipped(splits)
     processes.wait()
     return Evaluation(record)
+
+
+def _diagnose(features: RunFeatures, target: RunFolder) -> None:
+    """Write the diagnosis, where there are images enough for one."""
+    if (count := len(features.trained.own)) >= LEAST_SAMPLES:
+        target.write_json(DIAGNOSIS, diagnose_run(features).to_dict())
+        return
+    logger.warning("no diagnosis: %d test images, it takes %d", count, LEAST_SAMPLES)
+    (target.path / DIAGNOSIS).unlink(missing_ok=True)  # an older one is of other images
 
 
 def evaluation_name(

@@ -14,8 +14,14 @@ from falcon_ssl.records.folder import CHECKPOINT, CONFIG, DATA, ENVIRONMENT, MET
 from falcon_ssl.records.lock import HOLDER
 
 
-def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> Path:
+def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool, fix: str = "") -> Path:
     """Check that a file may be written and make its folder, before any work is done.
+
+    Args:
+        path: The file.
+        suffixes: How its name may end.
+        overwrite: Whether one that exists may be replaced.
+        fix: What to do about another ending, where that is not clear.
 
     Raises:
         InputError: Another kind of file, or one that exists.
@@ -26,6 +32,7 @@ def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool) -> P
             "unknown kind of file",
             received=path.name,
             expected=f"a name that ends in {' or '.join(suffixes)}",
+            fix=fix,
         )
     if path.exists() and not overwrite:
         raise InputError(

@@ -81,6 +81,9 @@ def prepare(
         InputError: Data that cannot be read, or options that do not fit it or each other.
     """
     splits = splits or open_data(config, skipped_path=skipped_path)
+    if splits.resized_to is not None:  # other images of the run are then brought to it too
+        reading = replace(config.reading, image_size=splits.resized_to)
+        config = replace(config, reading=reading)
     if initial is not None and initial.encoder is not None and config.encoder.name == "auto":
         given = {name: getattr(config.encoder, name) for name in config.encoder.changed()}
         config = replace(config, encoder=replace(initial.encoder, **given))
@@ -300,8 +303,17 @@ def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, in
 
 
 def check_same_run(folder: RunFolder, config: RunConfig) -> None:
-    """Raise InputError unless ``config`` is what the run was started with, except for how it is executed."""
+    """Raise InputError unless ``config`` is what the run was started with, except for how it is executed.
+
+    It may also have more epochs, unless its views grow over the run: they would shrink.
+    """
     begun = from_mapping(read_yaml(folder.path / CONFIG))
+    if config.epochs > begun.epochs and config.views.start_size is None:
+        logger.info(
+            "%d epochs in place of %d: the learning rate goes on as in a run that was begun with so many",
+            *(config.epochs, begun.epochs),
+        )
+        begun = replace(begun, epochs=config.epochs)
     before, now = (flat_mapping(to_mapping(one)) for one in (begun, config))
     changed = [
         name

@@ -32,6 +32,7 @@ from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.checkpoints import checkpoint_paths
 from falcon_ssl.records.folder import CONFIG, SKIPPED
 from falcon_ssl.records.run import read_run
+from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.views import Views
 
 logger = logging.getLogger(__name__)
@@ -155,10 +156,8 @@ def _pretrain(
         if accelerator.is_main_process:
             write_data_record(folder, config, splits)
             log_skipped(splits)
-    probed = read_run(folder.path).monitors if accelerator.is_main_process else {}
-    if best := best_sentence(probed):
-        kept = ", ".join(name for name in folder.kept_names() if name != "last")
-        logger.info("%s; kept: %s", best, kept or "the last alone")
+    if accelerator.is_main_process:
+        _log_end(folder)
     if position.stopped_by:
         raise CollapseError(f"step {position.step}: {'; '.join(position.stopped_by.values())}")
     if position.signal:
@@ -167,6 +166,16 @@ def _pretrain(
             " --resume auto goes on"
         )
     return folder.path
+
+
+def _log_end(folder: RunFolder) -> None:
+    """Log which epoch was the best, and whether there were steps enough to judge the run by its alarms."""
+    run = read_run(folder.path)
+    if best := best_sentence(run.monitors):
+        kept = ", ".join(name for name in folder.kept_names() if name != "last")
+        logger.info("%s; kept: %s", best, kept or "the last alone")
+    if few := few_steps_sentence(run):
+        logger.info("%s", few)
 
 
 def _with_own_parts(

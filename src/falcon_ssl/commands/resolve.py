@@ -84,7 +84,8 @@ def _chosen_encoder(config: RunConfig, channels: int, side: int) -> EncoderConfi
     elif side > 16:
         chosen = {"name": "resnet18", "stem": "cifar" if side <= 64 else "imagenet"}
     given = {option: getattr(own, option) for option in own.changed()}
-    logger.info("encoder: %s for %s", chosen["name"], why)
+    options = "".join(f", {key} {value}" for key, value in chosen.items() if key != "name")
+    logger.info("encoder: %s%s for %s", chosen["name"], options, why)
     return replace(own, **{**chosen, **given})
 
 

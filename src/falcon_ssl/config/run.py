@@ -27,8 +27,8 @@ class ReadingConfig(Options, group="reading"):
 
     image_size: int | None = option(
         None,
-        "Side of the square that images are resized and cropped to; null keeps their own size, which must then be the "
-        "same for all.",
+        "Side of the square that images are resized and cropped to; null keeps a size that all share, and brings "
+        "images of several sizes to 128, or to a smaller one where half of them are smaller.",
         at_least=1,
     )
     channels: int | None = option(

@@ -44,8 +44,7 @@ def load_splits(
         Training and test parts.
 
     Raises:
-        InputError: An unknown name, no images, too many unreadable ones, images of several sizes
-            without ``image_size``, or an option that does not fit.
+        InputError: An unknown name, no images, too many unreadable ones, or an option that does not fit.
 
     Example:
         >>> len(load_splits("digits").train)
@@ -75,6 +74,7 @@ def load_splits(
         test=opened[1].source if len(opened) > 1 else None,
         note=f"{' + '.join(note for _, note in found)}; {opened[0].encoding} files",
         skipped=tuple(one.skipped for one in opened),
+        resized_to=opened[0].resized_to,
         sources={
             name: sum(len(part.records) for part in parts)
             for name, (parts, _) in zip(names, found, strict=True)

@@ -65,6 +65,7 @@ class BatchPlan:
                 "batch_size is larger than the data set",
                 received=f"batches of {self.batch_size} from {self.num_images} images",
                 expected="at least one full batch an epoch",
+                fix=f"give --batch_size {max(2, self.num_images // 2)} or so",
             )
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -21,14 +22,26 @@ from falcon_ssl.data.source import Source, fits
 logger = logging.getLogger(__name__)
 
 _NUM_HEADS = 64  # images whose heads decide size and channels of all
+_USUAL_SIZE, _STEP = (
+    128,
+    8,
+)  # side of images of several sizes where nobody chooses one; smaller ones in steps
 
 
 class Opened(NamedTuple):
-    """A source, what its files are ("JPEG q75"), and which of them cannot be read."""
+    """A source, and how its files are read.
+
+    Args:
+        source: Its images.
+        encoding: What the files are: "JPEG q75".
+        skipped: Which of them cannot be read.
+        resized_to: Side that images of several sizes are brought to, where nobody chose one.
+    """
 
     source: Source
     encoding: str
     skipped: Skipped
+    resized_to: int | None = None
 
 
 def open_records(
@@ -44,17 +57,21 @@ def open_records(
     `load_splits`.
 
     Raises:
-        InputError: No images, images of several sizes without ``image_size``, or too many
-            unreadable ones.
+        InputError: No images, or too many unreadable ones.
     """
     name, records = split.name, split.records
     if len(records) == 0:
         raise InputError(f"{name} is empty", received="0 images", expected="at least 1")
     skipped = Skipped(name, len(records), max_unreadable=reading.max_unreadable, path=skipped_path)
     heads = _heads(records, skipped)
+    resized_to = None
     if like is None:
         channels = reading.channels or max(head.shape[0] for head in heads)
-        shape = (channels, *_common_size(heads, name=name, image_size=reading.image_size))
+        sizes = {head.shape[1:] for head in heads}
+        if reading.image_size is None and len(sizes) > 1:
+            resized_to = _usual_size(heads, name=name)
+        side = reading.image_size or resized_to
+        shape = (channels, *((side, side) if side else sizes.pop()))
     else:
         shape = like.image_shape
     source = EncodedSource(split, shape=shape, skipped=skipped, reading=reading)
@@ -62,7 +79,7 @@ def open_records(
     in_memory = enough and not reading.stream if reading.in_memory is None else reading.in_memory
     logger.info("%s, %s", words, "decoded once and kept" if in_memory else "decoded on demand")
     encoding = _most_common([head.encoding for head in heads])
-    return Opened(decode_all(source) if in_memory else source, encoding, skipped)
+    return Opened(decode_all(source) if in_memory else source, encoding, skipped, resized_to)
 
 
 def _heads(records: Records, skipped: Skipped) -> list[Head]:
@@ -95,20 +112,17 @@ def _head(data: bytes) -> Head:
         return Head(tiff_shape(data), "TIFF")
 
 
-def _common_size(heads: list[Head], *, name: str, image_size: int | None) -> tuple[int, int]:
-    """Height and width that all images are brought to."""
-    if image_size is not None:
-        return image_size, image_size
-    sizes = {head.shape[1:] for head in heads}
-    if len(sizes) > 1:
-        heights, widths = zip(*sizes, strict=True)
-        raise InputError(
-            f"images of {name} differ in size",
-            received=f"heights {min(heights)} to {max(heights)}, widths {min(widths)} to {max(widths)} pixels",
-            expected="one size for all",
-            fix="bring them to one with --reading.image_size 224 (ReadingConfig(image_size=224) in Python)",
-        )
-    return sizes.pop()
+def _usual_size(heads: list[Head], *, name: str) -> int:
+    """A side for images of several sizes: half of them at least are larger."""
+    heights, widths = zip(*(head.shape[1:] for head in heads), strict=True)
+    middle = int(median(min(sides) for sides in zip(heights, widths, strict=True)))
+    side = min(_USUAL_SIZE, middle // _STEP * _STEP or middle)
+    logger.info(
+        "%s: heights %d to %d, widths %d to %d pixels: all are brought to %d x %d, or to another --reading.image_size",
+        name,
+        *(min(heights), max(heights), min(widths), max(widths), side, side),
+    )
+    return side
 
 
 def _most_common(encodings: list[str]) -> str:

@@ -105,6 +105,7 @@ class Splits:
         note: One line for reports: which split, and how faithful the pixels are.
         skipped: The unreadable images of either part; read on demand, they are found while they are read.
         sources: Of encoded images, how many every source holds, by its name.
+        resized_to: Side that images of several sizes are brought to, where nobody chose one.
     """
 
     train: Source
@@ -112,6 +113,7 @@ class Splits:
     note: str
     skipped: tuple[Skipped, ...] = ()
     sources: Mapping[str, int] = field(default_factory=dict)
+    resized_to: int | None = None
 
 
 class TensorSource:

@@ -113,7 +113,9 @@ class Saver:
                 "resumed with %s: equal to the run before up to rounding, not bit by bit",
                 "; ".join(changed),
             )
-        logger.info("resumed at step %d of %d", state["step"], self._num_steps)
+        over = state["step"] >= self._num_steps
+        more = ": nothing is left to do; more --epochs train on" if over else ""
+        logger.info("resumed at step %d of %d%s", state["step"], self._num_steps, more)
         return state["step"], state["seconds"]
 
     def _machine(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.folder import ARRAYS, EVALUATION, METRICS, REPORT
 from falcon_ssl.records.run import Run, read_run
+from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.report.curves import training_figures
 from falcon_ssl.report.diagnosis import diagnosis_section
 from falcon_ssl.report.document import Block, Note, Page, Section, write_page
@@ -105,6 +106,8 @@ def _training(run: Run) -> list[Block]:
     ]
     if run.unfinished:
         notes.append(Note(f"{run.unfinished[:1].upper()}{run.unfinished[1:]}.", "warning"))
+    if few := few_steps_sentence(run):
+        notes.append(Note(f"{few}.", "warning"))
     if run.cut_off:
         notes.append(Note(f"The last line of {METRICS} was cut off; it is left out here."))
     if best := best_sentence(run.monitors):

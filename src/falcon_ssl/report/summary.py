@@ -37,7 +37,10 @@ class Evaluation(dict[str, Any]):
         """Sentences to read with the numbers."""
         remarks = [f"{self['about']['note']}."]
         if self["about"]["num_classes"] is None:
-            remarks.append("No labels were read: only measures that need none.")
+            remarks.append(
+                "No labels were read: only measures that need none. Fewer directions than before training are no sign"
+                " against it: a trained network groups images. Look at it: falcon-ssl embed, falcon-ssl search."
+            )
         if self["certificate"]:
             remarks.append(self["certificate"]["sentence"])
         return remarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from falcon_ssl.records.run import Run
+from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.report.diagnosis import as_status
 from falcon_ssl.report.document import Note
 from falcon_ssl.report.formatting import format_number
@@ -27,15 +28,26 @@ def assess(run: Run) -> Note:
     elif warning:
         diagnosed, sentence = "warning", f"Check this run: {warning}."
     elif diagnosed == "healthy":
-        sentence = "Learned without collapse."
+        sentence = (
+            "Learned without collapse."
+            if _is_classified(run)
+            else "No sign of collapse; whether it learned is not measured."
+        )
     else:
         sentence = "This run has not been diagnosed."
     return Note(f"{sentence} {found}".strip(), diagnosed)
 
 
+def _is_classified(run: Run) -> bool:
+    """Whether labels say what was learned."""
+    return any(run.metric(key) is not None for key in ("top1_linear", "top1_knn"))
+
+
 def _warning(run: Run) -> str:
     """What to check, or ""."""
     reasons = [run.unfinished] if run.unfinished else []
+    if not _is_classified(run) and (few := few_steps_sentence(run)):
+        reasons.append(few)
     for key in ("top1_linear", "top1_knn"):
         mine, random = run.metric(key), run.metric("random_encoder", key)
         if mine is not None and random is not None and not mine > random:

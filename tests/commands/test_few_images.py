@@ -1,0 +1,54 @@
+"""Thirty photographs: what can be measured is, the rest is left out with a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from falcon_ssl import commands
+from falcon_ssl.config import FalconConfig, ReadingConfig, RunConfig
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.report import build_report
+
+NUM = 30
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, random = tmp_path_factory.mktemp("thirty"), np.random.default_rng(0)
+    for i in range(NUM):
+        path = root / ("cats" if i % 2 else "dogs") / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = random.integers(0, 250, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    falcon = FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16)
+    config = RunConfig(data=f"folder:{photos}", epochs=1, batch_size=15, falcon=falcon)
+    return commands.pretrain(config, out=tmp_path_factory.mktemp("few") / "run")
+
+
+@pytest.mark.parametrize("labeled", [False, True])
+def test_an_evaluation_of_six_images(
+    run: Path, labeled: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    (run / "diagnosis.json").write_text("{}")  # of other images
+    found = commands.evaluate(run, reading=ReadingConfig(folder_labels=labeled))
+    assert found["about"]["num_test"] == 6
+    assert found["effective_rank_z"] > 1
+    assert ("top1_knn" in found) == labeled
+    assert "no diagnosis: 6 test images, it takes 10" in caplog.text
+    assert not (run / "diagnosis.json").exists()
+    assert build_report(run).is_file()
+
+
+def test_a_batch_that_is_too_large_says_which_would_do(photos: Path, tmp_path: Path) -> None:
+    config = RunConfig(data=f"folder:{photos}")
+    with pytest.raises(InputError, match="give --batch_size 15 or so"):
+        commands.pretrain(config, out=tmp_path / "run")
