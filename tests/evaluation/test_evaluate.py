@@ -9,6 +9,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.evaluation import Features, evaluate_features, picture_arrays
+from falcon_ssl.evaluation.gallery import neighbor_gallery
 from falcon_ssl.evaluation.pictures import adjacency, representation_map, thumbnails
 
 NUM_CLASSES, NUM_CODES, WIDTH = 4, 32, 16
@@ -116,6 +117,8 @@ def test_picture_arrays_have_the_promised_names_shapes_and_types(tmp_path):
         test, features(150, seed=1, distance=0.0), images=images, num_codes=NUM_CODES
     )
     shapes = {name: (value.shape, value.dtype.name) for name, value in arrays.items()}
+    shown = len(arrays["neighbors_thumbnails"])
+    assert 70 < shown <= 130
     assert shapes == {
         "covariance_FF": ((WIDTH, WIDTH), "float32"),
         "covariance_random_FF": ((WIDTH, WIDTH), "float32"),
@@ -131,6 +134,10 @@ def test_picture_arrays_have_the_promised_names_shapes_and_types(tmp_path):
         "projection": ((), "str1472"),  # 46 letters of 32 bits
         "map_label_M": ((150,), "int64"),
         "map_thumbnails": ((150, 8, 8), "uint8"),
+        "neighbors_QK": ((10, 7), "int64"),
+        "neighbors_random_QK": ((10, 7), "int64"),
+        "neighbors_thumbnails": ((shown, 8, 8), "uint8"),
+        "neighbors_label_T": ((shown,), "int64"),
     }
     np.savez_compressed(tmp_path / "arrays.npz", **arrays)
     with np.load(tmp_path / "arrays.npz", allow_pickle=False) as loaded:
@@ -144,6 +151,7 @@ def test_features_without_embedding_leave_its_pictures_out():
     arrays = picture_arrays(z, z, images=images)
     assert set(arrays) == {
         "spectrum_z", "spectrum_random_z", "projection", "map_xy_M2", "map_label_M", "map_thumbnails",
+        "neighbors_QK", "neighbors_random_QK", "neighbors_thumbnails", "neighbors_label_T",
     }  # fmt: skip
     assert set(arrays["map_label_M"]) == {-1}
 
@@ -194,3 +202,36 @@ def test_thumbnails_are_small(shape, expected):
 def test_pictures_of_different_splits_are_refused():
     with pytest.raises(InputError, match="trained and random features differ in length"):
         picture_arrays(features(4, seed=0), features(5, seed=0), images=images)
+
+
+def test_the_gallery_shows_the_nearest_and_not_the_image_itself():
+    """Pairs of nearly equal rows: the nearest of each row is its twin; equal rows do not hide it."""
+    generator = torch.Generator().manual_seed(0)
+    z_ND = torch.randn(60, 24, generator=generator).repeat_interleave(2, dim=0)
+    z_ND[1::2] += 0.01 * torch.randn(60, 24, generator=generator)
+    z_ND[7] = z_ND[6]
+    shown: list[torch.Tensor] = []
+
+    def images_of(chosen_T):
+        shown.append(chosen_T)
+        return torch.zeros(len(chosen_T), 1, 4, 4, dtype=torch.uint8)
+
+    arrays = neighbor_gallery(z_ND, images=images_of, label_N=torch.arange(120) // 2)
+    row_QK = shown[0].numpy()[arrays["neighbors_QK"]]
+    assert row_QK.shape == (10, 7)
+    assert (row_QK[:, 1] == row_QK[:, 0] ^ 1).all()
+    assert all(len(set(row_k)) == 7 for row_k in row_QK.tolist())
+    assert (arrays["neighbors_label_T"] == shown[0].numpy() // 2).all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_gallery_of_few_or_equal_images(count):
+    def no_images(chosen_T):
+        return torch.zeros(len(chosen_T), 3, 4, 4, dtype=torch.uint8)
+
+    arrays = neighbor_gallery(torch.ones(count, 4), images=no_images)
+    assert ("neighbors_QK" in arrays) == (count > 2)
+    if arrays:
+        row_QK = arrays["neighbors_QK"]
+        assert row_QK.shape == (count, count)
+        assert all(sorted(row_k) == list(range(count)) for row_k in row_QK.tolist())

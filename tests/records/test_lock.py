@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,26 +11,7 @@ from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import RunFolder
 from falcon_ssl.records.lock import Lock
-
-HOLD = "import pathlib, sys; from falcon_ssl.records.lock import Lock; lock = Lock(pathlib.Path(sys.argv[1]))"
-
-
-@contextmanager
-def another_process(code: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that has run ``code`` and waits."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; print('ready', flush=True); sys.stdin.read()", str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+from support.locks import HOLD, another_process
 
 
 def test_a_folder_that_another_process_holds_is_refused_until_it_dies(tmp_path: Path) -> None:

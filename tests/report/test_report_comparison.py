@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falcon_ssl import cli
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import codes_needed, logit_scale
 from falcon_ssl.report import build_comparison, build_sweep, read_run
@@ -110,13 +111,91 @@ def test_a_lead_smaller_than_the_spread_is_reported(make_run: Any, tmp_path: Pat
     folders = [
         make_run(
             tmp_path / f"{codes}-{seed}", num_codes=codes, seed=seed,
-            top1_linear=0.9 + 1e-6 * codes + 0.02 * seed,
+            top1_linear=0.9 + 1e-5 * codes + 0.02 * seed,
         )
         for codes in (64, 256)
         for seed in (0, 1)
     ]  # fmt: skip
     html = build_comparison(folders, tmp_path / "out.html").read_text(encoding="utf-8")
     assert "within the spread over seeds" in html
+
+
+def test_a_tie_is_called_one(make_run: Any, tmp_path: Path) -> None:
+    folders = [
+        make_run(tmp_path / f"{codes}", num_codes=codes, top1_linear=top1)
+        for codes, top1 in ((64, 0.9811), (128, 0.9), (256, 0.9812))
+    ]
+    html = build_comparison(folders, tmp_path / "out.html").read_text(encoding="utf-8")
+    names = "num codes 256 and num codes 64"
+    assert f"A tie by linear probe, top-1: {names} with 98.1\u202f%, before num codes 128" in html
+
+
+@pytest.mark.parametrize(("lead", "is_chance"), [(0.01, True), (0.05, False)])
+def test_one_seed_has_the_error_of_its_test_images(
+    make_run: Any, tmp_path: Path, lead: float, is_chance: bool
+) -> None:
+    folders = [
+        make_run(tmp_path / f"{codes}", num_codes=codes, top1_linear=top1)
+        for codes, top1 in ((64, 0.90), (256, 0.90 + lead))
+    ]
+    html = build_comparison(folders, tmp_path / "out.html").read_text(encoding="utf-8")
+    assert (
+        "standard error of the difference is 2.2 points, so this may be chance" in html
+    ) == is_chance
+    assert "One seed each" in html
+
+
+def test_what_was_compared_names_options_epochs_time_and_verdicts(
+    make_run: Any, tmp_path: Path
+) -> None:
+    first, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", num_codes=64)
+    edit(other, "lr: 0.002", "lr: 0.001")
+    (other / "diagnosis.json").write_text('{"verdict": "collapsed", "collapses": []}')
+    html = build_comparison([first, other], tmp_path / "out.html").read_text(encoding="utf-8")
+    assert row(html, "optim.lr") == ["0.002", "0.001"]
+    assert row(html, "falcon.num_codes") == ["1024", "64"]
+    assert row(html, "diagnosis")[:2] == [
+        '<span class="healthy">healthy</span>', '<span class="collapsed">collapsed</span>'
+    ]  # fmt: skip
+    assert "10.3 s" in row(html, "num codes 64, lr 0.001")
+    assert (
+        "beta" not in html[html.index("Options that differ") : html.index("All others are equal")]
+    )
+
+
+def test_different_data_are_warned_of(make_run: Any, tmp_path: Path) -> None:
+    first, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    edit(other, "data: digits", "data: folder:cats")
+    html = build_comparison([first, other], tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "The data sets differ, so the numbers are not comparable: digits, folder:cats." in html
+    same = [first, make_run(tmp_path / "c", num_codes=64)]
+    html = build_comparison(same, tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "not comparable" not in html
+
+
+def test_a_loss_that_is_no_divergence_has_no_nats(make_run: Any, tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a")
+    other = edit(make_run(tmp_path / "b"), "method: falcon", "method: vicreg")
+    html = build_comparison([first, other], tmp_path / "out.html").read_text(encoding="utf-8")
+    total = html[html.index("<h3>Total loss</h3>") :]
+    total = total[: total.index("</figure>")]
+    assert '<li class="unit">nats</li>' not in total
+    assert "That of vicreg is another quantity, which is not in nats" in total
+    assert row(html, "method") == ["falcon", "vicreg"]
+
+
+def test_compare_prints_the_same(
+    make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [str(make_run(tmp_path / name, num_codes=c)) for name, c in (("a", 64), ("b", 128))]
+    page = tmp_path / "pages" / "out.html"
+    assert cli.main(["compare", *folders, "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert "num codes 64" in said
+    assert "One seed each" in said
+    assert page.is_file()
+    assert cli.main(["compare", folders[0], "--out", str(page)]) == 2
+    assert cli.main(["report", *folders]) == 2
 
 
 def test_runs_without_evaluation_can_still_be_compared(make_run: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.report import build_report, read_run
 from falcon_ssl.report.verdict import assess
@@ -110,6 +111,9 @@ def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) 
 def test_without_labels_there_is_no_accuracy_and_it_says_so(make_run: Any, tmp_path: Path) -> None:
     path = build_report(make_run(tmp_path / "run", labelled=False, pictured=True))
     text = text_of(path)
+    assert "No sign of collapse; whether it learned is not measured." in text
+    assert "Learned without collapse" not in text
+    assert "checked>show the images" in path.read_text(encoding="utf-8")
     assert "No labels were recorded" in text
     assert "Linear probe" not in text
     assert "which training never saw" not in text
@@ -251,3 +255,53 @@ def test_a_completely_collapsed_run_can_be_drawn(make_run: Any, tmp_path: Path) 
     assert "Blocks: inside and between codes" not in text  # there is only one code
     assert "NaN" not in text
     assert "nan" not in path.read_text(encoding="utf-8").split("<main>")[1].split("<script>")[0]
+
+
+def with_neighbors(folder: Path, **changed: np.ndarray) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "neighbors_thumbnails": rng.integers(0, 255, (9, 12, 8, 3), dtype=np.uint8),
+        "neighbors_label_T": np.arange(9) % 3,
+        "neighbors_QK": np.array([[0, 3, 6, 1], [1, 4, 7, 8]]),
+        "neighbors_random_QK": np.array([[0, 1, 2, 4], [1, 0, 2, 3]]),
+    }
+    np.savez_compressed(folder / "arrays.npz", **arrays | changed)
+    return folder
+
+
+def test_neighbors_are_shown_with_and_without_labels(make_run: Any, tmp_path: Path) -> None:
+    folder = with_neighbors(make_run(tmp_path / "run"))
+    html = build_report(folder).read_text(encoding="utf-8")
+    assert "neighbors" in outline(folder / "report.html").ids
+    assert "4 of 6 by this run, 0 of 6 by random encoder" in html
+    assert html.count('class="alike"') == 4
+    assert html.count('class="sheet near"') == 2 * 2 * 4
+    no_labels = with_neighbors(
+        make_run(tmp_path / "bare", labelled=False), neighbors_label_T=np.full(9, -1)
+    )
+    html = build_report(no_labels).read_text(encoding="utf-8")
+    assert 'class="sheet near"' in html
+    assert "Framed" not in html
+    assert 'class="alike"' not in html
+
+
+def test_neighbors_that_are_no_pictures_are_refused(make_run: Any, tmp_path: Path) -> None:
+    folder = with_neighbors(make_run(tmp_path / "run"), neighbors_QK=np.array([[0, 9]]))
+    with pytest.raises(InputError, match="places among 9 pictures"):
+        build_report(folder)
+
+
+def test_measures_stand_once(make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    measure = {"name": "mean_cosine_z", "value": 0.11, "verdict": "healthy", "meaning": "m"}
+    record = {"verdict": "healthy", "collapses": [{"name": "representation", "verdict": "healthy",
+              "measures": [measure]}]}  # fmt: skip
+    (folder / "diagnosis.json").write_text(json.dumps(record))
+    html = build_report(folder).read_text(encoding="utf-8")
+    assert html.count('<th scope="row">mean cosine of z</th>') == 1
+
+
+def test_a_batch_cannot_use_more_codes_than_it_has_samples(make_run: Any, tmp_path: Path) -> None:
+    text = text_of(build_report(make_run(tmp_path / "run", num_codes=1024)))
+    assert text.count("a code for each sample: log(C/N) = 2.08") == 2  # log(1024 / 128)
+    assert "log(C/N) =" not in text_of(build_report(make_run(tmp_path / "few", num_codes=64)))

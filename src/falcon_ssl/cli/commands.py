@@ -5,16 +5,15 @@ They import what they need when they run: a report is written without torch.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from falcon_ssl.cli.downstream import duplicates, finetune, search
+from falcon_ssl.cli.arguments import OWN_IMAGES, given, images_of, is_main_process, named_sets
+from falcon_ssl.cli.downstream import duplicates, embed, export, finetune, search
+from falcon_ssl.cli.pages import compare, report, runs, views, watch
 from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
 from falcon_ssl.config.evaluation import EvaluationConfig, Representation
-from falcon_ssl.config.export import Format
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
 from falcon_ssl.config.run import (
@@ -22,16 +21,10 @@ from falcon_ssl.config.run import (
     RunConfig,
     from_mapping,
 )
-from falcon_ssl.core.errors import CollapseError, InputError
+from falcon_ssl.core.errors import CollapseError
 from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, INITIAL
 
 DEMO_RECIPE = "digits"
-OWN_IMAGES = ReadingConfig()
-
-
-def is_main_process() -> bool:
-    """Whether this is the one of the processes of torchrun that prints: the first."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def demo(*, out: str = "runs/demo", overwrite: bool = False) -> None:
@@ -105,14 +98,14 @@ def evaluate(
     from falcon_ssl import commands
     from falcon_ssl.cli import printing
 
-    overrides = _given(
+    overrides = given(
         representation=representation,
         mirror=mirror,
         crops=crops,
         scales=scales,
         few_labels=few_labels,
     )
-    sets: Sequence[tuple[str | None, str | None]] = _named(data) or [(None, None)]
+    sets: Sequence[tuple[str | None, str | None]] = named_sets(data) or [(None, None)]
     for name, one in sets:
         evaluation = commands.evaluate(
             run,
@@ -121,7 +114,7 @@ def evaluate(
             checkpoint=checkpoint,
             baseline=baseline,
             out=out,
-            **_images(one, reading),
+            **images_of(one, reading),
         )
         if not is_main_process():
             continue
@@ -195,7 +188,7 @@ def diagnose(
     from falcon_ssl.cli import printing
 
     diagnosis = commands.diagnose(
-        target, weights=weights, prototypes=prototypes, **_images(data, reading)
+        target, weights=weights, prototypes=prototypes, **images_of(data, reading)
     )
     printing.print_diagnosis(
         diagnosis, beside="initial" if (Path(target) / INITIAL).is_file() else "random"
@@ -206,165 +199,10 @@ def diagnose(
         raise CollapseError(diagnosis.sentence)
 
 
-def report(runs: tuple[str, ...], *, out: str | None = None) -> None:
-    """Write a self-contained HTML page about a run, or comparing several.
-
-    Args:
-        runs: Run folders.
-        out: Page to write; null is report.html in the run folder, and comparison.html for several runs.
-    """
-    from falcon_ssl.report import build_comparison, build_report
-
-    path = None if out is None else Path(out)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    if len(runs) == 1:
-        page = build_report(Path(runs[0]), path)
-    else:
-        page = build_comparison([Path(run) for run in runs], path or Path("comparison.html"))
-    print(f"report: {page}")
-
-
-def embed(
-    run: str,
-    *,
-    out: str,
-    split: Literal["auto", "train", "test", "all"] = "auto",
-    checkpoint: str = "last",
-    representation: Representation | None = None,
-    mirror: bool | None = None,
-    crops: int | None = None,
-    scales: tuple[float, ...] | None = None,
-    overwrite: bool = False,
-    data: str | None = None,
-    reading: ReadingConfig = OWN_IMAGES,
-) -> None:
-    """Write the features of a run's images, or of others: a table that pandas, polars, DuckDB and datasets read.
-
-    Args:
-        run: Run folder.
-        out: File to write: .parquet, with paths and in bounded memory; .npz or .safetensors.
-        split: Which part; auto is the test part, or all images where there is none; all is both.
-        checkpoint: The last, or one that is kept: best, best_knn, epoch_10.
-        representation: What z is; null is the run's evaluation.representation.
-        mirror: Average it over the mirror image too; null is the run's own.
-        crops: 9 averages it over a grid of crops; null is the run's own.
-        scales: Average it over the image resized by these factors, 1 1.25; null is the run's own.
-        overwrite: Replace the file, if there is one.
-        data: Other images than the run's own: folder:PATH, ...
-        reading: How the images are read, the run's own or those of --data.
-    """
-    from falcon_ssl import commands
-
-    file = commands.embed(
-        run,
-        out=out,
-        split=split,
-        checkpoint=checkpoint,
-        overwrite=overwrite,
-        evaluation=_given(representation=representation, mirror=mirror, crops=crops, scales=scales),
-        **_images(data, reading),
-    )
-    if is_main_process():
-        print(f"embeddings: {file}")
-        if file.suffix == ".parquet":
-            print(f"next: falcon-ssl search {file} IMAGE, or falcon-ssl duplicates {file}")
-
-
-def export(
-    run: str,
-    *,
-    out: str,
-    to: Format = "safetensors",
-    representation: Representation | None = None,
-    mirror: bool | None = None,
-    crops: int | None = None,
-    scales: tuple[float, ...] | None = None,
-    checkpoint: str = "last",
-    push_to_hub: str | None = None,
-    overwrite: bool = False,
-    data: str | None = None,
-    reading: ReadingConfig = OWN_IMAGES,
-) -> None:
-    """Write the encoder for another library, as a folder that is checked there on 100 images.
-
-    Args:
-        run: Run folder.
-        out: Folder to write: weights, configuration, preprocessing, model card.
-        to: The weights as they are; for timm or Hugging Face's transformers; ONNX; torch.export.
-        representation: What it reads; null is the run's evaluation.representation. timm reads its own.
-        mirror: Average it over the mirror image too; null is the run's own.
-        crops: 9 averages it over a grid of crops; null is the run's own.
-        scales: Average it over the image resized by these factors, 1 1.25; null is the run's own.
-        checkpoint: last, or one that --engine.keep kept: best, best_knn, epoch_10.
-        push_to_hub: Repository of the Hugging Face hub to upload it to: OWNER/NAME; a new one is private.
-        overwrite: Replace the folder, if there is one.
-        data: Other images than the run's own to check it on: folder:PATH, ...
-        reading: How the images are read, the run's own or those of --data.
-    """
-    from falcon_ssl import commands
-
-    folder = commands.export(
-        run,
-        out=out,
-        to=to,
-        evaluation=_given(representation=representation, mirror=mirror, crops=crops, scales=scales),
-        checkpoint=checkpoint,
-        push_to_hub=push_to_hub,
-        overwrite=overwrite,
-        **_images(data, reading),
-    )
-    print(f"encoder: {folder}   (how to use it: {folder / 'README.md'})")
-
-
-def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool = False) -> None:
-    """Draw what the network sees: images beside their augmented views.
-
-    Args:
-        config: Options of the run.
-        out: Picture to write: .png.
-        num_images: Rows of the sheet.
-        overwrite: Replace the file, if there is one.
-    """
-    from falcon_ssl import commands
-
-    sheet = commands.views_sheet(config, out=out, num_images=num_images, overwrite=overwrite)
-    print(f"views: {sheet}")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Those options that are not left at null."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _named(data: Sequence[str]) -> list[tuple[str | None, str]]:
-    """NAME=DATA as a pair, DATA without a name; two sets of one file are refused."""
-    from falcon_ssl.commands import evaluation_name
-
-    pairs: list[tuple[str | None, str]] = []
-    for word in data:
-        found = re.fullmatch(r"([\w.-]+)=(.+)", word)
-        pairs.append((found[1], found[2]) if found else (None, word))
-    files = [evaluation_name(data=one, name=name) for name, one in pairs]
-    if twice := [file for file in files if files.count(file) > 1]:
-        raise InputError(
-            "two sets would be written to one file",
-            received=twice[0],
-            expected="different names",
-            fix="name them: --data first=folder:A second=folder:B",
-        )
-    return pairs
-
-
-def _images(data: str | None, reading: ReadingConfig) -> dict[str, Any]:
-    """Images to use instead of the run's own, and how to read them."""
-    return {"data": data, "reading": None if reading == OWN_IMAGES else reading}
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        *(demo, pretrain, evaluate, baseline, diagnose, report, embed, export, views),
-        *(search, duplicates, finetune, speedrun, sweep, tune, reproduce),
+        *(demo, views, pretrain, watch, runs, evaluate, diagnose, report, compare, baseline),
+        *(embed, search, duplicates, finetune, export, sweep, tune, reproduce, speedrun),
     )
 }

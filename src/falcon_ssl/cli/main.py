@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import yaml
 from safetensors import SafetensorError
 
-from falcon_ssl.cli.commands import COMMANDS, is_main_process
+from falcon_ssl.cli.arguments import is_main_process
+from falcon_ssl.cli.commands import COMMANDS
 from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
 from falcon_ssl.config.run import to_mapping
 from falcon_ssl.core.consent import trusting_code
@@ -80,7 +81,8 @@ def _run(words: list[str]) -> int:
     try:
         arguments = parse(name, COMMANDS[name], options)
     except InputError as error:
-        raise UsageError(f"{error} See falcon-ssl {name} --help.") from error
+        said = "" if "--help" in str(error) else f" See falcon-ssl {name} --help."
+        raise UsageError(f"{error}{said}") from error
     if arguments.pop("print_config", False):
         print(yaml.safe_dump(to_mapping(arguments["config"]), sort_keys=False), end="")
     else:

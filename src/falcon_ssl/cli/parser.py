@@ -23,7 +23,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import CONFIG
 
 Command = Callable[..., None]
-RUNNING_NO_CODE = ("demo", "report")  # whatever a run folder names
+RUNNING_NO_CODE = ("demo", "report", "compare", "runs", "watch")  # whatever a run folder names
 
 
 class UsageError(ValueError):
@@ -151,6 +151,7 @@ def _parser(
     """Collects words; where they need not be complete, nothing is required."""
     needed = [option for option in options if option.default is MISSING]
     usage = [o.metavar if o.is_positional else f"--{o.name} {o.metavar}" for o in needed]
+    usage += [f"[{o.metavar}]" for o in options if o.is_positional and o.default is not MISSING]
     parser = _Parser(
         prog=f"falcon-ssl {name}",
         usage=" ".join([f"falcon-ssl {name}", *usage, "[options]"]),
@@ -173,6 +174,8 @@ def _parser(
             about["metavar"] = option.metavar
         if option.is_list or option.is_mapping or option.is_joined:
             about["nargs"] = "+"
+        elif option.is_positional and option.default is not MISSING:
+            about["nargs"] = "?"
         if not option.is_positional:
             about["required"] = is_complete and option.default is MISSING
         groups[option.title].add_argument(*names, **about)

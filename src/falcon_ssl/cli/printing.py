@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from falcon_ssl.records.metrics import describe
-from falcon_ssl.report.formatting import format_duration
+from falcon_ssl.records.listing import Listed
+from falcon_ssl.records.metrics import Kind, describe
+from falcon_ssl.report.compared import summary_table, warnings_of
+from falcon_ssl.report.comparison import leader
+from falcon_ssl.report.families import Family
+from falcon_ssl.report.formatting import format_age, format_duration, format_number
 from falcon_ssl.report.summary import Evaluation
 
 WIDEST = 1000  # columns of a table
+LISTED: Mapping[str, Kind] = {
+    "top1_linear": "percent",
+    "top1_knn": "percent",
+    "effective_rank_u": "count",
+}
 
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
@@ -27,6 +38,49 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         table.add_row(*row)
     _print_whole(table)
     print("\n".join(found.remarks))
+
+
+def print_runs(listed: Sequence[Listed], folder: str) -> None:
+    """One line a run, the one that changed last first; what could not be read under the table."""
+    if not listed:
+        print(f"no runs in {folder}")
+        return
+    color = {"running": "cyan", "finished": "", "stopped": "yellow", "failed": "red"}
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    table.add_column("state", no_wrap=True)
+    for column in ("epoch", "loss", "linear", "kNN", "rank"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    table.add_column("changed", justify="right", no_wrap=True)
+    for run in listed:
+        numbers = [format_number(run.numbers.get(key), kind) for key, kind in LISTED.items()]
+        epoch = f"{run.line['epoch']:.4g}/{run.epochs}" if "epoch" in run.line else ""
+        table.add_row(
+            str(run.path.relative_to(folder)) if run.path != Path(folder) else str(run.path),
+            f"[{color[run.state]}]{run.state}[/]" if color[run.state] else run.state,
+            epoch,
+            format_number(run.line.get("total")),
+            *numbers,
+            ", ".join(filter(None, [run.verdict, *run.alarms])),
+            format_age(time.time() - run.changed),
+        )
+    Console().print(table)
+    for run in listed:
+        if run.problem:
+            print(f"{run.path}: {run.problem}")
+
+
+def print_comparison(compared: Sequence[Family]) -> None:
+    """The numbers that decide, who leads by how much, and what to keep in mind."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    head, rows = summary_table(compared)
+    for k, column in enumerate(head):
+        table.add_column(column, overflow="fold", justify="right" if k else "left", no_wrap=k > 0)
+    for row in rows:
+        table.add_row(*(cell.text for cell in row))
+    Console().print(table)
+    print("\n".join([leader(compared), *warnings_of(compared)]))
 
 
 def print_baseline(record: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
+_STATUS = Path("/proc/self/status")
 
 
 def free_memory() -> int:
@@ -38,6 +39,19 @@ def available_memory(device: torch.device | str = "cpu") -> int:
 
         return torch.cuda.mem_get_info(device)[0]
     return free_memory() // _local_processes()
+
+
+def peak_memory(device: torch.device | str = "cpu") -> int:
+    """The most bytes that this process has held so far: of a GPU its tensors, else all of its memory; 0 if unknown."""
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
+    try:  # not what getrusage has, which begins with the peak of the process that started this one
+        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(one.split()[1]) for one in lines if one.startswith("VmHWM:")), 0)
 
 
 def num_workers() -> int:

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from falcon_ssl.core.devices import hardware
+from falcon_ssl.core.machine import peak_memory
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine.progress import Progress
 from falcon_ssl.methods import Method
@@ -73,10 +74,10 @@ class RunLog:
             for observation in observations:
                 values |= {f"held_out/{k}": v for k, v in observation.evaluation.items()}
             self._accelerator.log(values, step=moment.step)
-        self._progress.update(moment.step, line)
         for observation in observations:
             self._progress.warn(moment.step, observation.alarms)
             self._progress.note(observation.note)
+        self._progress.update(moment.step, line, memory=peak_memory(self._accelerator.device))
 
     def begin(self, method: Method, *, step: int, num_steps: int) -> None:
         """Write ``environment.json``: of this part of the run, and of its earlier parts what they had left."""
@@ -102,6 +103,7 @@ class RunLog:
             "steps": step,
             "seconds": round(self.seconds(), 2),
             "images_per_s": round(self._images / session, 1),
+            "peak_memory": peak_memory(self._accelerator.device),
         }
         if ended:
             self._part["stopped_by"] = ended

@@ -1,14 +1,18 @@
-"""What a person sees while a run is on: a live line in a terminal, a line now and then in a log file."""
+"""What a person sees while a run is on: live lines in a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 from rich import progress as rich_progress
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.text import Text
 
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.machine import bytes_text
+from falcon_ssl.report.formatting import format_duration
 
 _SHOWN = {
     "total": ("loss", "{:.3f}"),
@@ -29,38 +33,57 @@ def _console() -> Console:
     return console
 
 
+class _Lines(rich_progress.Progress):
+    """A bar, and under it lines that wrap where the terminal is narrow: no number is cut."""
+
+    terms, alarms = Text(), Text()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, the terms, and the alarms where there are any."""
+        yield from super().get_renderables()
+        yield from (text for text in (self.terms, self.alarms) if text)
+
+
 class Progress:
-    """Live progress with time left, images a second and the terms that matter.
+    """Time left, images a second, memory, the terms that matter, and the alarms so far.
 
     Args:
         config: Epochs and what is trained.
         num_steps: Steps of the whole run.
         done: Steps taken before this session.
         shown: False on all processes but one.
+        alarms: Given before this session: names and steps.
     """
 
-    def __init__(self, config: RunConfig, num_steps: int, done: int, *, shown: bool) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        num_steps: int,
+        done: int,
+        *,
+        shown: bool,
+        alarms: Mapping[str, int] | None = None,
+    ) -> None:
         self._console = _console()
-        self._live = shown and self._console.is_terminal
-        self._logged = shown and not self._console.is_terminal
-        self._bar = rich_progress.Progress(
+        self._shown, self._live = shown, shown and self._console.is_terminal
+        self._bar = _Lines(
             rich_progress.TextColumn("epoch {task.fields[epoch]}"),
             rich_progress.BarColumn(bar_width=24),
             rich_progress.TaskProgressColumn(),
-            rich_progress.TextColumn("[dim]left[/dim]"),
-            rich_progress.TimeRemainingColumn(),
-            rich_progress.TextColumn("{task.fields[terms]}"),
+            rich_progress.TextColumn("{task.fields[left]}"),
             console=self._console,
             disable=not self._live,
             transient=True,
         )
-        self._epochs = config.epochs
+        self._epochs, self._num_steps = config.epochs, num_steps
+        self._alarms = dict(alarms or {})
         self._every = max(1, num_steps // _LOG_LINES)
         self._next = done + self._every
-        self._task = self._bar.add_task(
-            "", total=num_steps, completed=done, epoch=f"0/{config.epochs}", terms=""
-        )
-        self._num_steps = num_steps
+        self._first: tuple[int, float] | None = None  # logged step of this session, and when
+        self._last = ""  # logged step, in words
+        epoch = self._epoch(config.epochs * done / num_steps)
+        self._task = self._bar.add_task("", total=num_steps, completed=done, epoch=epoch, left="")
+        self._is_done = done >= num_steps
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -72,28 +95,66 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Take the live lines away, and leave one on what the session came to unless an error ended it."""
         self._bar.stop()
+        if self._last and kind is None:
+            self.note(f"{self._last}  {self._alarms_text() or 'no alarm'}")
+        elif self._is_done:
+            self.note(f"nothing left to train: all {self._epochs} epochs are done")
 
     def note(self, text: str) -> None:
         """Leave a sentence on the screen, or nothing where there is none."""
-        if text and (self._live or self._logged):
-            self._console.print(text, highlight=False, soft_wrap=True)
+        if text and self._shown:
+            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def warn(self, step: int, alarms: Mapping[str, str]) -> None:
-        """Show alarms and leave them on the screen."""
-        if self._live or self._logged:
-            for text in alarms.values():
-                self._console.print(f"[bold yellow]warning[/] step {step}: {text}", soft_wrap=True)
+        """Show alarms and leave them on the screen: what they say here, and their names with all that follows."""
+        for name, text in alarms.items():
+            self._alarms.setdefault(name, step)
+            if self._shown:
+                self._console.print(
+                    Text.assemble(("warning", "bold yellow"), f" step {step}: {text}"),
+                    soft_wrap=True,
+                )
 
-    def update(self, step: int, line: Mapping[str, float]) -> None:
-        """Show a logged step."""
-        epoch = f"{line['epoch']:.1f}/{self._epochs}"
-        terms = "  ".join(
-            f"[dim]{word}[/dim] {form.format(line[name])}"
-            for name, (word, form) in _SHOWN.items()
-            if name in line
-        )
-        self._bar.update(self._task, completed=step, epoch=epoch, terms=terms)
-        if self._logged and (step >= self._next or step == self._num_steps):
-            self._console.print(f"epoch {epoch}  {terms}", highlight=False, soft_wrap=True)
+    def update(self, step: int, line: Mapping[str, float], *, memory: int = 0) -> None:
+        """Show a logged step.
+
+        Args:
+            step: Its number.
+            line: Its numbers, as ``metrics.jsonl`` has them.
+            memory: The most bytes that were held so far; 0 is unknown.
+        """
+        if not self._shown:
+            return
+        epoch = self._epoch(line["epoch"])
+        left = self._left(step)
+        shown = {
+            word: form.format(line[name]) for name, (word, form) in _SHOWN.items() if name in line
+        }
+        shown |= {"memory": bytes_text(memory)} if memory else {}
+        terms = "  ".join(f"{word} {number}" for word, number in shown.items())
+        self._last = f"epoch {epoch} in {format_duration(line['seconds'])}  {terms}"
+        self._bar.terms = Text(terms)
+        self._bar.alarms = Text(self._alarms_text(), style="yellow")
+        self._bar.update(self._task, completed=step, epoch=epoch, left=left)
+        if not self._live and self._next <= step < self._num_steps:
+            self.note("  ".join(filter(None, (f"epoch {epoch}", left, terms, self._alarms_text()))))
             self._next = step + self._every
+
+    def _epoch(self, epoch: float) -> str:
+        return f"{epoch:.1f}/{self._epochs}"
+
+    def _left(self, step: int) -> str:
+        """How long the rest will take at this session's speed, its first step left out: it pays for caches."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = step, now
+        first, began = self._first
+        if step == first:
+            return ""
+        return f"{format_duration((self._num_steps - step) * (now - began) / (step - first))} left"
+
+    def _alarms_text(self) -> str:
+        given = ", ".join(f"{name} at step {step}" for name, step in self._alarms.items())
+        return f"alarms: {given}" if given else ""

@@ -89,7 +89,13 @@ def pretrain(
         position = Position(*saver.restore())
         if is_main:
             folder.drop_metrics_after(position.step)
-    progress = Progress(config, num_steps, position.step, shown=is_main)
+    progress = Progress(
+        config,
+        num_steps,
+        position.step,
+        shown=is_main,
+        alarms=folder.alarms() if resume and is_main else {},
+    )
     with closing(train_step), progress, stop.deferred(), naming_lost_ranks():
         pace = Pace(config, num_steps, accelerator.device)
         log = RunLog(folder, accelerator, progress, seconds=position.seconds)

@@ -8,21 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate, normalize, pad
+from torch.nn.functional import normalize, pad
 
 from falcon_ssl.core.checks import check_same_length
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.core.pixels import displayed
 from falcon_ssl.evaluation.codes import code_counts
 from falcon_ssl.evaluation.collapse import embedding_covariance, moments, spectrum
 from falcon_ssl.evaluation.features import Features
+from falcon_ssl.evaluation.gallery import neighbor_gallery
+from falcon_ssl.evaluation.thumbnails import UNKNOWN, Arrays, thumbnails
 
 ADJACENCY_ROWS = 400
 MAP_ROWS = 600
-THUMBNAIL_PIXELS = 32
-UNKNOWN = -1  # label or code of a sample that has none
-
-Arrays = dict[str, NDArray[np.generic]]
 
 
 def picture_arrays(
@@ -48,7 +45,9 @@ def picture_arrays(
         values of the centered rows, descending, sum 1, float32;
         ``adjacency_MM``, ``adjacency_code_M``, ``adjacency_label_M``: see `adjacency`;
         ``code_counts_C``: test samples per code, int64, in code order;
-        ``map_xy_M2``, ``map_label_M``, ``map_thumbnails``: see `representation_map`.
+        ``map_xy_M2``, ``map_label_M``, ``map_thumbnails``: see `representation_map`;
+        ``neighbors_QK``, ``neighbors_random_QK``, ``neighbors_thumbnails``, ``neighbors_label_T``: see
+        `falcon_ssl.evaluation.gallery.neighbor_gallery`.
         What needs an embedding or codes is left out where there are none.
 
     Raises:
@@ -68,7 +67,12 @@ def picture_arrays(
         arrays["code_counts_C"] = code_counts(test.code, num_codes=num_codes).numpy()
     if test.u is not None:
         arrays |= adjacency(test.u, code_N=test.code, label_N=test.label, seed=seed)
-    return arrays | representation_map(test.z, label_N=test.label, images=images, seed=seed)
+    random_z = None if random_test is None else random_test.z
+    return (
+        arrays
+        | neighbor_gallery(test.z, random_z, label_N=test.label, images=images, seed=seed)
+        | representation_map(test.z, label_N=test.label, images=images, seed=seed)
+    )
 
 
 def adjacency(
@@ -167,26 +171,6 @@ def representation_map(
         "map_label_M": _index(label_N, chosen_M),
         "map_thumbnails": thumbnails(images(chosen_M)),
     }
-
-
-def thumbnails(images: Tensor) -> NDArray[np.generic]:
-    """Small pictures for a page: at most 32 pixels a side, area-averaged.
-
-    Args:
-        images: uint8 or uint16 [M, C, H, W]; the first three channels are color, of one or two the first is
-            shown as gray.
-
-    Returns:
-        uint8 [M, h, w] or [M, h, w, 3].
-    """
-    _, channels, height, width = images.shape
-    shown = displayed(images)
-    shrink = max(height, width) / THUMBNAIL_PIXELS
-    if shrink > 1:
-        size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-        shown = interpolate(shown.float(), size=size, mode="area").round().to(torch.uint8)
-    by_pixel = shown.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-    return by_pixel if channels >= 3 else by_pixel[..., 0]
 
 
 def _float32(value: Tensor) -> NDArray[np.generic]:

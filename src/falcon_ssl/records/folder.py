@@ -204,9 +204,13 @@ class RunFolder:
             logger.warning("%s: its last line is cut off and left out", self.path / METRICS)
         return lines
 
-    def alarms(self) -> list[str]:
-        """Names of the alarms that were given, each once."""
-        return sorted({line["alarm"]["name"] for line in self.metrics() if "alarm" in line})
+    def alarms(self) -> dict[str, int]:
+        """Names of the alarms that were given, in alphabetical order, and the first step of each."""
+        first: dict[str, int] = {}
+        for line in self.metrics():
+            if "alarm" in line:
+                first.setdefault(line["alarm"]["name"], line["step"])
+        return dict(sorted(first.items()))
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget lines of steps that a resumed run will take again, and lock the folder for it.

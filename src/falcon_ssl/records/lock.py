@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from falcon_ssl.records.files import read_json, write_text
 logger = logging.getLogger(__name__)
 
 LOCK, HOLDER = ".lock", "lock.json"  # what is locked, and the process that did it last
+PATIENCE = 0.2  # seconds: `is_locked` holds the lock for a moment
 
 
 class Lock(AbstractContextManager["Lock", None]):
@@ -32,7 +33,7 @@ class Lock(AbstractContextManager["Lock", None]):
     """
 
     def __init__(self, folder: Path) -> None:
-        lock = FileLock(folder / LOCK, timeout=0, thread_local=False, is_singleton=True)
+        lock = FileLock(folder / LOCK, timeout=PATIENCE, thread_local=False, is_singleton=True)
         try:
             lock.acquire()
         except Timeout as error:
@@ -63,6 +64,24 @@ def check_unlocked(folder: Path) -> None:
     """
     if (folder / LOCK).is_file():
         Lock(folder).release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process writes to a folder: asked without writing there, so of a folder of somebody else's too."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except ImportError:  # Windows
+        with suppress(OSError), FileLock(folder / LOCK, timeout=0):
+            return False
+        return True
+    except OSError:  # never locked, or by a file system that cannot
+        return False
+    return False
 
 
 def _holder(folder: Path) -> Any:

@@ -38,8 +38,8 @@ Array: TypeAlias = "NDArray[Any]"
 # The last word of an array's name has a letter for each of its dimensions, except that of these.
 PROJECTION = "projection"  # the only text: how the map was made
 HUGE = 1e30
-THUMBNAILS = "map_thumbnails"
-OTHER_DIMENSIONS = {PROJECTION: (0,), THUMBNAILS: (3, 4)}
+THUMBNAILS = ("map_thumbnails", "neighbors_thumbnails")
+OTHER_DIMENSIONS = {PROJECTION: (0,)} | dict.fromkeys(THUMBNAILS, (3, 4))
 
 
 @dataclass(frozen=True)
@@ -254,15 +254,23 @@ def _read_arrays(path: Path) -> dict[str, Array]:
             sizes[letter] == size for letter, size in zip(letters, array.shape, strict=False)
         )
         is_picture = array.dtype == np.uint8 and (array.ndim == 3 or array.shape[-1] == 3)
-        if not fits or (name == THUMBNAILS and not is_picture):
+        if not fits or (name in THUMBNAILS and not is_picture):
             shape = f"{name} of shape {array.shape}"
             raise unreadable(path, shape, f"the shape {letters or 'of pictures'}", WRITE_AGAIN)
-        if name.endswith(("_label_M", "_code_M")) and array.dtype.kind not in "iu":
+        if (
+            name.endswith(("_label_M", "_code_M", "_label_T", "_QK"))
+            and array.dtype.kind not in "iu"
+        ):
             raise unreadable(path, f"{name} of {array.dtype}", "integers", WRITE_AGAIN)
         dimensions = OTHER_DIMENSIONS.get(name, (len(name.rsplit("_", 1)[-1]),))
         if array.ndim not in dimensions or (array.ndim and not array.size):
             shape = f"{name} of shape {array.shape}"
             raise unreadable(path, shape, f"{dimensions} dimensions", WRITE_AGAIN)
+    shown = len(arrays.get(THUMBNAILS[1], ()))
+    for name in (name for name in arrays if name.endswith("_QK")):
+        if arrays[name].min() < 0 or arrays[name].max() >= shown:
+            received = f"{name} from {arrays[name].min()} to {arrays[name].max()}"
+            raise unreadable(path, received, f"places among {shown} pictures", WRITE_AGAIN)
     for prefix in ("adjacency_", "map_"):
         lengths = {name: len(a) for name, a in arrays.items() if name.startswith(prefix)}
         if len(set(lengths.values())) > 1:

@@ -9,8 +9,26 @@ from pathlib import Path
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.metrics import Kind, Metric, describe
 from falcon_ssl.records.run import Run, read_run
+from falcon_ssl.report.compared import (
+    chance_of_lead,
+    family_spread,
+    members_table,
+    options_table,
+    verdict_cell,
+    warnings_of,
+)
 from falcon_ssl.report.curves import overlay_figures
-from falcon_ssl.report.document import Block, Cell, Figure, Page, Rows, Section, Table, write_page
+from falcon_ssl.report.document import (
+    Block,
+    Cell,
+    Figure,
+    Note,
+    Page,
+    Rows,
+    Section,
+    Table,
+    write_page,
+)
 from falcon_ssl.report.families import Family, Spread, families, spread
 from falcon_ssl.report.formatting import DASH, format_number
 from falcon_ssl.report.plots import effective_rank, gallery_figures, spectrum_chart, split_name
@@ -93,7 +111,7 @@ def pictures(compared: Sequence[Family], intro: str) -> Section:
 
 
 def leader(compared: Sequence[Family]) -> str:
-    """One sentence: who is best by the first number that all families have."""
+    """One sentence: who is best by the first number that all families have, or which share that place."""
     for key in RANKED_BY:
         spreads = [family_spread(family, key) for family in compared]
         known = [s for s in spreads if s is not None]
@@ -102,59 +120,48 @@ def leader(compared: Sequence[Family]) -> str:
         metric = describe(key)
         if len(compared) == 1:
             return f"One configuration, {known[0].count} seeds: {metric.label} {known[0].text(metric.kind)}."
-        best, second = sorted(range(len(known)), key=lambda k: known[k].mean, reverse=True)[:2]
+        order = sorted(range(len(known)), key=lambda k: known[k].mean, reverse=True)
+        written = [format_number(known[k].mean, metric.kind) for k in order]
+        first, second = order[:2]
+        if (equal := written.count(written[0])) > 1:
+            names = [compared[k].label for k in order[:equal]]
+            rest = (
+                ""
+                if equal == len(order)
+                else f", before {compared[order[equal]].label} with {written[equal]}"
+            )
+            return f"A tie by {metric.label}: {', '.join(names[:-1])} and {names[-1]} with {written[0]}{rest}."
         return (
-            f"Best by {metric.label}: {compared[best].label} with {known[best].text(metric.kind)},"
+            f"Best by {metric.label}: {compared[first].label} with {known[first].text(metric.kind)},"
             f" before {compared[second].label} with {known[second].text(metric.kind)}"
-            f"{doubt(known[best], known[second])}."
+            f"{chance_of_lead(compared[first], compared[second], key)}."
         )
     return "No number was measured in all of these runs, so none can be called the best."
 
 
-def doubt(first: Spread, second: Spread) -> str:
-    """A remark when two means differ by no more than what seeds alone change."""
-    if first.deviation is None or second.deviation is None:
-        return ""
-    within = abs(first.mean - second.mean) <= math.hypot(first.deviation, second.deviation)
-    return "; the difference is within the spread over seeds" if within else ""
-
-
-def family_spread(family: Family, key: str) -> Spread | None:
-    """Mean and spread of one number over the seeds of a family."""
-    return spread([run.metric(key) for run in family.runs])
-
-
-def number_blocks(compared: Sequence[Family]) -> list[Block]:
+def number_blocks(compared: Sequence[Family]) -> list[Block | None]:
     """The table of all numbers, and what each column stands for."""
     runs = [run for family in compared for run in family.runs]
     keys, others = metric_keys(runs), references(runs)
     columns = [
         f"{f.label} (n\u00a0=\u00a0{len(f.runs)})" if len(f.runs) > 1 else f.label for f in compared
     ]
-    texts = [
-        (
-            family.label,
-            ", ".join(run.name for run in family.runs),
-            ", ".join(str(run.setting("seed")) for run in family.runs),
-        )
-        for family in compared
-    ]
-    members = Table(
-        head=["", "run folders", "seeds"],
-        groups=[Rows("", [[Cell(text) for text in row] for row in texts])],
-        numeric=0,
-        title="What was compared",
-    )
+    verdicts = [verdict_cell(f) for f in compared]
+    diagnosed = [Cell("diagnosis"), *verdicts, *(Cell("") for _ in others), Cell("")]
     numbers = Table(
         head=["", *columns, *others.values(), "chance · ideal"],
         groups=[
-            Rows(group, [_row(compared, others, key, metric) for key, metric in found])
-            for group, found in grouped(keys)
+            Rows("", [diagnosed]),
+            *(
+                Rows(group, [_row(compared, others, key, metric) for key, metric in found])
+                for group, found in grouped(keys)
+            ),
         ],
         numeric=len(compared) + len(others),
         note="Before training: mean over the same runs. All on the test split.",
     )
-    return [numbers, members] if keys else [members]
+    notes: list[Block] = [Note(text, "warning") for text in warnings_of(compared)]
+    return [*notes, *([numbers] if keys else []), members_table(compared), options_table(compared)]
 
 
 def _row(compared: Sequence[Family], others: Iterable[str], key: str, metric: Metric) -> list[Cell]:

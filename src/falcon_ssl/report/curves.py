@@ -11,7 +11,7 @@ from falcon_ssl.records.run import Curve, Run
 from falcon_ssl.report.axes import MOST_POINTS
 from falcon_ssl.report.document import Figure
 from falcon_ssl.report.svg import Level, Series, line_chart
-from falcon_ssl.report.theory import curve_levels
+from falcon_ssl.report.theory import curve_levels, loss_unit
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,12 @@ def _series(text: str, curve: Curve, color: int) -> Series:
     return Series(text, curve.x, curve.y, color, dots=len(curve.x) < FEW_POINTS)
 
 
+def _not_in_nats(runs: Sequence[Run], keys: Sequence[str]) -> list[str]:
+    """Methods that logged one of ``keys`` and whose loss is a squared distance or the like."""
+    logged = [run for run in runs if not run.curves.keys().isdisjoint(keys)]
+    return list(dict.fromkeys(str(run.setting("method")) for run in logged if not loss_unit(run)))
+
+
 def _figure(
     title: str,
     panel: Panel,
@@ -196,17 +202,22 @@ def _figure(
     runs: Sequence[Run],
 ) -> Figure:
     longest = max(len(s.x) for s in series)
+    unit, caption = panel.unit, panel.caption
+    if unit == "nats" and (others := _not_in_nats(runs, panel.keys)):
+        unit = ""
+        caption += f" That of {', '.join(others)} is another quantity, which is not in nats"
+        caption += ": methods are not compared by it." if len(runs) > 1 else "."
     binned = f" Each point averages about {longest / MOST_POINTS:.0f} logged steps."
     last = max(float(c.x[-1]) for run in runs for c in run.curves.values())
     last = max(last, *(float(s.x[-1]) for s in series))
     chart = line_chart(
         series,
         x_label="epoch",
-        y_label=panel.unit,
+        y_label=unit,
         description=f"{title} over training",
         levels=levels,
         events=[(alarm.epoch, alarm.text) for run in runs for alarm in run.alarms],
         from_zero=panel.from_zero,
         x_range=(0.0, last),
     )
-    return Figure(title, chart, panel.caption + (binned if longest > MOST_POINTS else ""))
+    return Figure(title, chart, caption + (binned if longest > MOST_POINTS else ""))

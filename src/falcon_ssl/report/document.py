@@ -205,6 +205,8 @@ class Page:
         verdict: The one sentence to read.
         cards: Headline numbers.
         sections: Everything else.
+        live: Of a page that is served while its run trains: where the run is.
+        refresh: Seconds after which such a page asks for its newer self.
     """
 
     title: str
@@ -213,6 +215,8 @@ class Page:
     verdict: str
     cards: Sequence[Card] = ()
     sections: Sequence[Section] = field(default_factory=tuple)
+    live: str = ""
+    refresh: float = 0.0
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -225,9 +229,13 @@ def write_page(page: Page, path: Path) -> Path:
     Returns:
         ``path``.
     """
-    html = render("page.html", page=page, version=__version__)
-    write_text(path, html)
+    write_text(path, page_html(page))
     return path
+
+
+def page_html(page: Page) -> str:
+    """The page as one HTML file."""
+    return render("page.html", page=page, version=__version__)
 
 
 def render(name: str, **values: object) -> Markup:

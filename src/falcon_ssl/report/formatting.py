@@ -58,3 +58,16 @@ def format_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_age(seconds: float) -> str:
+    """Write how long ago something was, in the one unit that matters.
+
+    Example:
+        >>> format_age(3), format_age(200), format_age(9000), format_age(200_000)
+        ('3 s ago', '3 min ago', '2 h ago', '2 d ago')
+    """
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"

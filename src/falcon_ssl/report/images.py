@@ -107,5 +107,25 @@ def thumbnail_sheet(thumbnails: Array) -> tuple[str, int, int]:
     return _data_uri(kind, buffer), columns, rows
 
 
+def tile_style(css: str, thumbnails: Array, *, extra: str = "") -> Markup:
+    """The style of `tiles`: the sheet that they all show a part of."""
+    uri, columns, rows = thumbnail_sheet(thumbnails)
+    return Markup(
+        "<style>.{}{{background-image:url({});background-size:{}% {}%;{}}}</style>"
+    ).format(css, Markup(uri), 100 * columns, 100 * rows, Markup(extra))
+
+
+def tiles(css: str, thumbnails: Array, names: Sequence[str]) -> list[Markup]:
+    """One element a thumbnail, with its name; `tile_style` of the same class belongs on the page."""
+    count = len(thumbnails)
+    columns = math.ceil(math.sqrt(count))
+    steps = 100 / max(math.ceil(count / columns) - 1, 1), 100 / max(columns - 1, 1)
+    tile = Markup('<b class="sheet {}" title="{}" style="background-position:{:.2f}% {:.2f}%"></b>')
+    return [
+        tile.format(css, name, m % columns * steps[1], m // columns * steps[0])
+        for m, name in enumerate(names)
+    ]
+
+
 def _data_uri(kind: str, buffer: io.BytesIO) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -9,8 +9,14 @@ from falcon_ssl.records.run import Run
 from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section, Table
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.plots import off_diagonal_rms, split_name
-from falcon_ssl.report.svg import Series, line_chart
-from falcon_ssl.report.theory import block_contrast, gap_curves, optimum_of
+from falcon_ssl.report.svg import Level, Series, line_chart
+from falcon_ssl.report.theory import (
+    ONE_CODE_EACH,
+    block_contrast,
+    gap_curves,
+    least_of_a_batch,
+    optimum_of,
+)
 
 
 def theory_section(run: Run) -> Section:
@@ -58,6 +64,7 @@ def gap_figure(run: Run, *, span: Literal["", "wide"] = "") -> Figure | None:
     if not gaps:
         return None
     series = [Series(name, c.x, c.y, k) for k, (name, c) in enumerate(gaps.items())]
+    least = least_of_a_batch(run)
     return Figure(
         "Gap to each condition of the theorem",
         line_chart(
@@ -65,6 +72,7 @@ def gap_figure(run: Run, *, span: Literal["", "wide"] = "") -> Figure | None:
             x_label="epoch",
             y_label="nats",
             description="gap to each condition of the theorem over training",
+            levels=[] if least is None else [Level(least, ONE_CODE_EACH.format(least))],
             from_zero=True,
             x_range=(0.0, max(float(s.x[-1]) for s in series)),
         ),

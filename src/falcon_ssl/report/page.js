@@ -25,51 +25,55 @@ function nearest(xs, x) {
   return best;
 }
 
-for (const chart of document.querySelectorAll("svg.chart")) {
-  const [low, high, left, right, scale] = JSON.parse(chart.dataset.axis);
-  const series = JSON.parse(chart.dataset.series);
-  const name = chart.querySelector("text.label").textContent;
-  const cursor = chart.querySelector(".cursor");
-  const log = scale === "log";
-  chart.addEventListener("pointermove", (event) => {
-    const box = chart.getBoundingClientRect();
-    const at = ((event.clientX - box.left) / box.width * chart.viewBox.baseVal.width - left) / (right - left);
-    if (at < -0.02 || at > 1.02) return;
-    const x = log ? low * (high / low) ** at : low + (high - low) * at;
-    const first = series[0][2][nearest(series[0][2], x)];
-    const share = log ? Math.log(first / low) / Math.log(high / low) : (first - low) / (high - low);
-    cursor.setAttribute("transform", `translate(${left + share * (right - left)})`);
-    cursor.style.visibility = "visible";
-    tip.replaceChildren();
-    add(tip, "b", "", `${name} ${short(first)}`);
-    for (const [text, css, xs, ys] of series) {
-      const row = add(tip, "div", "row", "");
-      add(row, "span", css, text);
-      add(row, "span", "", short(ys[nearest(xs, first)]));
-    }
-    showTip(event);
-  });
-  chart.addEventListener("pointerleave", () => { tip.hidden = true; cursor.style.visibility = "hidden"; });
-}
-
-for (const map of document.querySelectorAll(".map")) {
-  const points = map.querySelector(".points");
-  points.addEventListener("pointerover", (event) => {
-    const point = event.target.closest("i");
-    if (!point) return;
-    tip.replaceChildren();
-    const thumbnail = point.querySelector("b");
-    if (thumbnail) tip.append(thumbnail.cloneNode());
-    add(tip, "div", "", point.dataset.name);
-    showTip(event);
-  });
-  points.addEventListener("pointerout", () => { tip.hidden = true; });
-  const keys = map.closest("figure").querySelectorAll(".keys button");
-  for (const key of keys) {
-    key.addEventListener("click", () => {
-      const on = key.getAttribute("aria-pressed") !== "true";
-      for (const other of keys) other.setAttribute("aria-pressed", String(on && other === key));
-      for (const point of points.children) point.classList.toggle("dim", on && point.dataset.label !== key.dataset.label);
+function wire(root) {
+  for (const chart of root.querySelectorAll("svg.chart")) {
+    const [low, high, left, right, scale] = JSON.parse(chart.dataset.axis);
+    const series = JSON.parse(chart.dataset.series);
+    const name = chart.querySelector("text.label").textContent;
+    const cursor = chart.querySelector(".cursor");
+    const log = scale === "log";
+    chart.addEventListener("pointermove", (event) => {
+      const box = chart.getBoundingClientRect();
+      const at = ((event.clientX - box.left) / box.width * chart.viewBox.baseVal.width - left) / (right - left);
+      if (at < -0.02 || at > 1.02) return;
+      const x = log ? low * (high / low) ** at : low + (high - low) * at;
+      const first = series[0][2][nearest(series[0][2], x)];
+      const share = log ? Math.log(first / low) / Math.log(high / low) : (first - low) / (high - low);
+      cursor.setAttribute("transform", `translate(${left + share * (right - left)})`);
+      cursor.style.visibility = "visible";
+      tip.replaceChildren();
+      add(tip, "b", "", `${name} ${short(first)}`);
+      for (const [text, css, xs, ys] of series) {
+        const row = add(tip, "div", "row", "");
+        add(row, "span", css, text);
+        add(row, "span", "", short(ys[nearest(xs, first)]));
+      }
+      showTip(event);
     });
+    chart.addEventListener("pointerleave", () => { tip.hidden = true; cursor.style.visibility = "hidden"; });
+  }
+
+  for (const map of root.querySelectorAll(".map")) {
+    const points = map.querySelector(".points");
+    points.addEventListener("pointerover", (event) => {
+      const point = event.target.closest("i");
+      if (!point) return;
+      tip.replaceChildren();
+      const thumbnail = point.querySelector("b");
+      if (thumbnail) tip.append(thumbnail.cloneNode());
+      add(tip, "div", "", point.dataset.name);
+      showTip(event);
+    });
+    points.addEventListener("pointerout", () => { tip.hidden = true; });
+    const keys = map.closest("figure").querySelectorAll(".keys button");
+    for (const key of keys) {
+      key.addEventListener("click", () => {
+        const on = key.getAttribute("aria-pressed") !== "true";
+        for (const other of keys) other.setAttribute("aria-pressed", String(on && other === key));
+        for (const point of points.children) point.classList.toggle("dim", on && point.dataset.label !== key.dataset.label);
+      });
+    }
   }
 }
+
+wire(document);

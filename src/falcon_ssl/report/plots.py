@@ -15,7 +15,7 @@ from markupsafe import Markup
 from falcon_ssl.records.run import Array, Run
 from falcon_ssl.report.document import Figure
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.images import COLOR_SCALE, Matrices, heat_map, pick_square, thumbnail_sheet
+from falcon_ssl.report.images import COLOR_SCALE, Matrices, heat_map, pick_square, tile_style, tiles
 from falcon_ssl.report.svg import Chart, Level, Series, line_chart
 from falcon_ssl.report.theory import block_contrast
 
@@ -256,14 +256,8 @@ def map_figure(run: Run) -> Figure | None:
     labels = run.arrays.get("map_label_M", np.full(count, -1)).tolist()
     thumbnails, style = [Markup("")] * count, Markup("")
     if "map_thumbnails" in run.arrays:
-        uri, columns, rows = thumbnail_sheet(run.arrays["map_thumbnails"])
-        style = Markup(
-            "<style>.sheet{{background-image:url({});background-size:{}% {}%}}</style>"
-        ).format(Markup(uri), 100 * columns, 100 * rows)
-        tile = Markup('<b class="sheet" style="background-position:{:.2f}% {:.2f}%"></b>')
-        steps = 100 / max(rows - 1, 1), 100 / max(columns - 1, 1)
-        places = [divmod(m, columns) for m in range(count)]
-        thumbnails = [tile.format(c * steps[1], r * steps[0]) for r, c in places]
+        style = tile_style("on-map", run.arrays["map_thumbnails"])
+        thumbnails = tiles("on-map", run.arrays["map_thumbnails"], names)
     point = Markup(
         '<i style="left:{:.2f}%;bottom:{:.2f}%;--c:{}" data-label="{}" data-name="{}">{}</i>'
     )
@@ -271,7 +265,9 @@ def map_figure(run: Run) -> Figure | None:
         point.format(x, y, colors[m], labels[m], names[m], thumbnails[m])
         for m, (x, y) in enumerate(percent.tolist())
     )
-    switch = Markup('<label class="switch"><input type="checkbox">show the images</label>')
+    switch = Markup(
+        '<label class="switch"><input type="checkbox"{}>show the images</label>'
+    ).format("" if keys else " checked")  # without classes the images are all there is to see
     ratio = float(np.clip(span[0] / span[1], 1.25, 2.2))
     body = Markup(
         '{style}<div class="tools">{switch}{keys}</div>'
@@ -289,14 +285,19 @@ def map_figure(run: Run) -> Figure | None:
     )
 
 
+def class_names(run: Run, labels: Array) -> list[str]:
+    """The names of classes, as far as they are recorded."""
+    given = run.about("class_names") or []
+    return [str(given[k]) if k < len(given) else f"class {k}" for k in labels.tolist()]
+
+
 def _classes(run: Run, count: int) -> tuple[list[str], list[str], Markup]:
     """Name and color of every point of the map, and the keys to single a class out."""
     labels = run.arrays.get("map_label_M")
     if labels is None or labels.min() < 0:
         return ["no label"] * count, ["var(--accent)"] * count, Markup("")
     num_classes, present = int(labels.max()) + 1, np.unique(labels).tolist()
-    given = run.about("class_names") or []
-    texts = {k: str(given[k]) if k < len(given) else f"class {k}" for k in present}
+    texts = dict(zip(present, class_names(run, np.unique(labels)), strict=True))
     palette = {k: class_color(k, num_classes) for k in present}
     key = Markup(
         '<li><button type="button" aria-pressed="false" data-label="{}" style="--c:{}">{}</button></li>'

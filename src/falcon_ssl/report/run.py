@@ -12,6 +12,7 @@ from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.report.curves import training_figures
 from falcon_ssl.report.diagnosis import diagnosis_section
 from falcon_ssl.report.document import Block, Note, Page, Section, write_page
+from falcon_ssl.report.gallery import neighbors_figure
 from falcon_ssl.report.optimum import theory_section
 from falcon_ssl.report.plots import (
     adjacency_figure,
@@ -57,6 +58,12 @@ def run_page(run: Run) -> Page:
         verdict=verdict.text,
         cards=headline_cards(run),
         sections=[
+            Section(
+                "neighbors",
+                "Neighbors",
+                "What the network takes to be alike; it needs no labels to be judged by.",
+                [neighbors_figure(run)],
+            ),
             Section(
                 "map",
                 "Map",

@@ -14,9 +14,8 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import codes_needed, effective_temperature
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Run
+from falcon_ssl.report.compared import doubt, family_spread
 from falcon_ssl.report.comparison import (
-    doubt,
-    family_spread,
     legend_of,
     number_blocks,
     pictures,

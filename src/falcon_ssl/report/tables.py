@@ -13,6 +13,7 @@ import yaml
 
 from falcon_ssl.config.evaluation import describe_readout
 from falcon_ssl.config.run import LEARNING_RATES
+from falcon_ssl.core.machine import bytes_text
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe, is_few_labels
 from falcon_ssl.records.run import Run, as_number
@@ -53,11 +54,20 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
     def write(number: float) -> str:
         return f"{number:.1f}" if metric.kind == "real" else format_number(number, metric.kind)
 
+    def more(kind: MarkKind, number: float) -> str:
+        """That a number below the one before training is no failure, where it is none."""
+        return (
+            " (often more)" if kind == "random" and metric.better is None and number > value else ""
+        )
+
     beside: dict[MarkKind, float | None] = {"run": value, "random": random, "chance": chance}
     known = [(kind, number) for kind, number in beside.items() if number is not None]
     names = {"random": run.started_from, "chance": "chance"}
     notes = [
-        (kind, f"{names[kind]} {write(number) if number or kind == 'random' else '0'}")
+        (
+            kind,
+            f"{names[kind]} {write(number) if number or kind == 'random' else '0'}{more(kind, number)}",
+        )
         for kind, number in known
         if kind in names
     ]
@@ -69,7 +79,12 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
 
 def metric_table(run: Run) -> Table | None:
     """Every number of the evaluation beside those of the encoder before training and chance or ideal."""
-    keys = metric_keys([run])
+    diagnosed = {
+        str(measure.get("name"))
+        for collapse in run.diagnosis.get("collapses") or []
+        for measure in collapse.get("measures") or []
+    }
+    keys = [key for key in metric_keys([run]) if key not in diagnosed]
     if not keys:
         return None
     others = references([run])
@@ -91,7 +106,8 @@ def metric_table(run: Run) -> Table | None:
 
     groups = [Rows(group, [row(*member) for member in members]) for group, members in grouped(keys)]
     head = ["", "this run", *others.values(), "chance · ideal", "what it is"]
-    return Table(head, groups, numeric=1 + len(others))
+    note = "The measures of collapse stand under Diagnosis." if diagnosed else ""
+    return Table(head, groups, numeric=1 + len(others), note=note)
 
 
 def others_table(run: Run) -> Table | None:
@@ -215,6 +231,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Seed", run.setting("seed"), str),
         ("Training time", seconds, format_duration),
         ("Speed", environment.get("images_per_s"), lambda v: f"{count(v)} images / s"),
+        ("Peak memory", as_number(environment.get("peak_memory")), bytes_text),
         ("Evaluation time", as_number(run.about("seconds")), format_duration),
         ("Hardware", environment.get("device") or run.about("device"), str),
         ("Precision", "float32" if precision == "no" else precision, str),

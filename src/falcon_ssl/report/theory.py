@@ -6,6 +6,7 @@ below zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import cast
 
@@ -20,6 +21,9 @@ from falcon_ssl.core.theory import (
 )
 from falcon_ssl.records.run import Array, Curve, Run, as_number
 from falcon_ssl.report.svg import Level
+
+IN_NATS = ("falcon", "swav", "self_classifier", "gedi", "dino", "simclr")
+ONE_CODE_EACH = "a code for each sample: log(C/N) = {:.2f}"
 
 
 def optimum_of(run: Run) -> Optimum | None:
@@ -62,6 +66,26 @@ def collapse_threshold(run: Run) -> float | None:
     return best.collapse_threshold if recorded is None and best else recorded
 
 
+def loss_unit(run: Run) -> str:
+    """Unit of the loss of a run's method: nats of a divergence or a cross-entropy, else ""."""
+    return "nats" if str(run.setting("method") or "falcon") in IN_NATS else ""
+
+
+def least_of_a_batch(run: Run) -> float | None:
+    """log(C / N): what prior matching keeps at least when each of a batch's N < C samples takes one code.
+
+    Known for reverse matching to a uniform prior; None where it is not, or N >= C.
+    """
+    best = optimum_of(run)
+    if best is None or best.prior is not None or best.prior_matching != "reverse":
+        return None
+    size, bits = run.number_setting("batch_size"), run.metric("certificate", "max_bits")
+    if best.marginal_momentum or not (size or bits):
+        return None
+    least = best.log_num_codes - (math.log(2) * bits if bits else math.log(size or 1))
+    return least if least > 0.01 else None
+
+
 def gap_curves(run: Run) -> dict[str, Curve]:
     """The gap to each condition of the theorem over training, in nats, by name for a legend."""
     best = optimum_of(run)
@@ -85,6 +109,7 @@ def curve_levels(run: Run) -> Mapping[str, Level]:
     bounds = {
         "total": (collapse_threshold(run), "all samples alike: {:.2f}"),
         "invariance": (best.log_num_codes if best else None, "uniform assignment: log C = {:.2f}"),
+        "prior_matching": (least_of_a_batch(run), ONE_CODE_EACH),
         "mutual_information_bits": (run.metric("certificate", "max_bits"), "most: {:.1f} bits"),
         "effective_rank_u": (run.embed_dim, "width F = {:.0f}"),
     }

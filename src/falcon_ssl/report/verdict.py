@@ -7,6 +7,9 @@ from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.report.diagnosis import as_status
 from falcon_ssl.report.document import Note
 from falcon_ssl.report.formatting import format_number
+from falcon_ssl.report.theory import loss_unit
+
+ACCURACIES = ("top1_linear", "top1_knn")
 
 
 def assess(run: Run) -> Note:
@@ -20,7 +23,10 @@ def assess(run: Run) -> Note:
         if "total" in run.curves:
             total = run.curves["total"]
             epoch, loss = format_number(float(total.x[-1])), format_number(float(total.y[-1]))
-            logged = f"Training was logged up to epoch {epoch}, where the loss was {loss} nats."
+            logged = (
+                f"Training was logged up to epoch {epoch}, where the loss was {loss} {loss_unit(run)}".rstrip()
+                + "."
+            )
         return Note(f"This run has not been evaluated yet. {logged}")
     diagnosed, found, warning = as_status(run.diagnosis.get("verdict")), _found(run), _warning(run)
     if diagnosed in ("collapsed", "warning"):
@@ -40,7 +46,7 @@ def assess(run: Run) -> Note:
 
 def _is_classified(run: Run) -> bool:
     """Whether labels say what was learned."""
-    return any(run.metric(key) is not None for key in ("top1_linear", "top1_knn"))
+    return any(run.metric(key) is not None for key in ACCURACIES)
 
 
 def _warning(run: Run) -> str:
@@ -48,7 +54,7 @@ def _warning(run: Run) -> str:
     reasons = [run.unfinished] if run.unfinished else []
     if not _is_classified(run) and (few := few_steps_sentence(run)):
         reasons.append(few)
-    for key in ("top1_linear", "top1_knn"):
+    for key in ACCURACIES:
         mine, random = run.metric(key), run.metric("random_encoder", key)
         if mine is not None and random is not None and not mine > random:
             reasons.append(
@@ -88,5 +94,8 @@ def _found(run: Run) -> str:
             f"{'; ' + tail if tail else ''}."
         )
     return (
-        f"{tail[:1].upper()}{tail[1:]}; there are no labels to measure accuracy by." if tail else ""
+        f"{tail[:1].upper()}{tail[1:]}; there are no labels to measure accuracy by: the neighbors show what it"
+        " takes to be alike."
+        if tail
+        else ""
     )

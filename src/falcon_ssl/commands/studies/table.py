@@ -123,7 +123,7 @@ def _cell(run: GridRun, path: Path, known: Cell | None) -> Cell:
         **{key: trained.get(key) for key in ("device", "precision", "torch", "commit", *COST)},
         "seconds_to_evaluate": about["seconds"],
         "verdict": folder.read_json(DIAGNOSIS)["verdict"],
-        "alarms": folder.alarms(),
+        "alarms": list(folder.alarms()),
         "metrics": {key: value for key, value in evaluation.items() if type(value) in (int, float)},
         "random_encoder": evaluation.get("random_encoder", {}),
     }

@@ -1,0 +1,169 @@
+"""Which runs lie in a folder, and how far each has come: from their files and locks, without a server; no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from falcon_ssl.config.mapping import read_yaml
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.checkpoints import newest_checkpoint
+from falcon_ssl.records.files import read_json
+from falcon_ssl.records.folder import (
+    CONFIG,
+    DIAGNOSIS,
+    ENVIRONMENT,
+    EVALUATION,
+    FAILURE,
+    METRICS,
+    RECORD_FORMS,
+    RunFolder,
+)
+from falcon_ssl.records.lock import is_locked
+
+State: TypeAlias = Literal["running", "finished", "stopped", "failed"]
+
+DEPTH = 4  # levels of folders that are searched
+NUMBERS = ("top1_linear", "top1_knn", "effective_rank_u")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One run as a list shows it; what is not recorded yet is empty.
+
+    Attributes:
+        path: Its folder.
+        state: running: a process holds its lock; finished: trained to the end, or to an alarm that it stops at;
+            stopped: by a signal, to be resumed; failed: by an error, or without a word.
+        changed: When it was last written to, in seconds since 1970.
+        method: Its method.
+        data: Its images.
+        epochs: Of the whole run.
+        line: The last logged step.
+        numbers: Of the evaluation, or while there is none of the last probe on held-out images.
+        verdict: Of the diagnosis.
+        alarms: Names of the alarms, in the order given.
+        problem: Why a record could not be read.
+    """
+
+    path: Path
+    state: State
+    changed: float
+    method: str = ""
+    data: str = ""
+    epochs: int = 0
+    line: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    verdict: str = ""
+    alarms: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def run_state(run: Path) -> State:
+    """How far the run in a folder has come."""
+    if is_locked(run):
+        return "running"
+    if (run / FAILURE).is_file():
+        return "failed"
+    try:
+        if newest_checkpoint(run).state["finished"]:
+            return "finished"
+    except InputError:
+        pass
+    try:
+        said = read_json(run / ENVIRONMENT, RECORD_FORMS[ENVIRONMENT]).get("stopped_by")
+    except InputError:
+        said = None
+    return "stopped" if said else "failed"
+
+
+def list_runs(folder: str | Path) -> list[Listed]:
+    """All runs in a folder and some levels below, the one that changed last first.
+
+    A run whose records are damaged is in the list too, with the problem. Links are not followed.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(
+            "no such folder",
+            received=folder,
+            expected="a folder that holds run folders",
+            fix="name the folder that --out of your runs lies in",
+        )
+    return sorted(map(_listed, _run_folders(folder, DEPTH)), key=lambda run: -run.changed)
+
+
+def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
+    if RunFolder(folder).is_run():
+        yield folder
+        return
+    if depth == 0:
+        return
+    try:
+        inside = sorted(os.scandir(folder), key=lambda one: one.name)
+    except OSError:  # not ours to read
+        return
+    for one in inside:
+        if one.is_dir(follow_symlinks=False) and not one.name.startswith("."):
+            yield from _run_folders(Path(one.path), depth - 1)
+
+
+def _listed(run: Path) -> Listed:
+    names = (CONFIG, METRICS, ENVIRONMENT, EVALUATION)
+    changed = max((run / name).stat().st_mtime for name in names if (run / name).is_file())
+    state = run_state(run)
+    try:
+        config = read_yaml(run / CONFIG)
+        line, probed, alarms = _last_of(run / METRICS)
+        evaluation = _record(run, EVALUATION) or probed
+    except (InputError, OSError) as error:
+        return Listed(run, state, changed, problem=str(error))
+    return Listed(
+        run,
+        state,
+        changed,
+        method=str(config.get("method", "")),
+        data=str(config.get("data", "")),
+        epochs=int(config.get("epochs", 0)),
+        line=line,
+        numbers={name: float(evaluation[name]) for name in NUMBERS if name in evaluation},
+        verdict=str(_record(run, DIAGNOSIS).get("verdict", "")),
+        alarms=alarms,
+    )
+
+
+def _record(run: Path, name: str) -> dict[str, Any]:
+    return read_json(run / name, RECORD_FORMS[name]) if (run / name).is_file() else {}
+
+
+def _last_of(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """The last training step of ``metrics.jsonl``, the last probe, and the names of the alarms.
+
+    Few of its lines are parsed: there may be hundreds of thousands, and hundreds of runs.
+    """
+    step: dict[str, Any] = {}
+    probe: dict[str, Any] = {}
+    alarms: list[str] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for text in reversed(lines):
+        is_alarm, is_probe = '"alarm": {' in text, '"monitor": {' in text
+        if (is_probe and probe) or (step and not is_alarm and not is_probe):
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError:  # the last one, which is being written
+            continue
+        if is_alarm:
+            alarms.insert(0, str(line["alarm"]["name"]))
+        elif is_probe:
+            probe = line["monitor"]
+        else:
+            step = line
+    return step, probe, tuple(dict.fromkeys(alarms))

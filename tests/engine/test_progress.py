@@ -1,0 +1,92 @@
+"""What a person sees while a run is on, in a terminal and in a log file."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import suppress
+
+import pytest
+from rich.console import Console
+
+from falcon_ssl.config.run import RunConfig
+from falcon_ssl.engine import progress as module
+from falcon_ssl.engine.progress import Progress
+
+LINE = {"total": 3.25, "prior_matching": 0.5, "effective_rank_u": 41.5, "codes_used": 92.0,
+        "images_per_s": 4186.0}  # fmt: skip
+
+
+@pytest.fixture(params=[False, True], ids=["log", "terminal"])
+def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Console:
+    console = Console(
+        file=io.StringIO(),
+        width=50,
+        force_terminal=request.param,
+        color_system=None,
+        legacy_windows=False,
+    )
+    monkeypatch.setattr(module, "_console", lambda: console)
+    return console
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+
+
+def train(progress: Progress, steps: range, *, per_epoch: int = 5) -> None:
+    for step in steps:
+        line = {**LINE, "epoch": step / per_epoch, "seconds": 0.5 * step}
+        progress.update(step, line, memory=3 * 2**29)
+
+
+def test_an_alarm_stays_and_the_last_line_says_what_came_out(screen: Console) -> None:
+    with Progress(RunConfig(epochs=20), 100, 0, shown=True) as progress:
+        train(progress, range(1, 31))
+        progress.warn(30, {"few_codes": "2 of 4096 codes are used: is beta too large?"})
+        train(progress, range(31, 101))
+    said = shown(screen)
+    assert "warning step 30: 2 of 4096 codes are used: is beta too large?" in said
+    last = said.strip().splitlines()[-1]
+    for word in ("epoch 20.0/20 in 50.0 s", "loss 3.250", "rank 41.5", "codes 92", "img/s 4186",
+                 "memory 1.5 GiB", "alarms: few_codes at step 30"):  # fmt: skip
+        assert word in last
+    assert " left" in said
+    if not screen.is_terminal:
+        lines = said.splitlines()
+        assert len(lines) == 1 + 16 + 1  # the alarm, those on the way and the last
+        assert all("left" in line for line in lines[:-1] if not line.startswith("warning"))
+        assert all("alarms: few_codes at step 30" in line for line in lines[6:])
+
+
+def test_a_resumed_run_begins_where_it_was_and_keeps_its_alarms(screen: Console) -> None:
+    with Progress(
+        RunConfig(epochs=20), 100, 50, shown=True, alarms={"few_directions": 40}
+    ) as progress:
+        train(progress, range(51, 61))
+    said = shown(screen)
+    assert "few_directions at step 40" in said
+    assert "epoch 0" not in said
+    assert "epoch 12.0/20" in said.strip().splitlines()[-1]
+
+
+def test_nothing_left_to_do_is_said(screen: Console) -> None:
+    with Progress(RunConfig(epochs=20), 100, 100, shown=True):
+        pass
+    assert "nothing left to train: all 20 epochs are done" in shown(screen)
+
+
+def test_an_error_has_the_last_word(screen: Console) -> None:
+    with suppress(ZeroDivisionError), Progress(RunConfig(), 100, 0, shown=True) as progress:
+        train(progress, range(1, 3))
+        raise ZeroDivisionError
+    assert "no alarm" not in shown(screen)
+
+
+def test_other_processes_are_silent(screen: Console) -> None:
+    with Progress(RunConfig(), 100, 0, shown=False) as progress:
+        train(progress, range(1, 101))
+        progress.warn(7, {"few_codes": "x"})
+        progress.note("y")
+    assert shown(screen) == ""
