@@ -17,6 +17,7 @@ import pytest
 
 from falcon_ssl import cli
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.lock import Lock
 from falcon_ssl.report.live import live_server
 
 
@@ -63,6 +64,18 @@ def test_the_page_follows_the_records(served: Served) -> None:
     status, headers, body = served.ask(If_None_Match=tag)
     assert (status, headers["ETag"] != tag) == (200, True)
     assert b"up to epoch 31" in body
+
+
+def test_a_run_that_trains_shows_its_latest_numbers_first(served: Served) -> None:
+    assert b"Epoch</h2>" not in served.ask()[2]
+    (served.run / ".lock").touch()
+    with Lock(served.run):
+        page = served.ask()[2].decode()
+        assert "Epoch</h2>" in page
+        assert page.index('id="training"') < page.index('id="theory"')
+        assert "running" in page
+        assert "unfinished" not in page
+    assert "running" not in served.ask()[2].decode()
 
 
 def test_a_run_without_a_step_waits_and_a_damaged_one_says_so(served: Served) -> None:

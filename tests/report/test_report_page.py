@@ -189,6 +189,12 @@ def test_an_alarm_is_marked_and_lowers_the_verdict(make_run: Any, tmp_path: Path
     path = build_report(folder)
     assert "Alarm at epoch 9, step 3: 12 of 4096 codes used" in text_of(path)
     assert 'class="event"' in path.read_text(encoding="utf-8")
+    (folder / "evaluation.json").unlink()
+    verdict = assess(read_run(folder))
+    assert (verdict.status, "Last alarm: 12 of 4096 codes used" in verdict.text) == (
+        "warning",
+        True,
+    )
 
 
 def test_suffixes_say_where_a_metric_was_measured() -> None:

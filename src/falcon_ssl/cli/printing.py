@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,7 +16,7 @@ from falcon_ssl.records.metrics import Kind, describe
 from falcon_ssl.report.compared import summary_table, warnings_of
 from falcon_ssl.report.comparison import leader
 from falcon_ssl.report.families import Family
-from falcon_ssl.report.formatting import format_age, format_duration, format_number
+from falcon_ssl.report.formatting import DASH, format_age, format_duration, format_number
 from falcon_ssl.report.summary import Evaluation
 
 WIDEST = 1000  # columns of a table
@@ -46,25 +46,31 @@ def print_runs(listed: Sequence[Listed], folder: str) -> None:
         print(f"no runs in {folder}")
         return
     color = {"running": "cyan", "finished": "", "stopped": "yellow", "failed": "red"}
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", overflow="fold")
-    table.add_column("state", no_wrap=True)
-    for column in ("epoch", "loss", "linear", "kNN", "rank"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    table.add_column("changed", justify="right", no_wrap=True)
+    rows = []
     for run in listed:
-        numbers = [format_number(run.numbers.get(key), kind) for key, kind in LISTED.items()]
         epoch = f"{run.line['epoch']:.4g}/{run.epochs}" if "epoch" in run.line else ""
-        table.add_row(
-            str(run.path.relative_to(folder)) if run.path != Path(folder) else str(run.path),
-            f"[{color[run.state]}]{run.state}[/]" if color[run.state] else run.state,
-            epoch,
-            format_number(run.line.get("total")),
-            *numbers,
-            ", ".join(filter(None, [run.verdict, *run.alarms])),
-            format_age(time.time() - run.changed),
+        rows.append(
+            [
+                str(run.path.relative_to(folder)) if run.path != Path(folder) else str(run.path),
+                f"[{color[run.state]}]{run.state}[/]" if color[run.state] else run.state,
+                epoch,
+                format_number(run.line.get("total")),
+                *(format_number(run.numbers.get(key), kind) for key, kind in LISTED.items()),
+                ", ".join(filter(None, [run.verdict, *run.alarms])),
+                format_age(time.time() - run.changed),
+            ]
         )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    head = ("run", "state", "epoch", "loss", "linear", "kNN", "rank", "found", "changed")
+    shown = [k for k in range(len(head)) if any(row[k] not in ("", DASH) for row in rows)]
+    for k in shown:
+        folds = head[k] in ("run", "found")
+        side: Literal["left", "right"] = "left" if folds or head[k] == "state" else "right"
+        table.add_column(
+            head[k], justify=side, overflow="fold", no_wrap=not folds, min_width=8 * folds or None
+        )
+    for row in rows:
+        table.add_row(*(row[k] for k in shown))
     Console().print(table)
     for run in listed:
         if run.problem:

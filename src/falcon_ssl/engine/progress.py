@@ -80,6 +80,7 @@ class Progress:
         self._every = max(1, num_steps // _LOG_LINES)
         self._next = done + self._every
         self._first: tuple[int, float] | None = None  # logged step of this session, and when
+        self._numbers: dict[str, float] = {}  # the last of each
         self._last = ""  # logged step, in words
         epoch = self._epoch(config.epochs * done / num_steps)
         self._task = self._bar.add_task("", total=num_steps, completed=done, epoch=epoch, left="")
@@ -129,8 +130,13 @@ class Progress:
             return
         epoch = self._epoch(line["epoch"])
         left = self._left(step)
+        self._numbers |= {
+            name: line[name] for name in _SHOWN if name in line
+        }  # not all at every step
         shown = {
-            word: form.format(line[name]) for name, (word, form) in _SHOWN.items() if name in line
+            word: form.format(self._numbers[name])
+            for name, (word, form) in _SHOWN.items()
+            if name in self._numbers
         }
         shown |= {"memory": bytes_text(memory)} if memory else {}
         terms = "  ".join(f"{word} {number}" for word, number in shown.items())

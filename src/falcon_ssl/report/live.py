@@ -20,9 +20,10 @@ from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import METRICS, RECORD_FORMS, RunFolder
 from falcon_ssl.records.listing import run_state
-from falcon_ssl.records.run import read_run
+from falcon_ssl.records.run import Run, read_run
 from falcon_ssl.report.document import Page, page_html
 from falcon_ssl.report.run import run_page
+from falcon_ssl.report.tables import latest_cards
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")
@@ -34,6 +35,15 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 MOST_OF_THE_TIME = 0.05  # that a page is drawn in: it shares the machine with the training
+
+
+def live_page(run: Run) -> Page:
+    """The page of a run that trains: its latest numbers, then the curves, then what an evaluation has left."""
+    page = run_page(replace(run, unfinished=""))
+    if run.evaluation:
+        return page
+    first = sorted(page.sections, key=lambda section: section.slug != "training")
+    return replace(page, cards=latest_cards(run), sections=first)
 
 
 class LiveReport:
@@ -58,9 +68,9 @@ class LiveReport:
         with self._lock:
             tag = self._records()
             if tag != self._tag:
-                started = time.monotonic()
+                started = time.thread_time()
                 self._html = page_html(self._page()).encode()
-                self._refresh = max(self._least, (time.monotonic() - started) / MOST_OF_THE_TIME)
+                self._refresh = max(self._least, (time.thread_time() - started) / MOST_OF_THE_TIME)
                 self._tag = tag
             return self._tag, self._html
 
@@ -85,9 +95,7 @@ class LiveReport:
             text = "No step is logged yet." if waiting else str(error)
             page = Page(self._run.resolve().name, "falcon-ssl", None, text)
         else:
-            if state == "running":
-                run = replace(run, unfinished="")
-            page = run_page(run)
+            page = live_page(run) if state == "running" else run_page(run)
         return replace(page, live=f"{state} · {time.strftime('%H:%M:%S')}", refresh=self._refresh)
 
 

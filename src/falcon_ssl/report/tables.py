@@ -18,10 +18,18 @@ from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe, is_few_labels
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, MarkKind, Rows, Table
-from falcon_ssl.report.formatting import format_duration, format_number
+from falcon_ssl.report.formatting import DASH, format_duration, format_number
 from falcon_ssl.report.theory import optimum_of
 
 MOST_CARDS = 6
+LATEST = {
+    "total": "Loss",
+    "top1_knn": "kNN on held-out images",
+    "effective_rank_u": "Effective rank of u, in a batch",
+    "codes_used": "Codes used by a batch",
+    "effective_rank_z": "Effective rank of z on held-out images",
+    "images_per_s": "Images a second",
+}
 
 
 def headline_cards(run: Run) -> list[Card]:
@@ -75,6 +83,25 @@ def _card(run: Run, key: str, most: float | None, chance: float | None) -> Card 
     marks = [(kind, float(np.clip(number / most, 0, 1))) for kind, number in ruled if most]
     of = f"of {format_number(most, 'count')}" if most and most > 1 else ""
     return Card(metric.title, write(value), of, marks, notes)
+
+
+def latest_cards(run: Run) -> list[Card]:
+    """The last logged numbers of a run that trains, and how long the rest takes at the speed so far."""
+    epochs = run.number_setting("epochs")
+    logged = {**run.curves, **run.monitors}
+    cards = []
+    if "seconds" in logged and epochs:
+        epoch, seconds = logged["seconds"].x[-1], float(logged["seconds"].y[-1])
+        left = format_duration(seconds * (epochs - epoch) / epoch) if epoch else DASH
+        of = f"of {format_number(epochs, 'count')}"
+        cards.append(
+            Card("Epoch", f"{epoch:.1f}", of, [("run", epoch / epochs)], [("run", f"{left} left")])
+        )
+    for key, title in LATEST.items():
+        if key in logged:
+            kind = describe(key).kind
+            cards.append(Card(title, format_number(float(logged[key].y[-1]), kind)))
+    return cards[:MOST_CARDS]
 
 
 def metric_table(run: Run) -> Table | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from falcon_ssl.records.run import Run
 from falcon_ssl.records.steps import few_steps_sentence
 from falcon_ssl.report.diagnosis import as_status
-from falcon_ssl.report.document import Note
+from falcon_ssl.report.document import Note, Status
 from falcon_ssl.report.formatting import format_number
 from falcon_ssl.report.theory import loss_unit
 
@@ -27,7 +27,9 @@ def assess(run: Run) -> Note:
                 f"Training was logged up to epoch {epoch}, where the loss was {loss} {loss_unit(run)}".rstrip()
                 + "."
             )
-        return Note(f"This run has not been evaluated yet. {logged}")
+        gave = f" Last alarm: {run.alarms[-1].text}" if run.alarms else ""
+        status: Status = "warning" if run.alarms else "unknown"
+        return Note(f"This run has not been evaluated yet. {logged}{gave}", status)
     diagnosed, found, warning = as_status(run.diagnosis.get("verdict")), _found(run), _warning(run)
     if diagnosed in ("collapsed", "warning"):
         sentence = run.diagnosis.get("sentence") or f"The diagnosis is: {diagnosed}."
