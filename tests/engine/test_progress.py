@@ -71,12 +71,6 @@ def test_a_resumed_run_begins_where_it_was_and_keeps_its_alarms(screen: Console)
     assert "epoch 12.0/20" in said.strip().splitlines()[-1]
 
 
-def test_nothing_left_to_do_is_said(screen: Console) -> None:
-    with Progress(RunConfig(epochs=20), 100, 100, shown=True):
-        pass
-    assert "nothing left to train: all 20 epochs are done" in shown(screen)
-
-
 def test_an_error_has_the_last_word(screen: Console) -> None:
     with suppress(ZeroDivisionError), Progress(RunConfig(), 100, 0, shown=True) as progress:
         train(progress, range(1, 3))

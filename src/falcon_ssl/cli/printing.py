@@ -64,14 +64,11 @@ def print_runs(listed: Sequence[Listed], folder: str) -> None:
     head = ("run", "state", "epoch", "loss", "linear", "kNN", "rank", "found", "changed")
     shown = [k for k in range(len(head)) if any(row[k] not in ("", DASH) for row in rows)]
     for k in shown:
-        folds = head[k] in ("run", "found")
-        side: Literal["left", "right"] = "left" if folds or head[k] == "state" else "right"
-        table.add_column(
-            head[k], justify=side, overflow="fold", no_wrap=not folds, min_width=8 * folds or None
-        )
+        side: Literal["left", "right"] = "left" if head[k] in ("run", "state", "found") else "right"
+        table.add_column(head[k], justify=side)
     for row in rows:
         table.add_row(*(row[k] for k in shown))
-    Console().print(table)
+    _print_whole(table)
     for run in listed:
         if run.problem:
             print(f"{run.path}: {run.problem}")
@@ -82,10 +79,10 @@ def print_comparison(compared: Sequence[Family]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     head, rows = summary_table(compared)
     for k, column in enumerate(head):
-        table.add_column(column, overflow="fold", justify="right" if k else "left", no_wrap=k > 0)
+        table.add_column(column, justify="right" if k else "left")
     for row in rows:
         table.add_row(*(cell.text for cell in row))
-    Console().print(table)
+    _print_whole(table)
     print("\n".join([leader(compared), *warnings_of(compared)]))
 
 

@@ -84,7 +84,6 @@ class Progress:
         self._last = ""  # logged step, in words
         epoch = self._epoch(config.epochs * done / num_steps)
         self._task = self._bar.add_task("", total=num_steps, completed=done, epoch=epoch, left="")
-        self._is_done = done >= num_steps
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -100,8 +99,6 @@ class Progress:
         self._bar.stop()
         if self._last and kind is None:
             self.note(f"{self._last}  {self._alarms_text() or 'no alarm'}")
-        elif self._is_done:
-            self.note(f"nothing left to train: all {self._epochs} epochs are done")
 
     def note(self, text: str) -> None:
         """Leave a sentence on the screen, or nothing where there is none."""
