@@ -15,7 +15,7 @@ def full_scale(dtype: torch.dtype) -> int:
 
 def unit_range(images: Tensor) -> Tensor:
     """float32 in [0, 1] of stored pixels, same shape; a copy."""
-    return images.float().mul_(1 / full_scale(images.dtype))
+    return images * (1 / full_scale(images.dtype))
 
 
 def displayed(images: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from falcon_ssl.engine.select import assign_unless
+
 GRAD_NORM = "grad_norm"
 
 
@@ -90,9 +92,7 @@ class FiniteGuard:
     @torch.no_grad()
     def end(self) -> None:
         """Bring the running state back after a step that is not finite."""
-        bad = self._bad.bool()
-        for before, now in zip(self._before, self._state, strict=True):
-            torch.where(bad, before, now, out=now)
+        assign_unless(1 - self._bad, self._state, self._before)
 
     def read(self) -> dict[str, float]:
         """Loss terms and gradient norm of the last step as numbers: the one copy to the host.

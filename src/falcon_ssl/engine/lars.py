@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from falcon_ssl.core.constants import constant
+from falcon_ssl.engine.select import assign_unless
+
 
 class LARS(Optimizer):
     """Gradient descent with momentum and a rate of its own for every matrix and kernel.
@@ -70,31 +73,47 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for w in group["params"]:
-                if w.grad is None:
-                    continue
-                state = self.state[w]
-                if "v" not in state:
-                    state["v"] = torch.zeros_like(w)
-                v = group["momentum"] * state["v"] + _change(w, w.grad, group)
-                self._assign(state["v"], v)
-                self._assign(w, w - v)
+            moving = [w for w in group["params"] if w.grad is not None]
+            for w_K in ([w for w in moving if w.ndim > 1], [w for w in moving if w.ndim <= 1]):
+                if w_K:
+                    self._move(w_K, group)
         return loss
 
-    def _assign(self, old: Tensor, new: Tensor) -> None:
-        """old = new, except where the step is skipped."""
-        skip = self.found_inf
-        old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
+    def _move(self, w_K: list[Tensor], group: dict[str, Any]) -> None:
+        """Move K matrices and kernels, or vectors, all of them with every launch."""
+        for w in w_K:
+            if "v" not in self.state[w]:
+                self.state[w]["v"] = torch.zeros_like(w)
+        v_K = [self.state[w]["v"] for w in w_K]
+        new_v_K = torch._foreach_mul(v_K, group["momentum"])
+        torch._foreach_add_(new_v_K, _changes(w_K, group))
+        new_w_K = torch._foreach_sub(w_K, new_v_K)
+        assign_unless(self.found_inf, v_K, new_v_K)
+        assign_unless(self.found_inf, w_K, new_w_K)
 
 
-def _change(w: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-    """lr rate (g + decay w); everything stays on the device."""
+def _changes(w_K: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
+    """lr rate (g + decay w) of every parameter; everything stays on the device."""
     lr: float = group["lr"]
     decay: float = group["weight_decay"]
-    if w.ndim <= 1:
-        return lr * g
-    w_length, g_length = torch.linalg.vector_norm(w), torch.linalg.vector_norm(g)
-    rate: Tensor = group["trust"] * w_length / (g_length + decay * w_length)
-    step = rate.clamp(max=lr) if group["clip_trust"] else lr * rate
-    moves = (w_length > 0) & (g_length > 0)
-    return step.where(moves, lr) * (g + decay * w)
+    g_K = [w.grad for w in w_K if w.grad is not None]
+    if w_K[0].ndim <= 1:
+        return torch._foreach_mul(g_K, lr)
+    w_length_K, g_length_K = (torch.stack(torch._foreach_norm(x_K)) for x_K in (w_K, g_K))
+    rate_K = group["trust"] * w_length_K / (g_length_K + decay * w_length_K)
+    step_K = rate_K.clamp(max=lr) if group["clip_trust"] else lr * rate_K
+    step_K = step_K.where((w_length_K > 0) & (g_length_K > 0), lr)
+    change_K = torch._foreach_add(g_K, torch._foreach_mul(w_K, decay))
+    torch._foreach_mul_(change_K, _for_every_entry(step_K, w_K))
+    return change_K
+
+
+def _for_every_entry(step_K: Tensor, w_K: list[Tensor]) -> list[Tensor]:
+    """Number k in the shape of tensor k: kernels over many tensors do not broadcast. A CPU has no such kernels."""
+    if step_K.device.type == "cpu":
+        return [*step_K.unbind()]
+    sizes = [w.numel() for w in w_K]
+    repeats_K = constant(tuple(sizes), step_K.device, torch.int64)
+    flat = step_K.repeat_interleave(repeats_K, output_size=sum(sizes))
+    steps = torch.split(flat, sizes)
+    return [step.as_strided(w.shape, w.stride()) for step, w in zip(steps, w_K, strict=True)]

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from falcon_ssl.core.devices import multiplies_bf16
+from falcon_ssl.engine.select import assign_unless
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan's: steep at 0; singular values end between .7 and 1.2
 _RMS = 0.2  # of an update's entries, about that of AdamW's (Moonlight, arXiv 2502.16982)
@@ -129,15 +130,11 @@ class Muon(Optimizer):
         else:
             updates = list(update(torch.stack(m)))
         keep = 1 - group["lr"] * group["weight_decay"]
-        for w, one in zip(same, updates, strict=True):
-            self._assign(w, (keep * w).sub_(_as_kernel(one, w), alpha=group["lr"]))
-        for old, new in zip(old_v, new_v, strict=True):
-            self._assign(old, new)
-
-    def _assign(self, old: Tensor, new: Tensor) -> None:
-        """old = new, except where the step is skipped."""
-        skip = self.found_inf
-        old.copy_(new if skip is None else torch.where(skip.bool(), old, new))
+        new_w = torch._foreach_mul(same, keep)
+        kernels = [_as_kernel(one, w) for one, w in zip(updates, same, strict=True)]
+        torch._foreach_sub_(new_w, kernels, alpha=group["lr"])
+        assign_unless(self.found_inf, same, new_w)
+        assign_unless(self.found_inf, old_v, new_v)
 
     def _move_by_adamw(self, moving: list[Tensor], group: dict[str, Any]) -> None:
         for w in moving:

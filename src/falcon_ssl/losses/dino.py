@@ -127,7 +127,8 @@ def updated_center(center: Tensor, teacher: Sequence[Tensor], *, momentum: float
     check_fraction("momentum", momentum, below_one=True, fix="the paper's is 0.9")
     rows_NC = torch.cat([at_least_float32(t_NC) for t_NC in teacher])
     # The number of rows rides along: one sum over ranks for two.
-    sums_C1 = all_reduce_sum(torch.cat([rows_NC.sum(dim=0), rows_NC.new_tensor([len(rows_NC)])]))
+    count = rows_NC.new_full((1,), len(rows_NC))
+    sums_C1 = all_reduce_sum(torch.cat([rows_NC.sum(dim=0), count]))
     return center.lerp((sums_C1[:-1] / sums_C1[-1]).to(center.dtype), 1 - momentum)
 
 

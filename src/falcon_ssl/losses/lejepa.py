@@ -108,7 +108,7 @@ def lejepa_loss(
     )
     with torch.autocast(views[0].device.type, enabled=False):
         z_VNF = torch.stack([at_least_float32(view) for view in views])
-        directions_MF = directions.to(z_VNF)
+        directions_MF = directions.to(z_VNF, non_blocking=True)
         mu_NF = z_VNF[:num_large].mean(dim=0)
         prediction = all_reduce_sum((z_VNF - mu_NF).square().sum()) / (
             num_rows * z_VNF[:, 0].numel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -168,20 +168,25 @@ class _Draws:
         counts = row_counts(num_rows, like.device)
         self.total = sum(counts)
         self.mine = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
-        self._like = like
         self._shape = (self.total, *like.shape[1:])
-        self._generator = torch.Generator().manual_seed(seed)
+        self._dtype, self._device = like.dtype, like.device
+        # Of the device: copies of what is drawn for every step of the dynamics would make the host wait.
+        self._generator = torch.Generator(self._device).manual_seed(seed)
 
     def normal(self) -> Tensor:
-        return torch.randn(self._shape, generator=self._generator)[self.mine].to(self._like)
+        return self._drawn(torch.randn)
 
     def uniform(self) -> Tensor:
-        return torch.rand(self._shape, generator=self._generator)[self.mine].to(self._like)
+        return self._drawn(torch.rand)
+
+    def _drawn(self, draw: Callable[..., Tensor]) -> Tensor:
+        drawn = draw(self._shape, generator=self._generator, device=self._device)
+        return drawn[self.mine].to(self._dtype)
 
     def places(self, num: int) -> Tensor:
         """Different places for the rows of all ranks, among ``num``."""
-        order = torch.randperm(num, generator=self._generator)
-        return order[: self.total].to(self._like.device)
+        order = torch.randperm(num, generator=self._generator, device=self._device)
+        return order[: self.total]
 
 
 def _range(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 
@@ -39,10 +39,9 @@ class Teacher(nn.ModuleDict):
             num_steps: Of the run.
         """
         weight = (1 - momentum) * (1 + math.cos(math.pi * step / num_steps)) / 2  # 1 - m
-        for name, module in student.items():
-            pairs = zip(self[name].parameters(), module.parameters(), strict=True)
-            for mine, theirs in pairs:
-                mine.lerp_(theirs, weight)
+        mine: list[Tensor] = [p for name in self for p in self[name].parameters()]
+        theirs: list[Tensor] = [p for name in self for p in student[name].parameters()]
+        torch._foreach_lerp_(mine, theirs, weight)
 
 
 def _disable_dropout(module: nn.Module) -> nn.Module:

@@ -62,7 +62,7 @@ class GlobalBatchNorm(_BatchNorm):
         dims = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         wide = at_least_float32(x)
-        count = all_reduce_sum(wide.new_tensor([x.numel() / self.num_features]))
+        count = all_reduce_sum(wide.new_full((1,), x.numel() / self.num_features))
         mean = all_reduce_sum(wide.sum(dims)) / count
         centered = wide - mean.view(shape)
         var = all_reduce_sum(centered.square().sum(dims)) / count

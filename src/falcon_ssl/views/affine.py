@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from falcon_ssl.core.constants import pixel_centers
 from falcon_ssl.views.draw import Random, uniform
 
 
@@ -20,7 +21,7 @@ def warp_affine(images: Tensor, *, angle: Tensor, scale: Tensor, shift: Tensor) 
 
     Args:
         images: [N, C, H, W], floating point.
-        angle: a [N], degrees, clockwise.
+        angle: a [N], degrees, clockwise; on the CPU, as what follows, whatever the device of the images.
         scale: s [N], > 1 enlarges.
         shift: t [N, 2], pixels to the right and down.
 
@@ -30,18 +31,16 @@ def warp_affine(images: Tensor, *, angle: Tensor, scale: Tensor, shift: Tensor) 
     N, _, H, W = images.shape
     radians = torch.deg2rad(angle)
     cos, sin = torch.cos(radians) / scale, torch.sin(radians) / scale
-    cos, sin = cos[:, None, None], sin[:, None, None]
-    right = (centered(W, images) - shift[:, :1])[:, None, :]
-    down = (centered(H, images) - shift[:, 1:])[:, :, None]
-    grid = images.new_empty(N, H, W, 2)  # grid_sample counts in halves of the sides
-    torch.add(cos * right, sin * down, out=grid[..., 0]).mul_(2 / W)
-    torch.sub(cos * down, sin * right, out=grid[..., 1]).mul_(2 / H)
+    right, down = W / 2 + shift[:, 0], H / 2 + shift[:, 1]  # where the center comes to lie
+    # q = A p - A (center + t), in halves of the sides, as grid_sample counts: [x and y; factors of x and y, constant]
+    rows = torch.stack([cos, sin, -cos * right - sin * down, -sin, cos, sin * right - cos * down])
+    halves = torch.tensor([2 / W, 2 / H]).view(2, 1, 1)
+    maps = (rows.view(2, 3, N) * halves).to(images, non_blocking=True)
+    x, y = pixel_centers(W, images.device), pixel_centers(H, images.device)[:, None]
+    grid = images.new_empty(N, H, W, 2)
+    for axis, (by_x, by_y, start) in enumerate(maps[..., None, None]):
+        torch.addcmul(torch.addcmul(start, by_y, y), by_x, x, out=grid[..., axis])
     return F.grid_sample(images, grid, align_corners=False)
-
-
-def centered(count: int, images: Tensor) -> Tensor:
-    """Places of the pixels of an axis, from its center: (1 - count) / 2, ..., (count - 1) / 2."""
-    return torch.arange(count, device=images.device, dtype=images.dtype) - (count - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,5 @@ class RandomAffine:
         scale = uniform(count, *self.scale, generator=generator)
         right = uniform(count, -self.shift * width, self.shift * width, generator=generator)
         down = uniform(count, -self.shift * height, self.shift * height, generator=generator)
-        return warp_affine(
-            images,
-            angle=angle.to(images.device, non_blocking=True),
-            scale=scale.to(images.device, non_blocking=True),
-            shift=torch.stack([right, down], dim=1).to(images.device, non_blocking=True),
-        )
+        shift = torch.stack([right, down], dim=1)
+        return warp_affine(images, angle=angle, scale=scale, shift=shift)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from falcon_ssl.core.constants import constant
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.draw import Random, change_rows, chosen_rows, permutation, uniform_each
 
 _LUMA = (0.299, 0.587, 0.114)
 _SIXTH = 1 / 6  # of a turn: between neighbors of red, yellow, green, cyan, blue, magenta
-_GREY = 1e-8  # chroma below which a pixel has no hue
+_GREY = 1e-8 / 6  # chroma below which a pixel has no hue
 
 
 def luma(images: Tensor) -> Tensor:
@@ -31,11 +32,11 @@ def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """x <- clamp(m + f (x - m)), m = mean luma of the image; [N, C, H, W] in [0, 1], [N]."""
-    mean = images.mean(dim=(2, 3))
+    mean = images.mean(dim=(2, 3), keepdim=True)
     if images.shape[1] == 3:
-        mean = (mean * mean.new_tensor(_LUMA)).sum(dim=1, keepdim=True)
-    offset = (1 - factor)[:, None] * mean
-    return images.mul_(_per_image(factor)).add_(offset[:, :, None, None]).clamp_(0, 1)
+        weights = constant(_LUMA, images.device, images.dtype)[:, None, None]
+        mean = (mean * weights).sum(dim=1, keepdim=True)
+    return torch.lerp(mean, images, _per_image(factor), out=images).clamp_(0, 1)
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
@@ -63,14 +64,14 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     least, most = torch.minimum(red, green), torch.maximum(red, green)
     torch.minimum(least, blue, out=least)
     torch.maximum(most, blue, out=most)
-    six_c = (most - least).mul_(6).clamp_(min=_GREY)
-    distance = (green + blue).sub_(red).add_(most).sub_(least, alpha=2)
-    hue = distance.copysign_(green - blue).div_(six_c).add_(_per_image(turn))  # in turns
+    chroma = (most - least).clamp_(min=_GREY)
+    distance = (green + blue).sub_(red).add_(most).sub_(least, alpha=2).copysign_(green - blue)
+    hue = torch.addcdiv(_per_image(turn), distance, chroma, value=_SIXTH)  # in turns
     hue.sub_(hue.round())
-    shifts = images.new_tensor([0, _SIXTH, -_SIXTH])[:, None, None]
+    shifts = constant((0.0, _SIXTH, -_SIXTH), images.device, images.dtype)[:, None, None]
     amount = torch.add(hue, shifts, out=images).abs_().sub_(_SIXTH).clamp_(0, _SIXTH)
-    torch.addcmul(most, red, six_c, value=-1, out=red)
-    torch.addcmul(least, amount[:, 1:], six_c, out=amount[:, 1:])
+    torch.addcmul(most, red, chroma, value=-6, out=red)
+    torch.addcmul(least, amount[:, 1:], chroma, value=6, out=amount[:, 1:])
     return images
 
 

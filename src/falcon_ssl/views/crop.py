@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.constants import pixel_centers
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.views.draw import Random, uniform
 from falcon_ssl.views.separable import apply_separable, resize_matrix
@@ -67,28 +68,42 @@ def resized_crop(images: Tensor, boxes: Tensor, *, flip: Tensor, size: int) -> T
     top, left, height, width = boxes.unbind(dim=1)
     start = torch.where(flip, left + width, left)
     length = torch.where(flip, -width, width)
-    intervals = torch.stack([top, start, height, length]).to(images.device, non_blocking=True)
+    starts, lengths = torch.stack([top, start]), torch.stack([height, length])
+    device, sides = images.device, images.shape[2:]
     if boxes[:, 2:].max() <= size:
-        return _mix_neighbors(images, intervals[:2], intervals[2:], size=size)
-    top, start, height, length = intervals
-    rows = resize_matrix(top, height, inputs=images.shape[2], outputs=size)
-    columns = resize_matrix(start, length, inputs=images.shape[3], outputs=size)
+        if device.type == "cpu" and sides[1] <= _FEW_COLUMNS:
+            down, right = torch.addcmul(
+                starts[:, :, None], lengths[:, :, None], pixel_centers(size, device) / size
+            )
+            return _mix_columns(_mix_rows(images, down), right)
+        return _mix_neighbors(images, starts, lengths, size=size)
+    starts, lengths = torch.stack([starts, lengths]).to(device, non_blocking=True)
+    if sides[0] == sides[1]:  # the matrices of rows and columns together
+        matrices = resize_matrix(starts.flatten(), lengths.flatten(), inputs=sides[0], outputs=size)
+        rows, columns = matrices.chunk(2)
+    else:
+        rows, columns = (
+            resize_matrix(start, length, inputs=inputs, outputs=size)
+            for start, length, inputs in zip(starts, lengths, sides, strict=True)
+        )
     return apply_separable(images, rows, columns)
 
 
-def _mix_neighbors(images: Tensor, start: Tensor, length: Tensor, *, size: int) -> Tensor:
+def _mix_neighbors(images: Tensor, starts: Tensor, lengths: Tensor, *, size: int) -> Tensor:
     """Bilinear interpolation at the centers of the pixels of every box; outside, the pixel at the edge.
 
-    ``start`` and ``length`` [2, N] are those of the rows and of the columns, in pixels; negative for a flip.
+    ``starts`` and ``lengths`` [2, N] on the CPU are those of the rows and of the columns, in pixels; negative for a
+    flip.
     """
-    fraction = (torch.arange(size, device=images.device) + 0.5) / size
-    down, right = torch.addcmul(start[:, :, None], length[:, :, None], fraction)
-    if images.device.type == "cpu" and images.shape[3] <= _FEW_COLUMNS:
-        return _mix_columns(_mix_rows(images, down), right)
-    grid = images.new_empty(len(images), size, size, 2)
-    grid[..., 0] = (right * (2 / images.shape[3]) - 1)[:, None, :]
-    grid[..., 1] = (down * (2 / images.shape[2]) - 1)[:, :, None]
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    unit = (
+        2 / torch.tensor(images.shape[2:])[:, None]
+    )  # grid_sample counts from -1 to 1 along a side
+    line = torch.stack([starts * unit - 1, lengths * unit / size])
+    start, step = line.to(images.device, non_blocking=True)[..., None]
+    down, right = torch.addcmul(start, step, pixel_centers(size, images.device))
+    shape = (-1, size, size)
+    grid = torch.stack([right[:, None, :].expand(shape), down[:, :, None].expand(shape)], dim=3)
+    return F.grid_sample(images, grid.to(images.dtype), padding_mode="border", align_corners=False)
 
 
 def _mix_rows(images: Tensor, down: Tensor) -> Tensor:
@@ -116,9 +131,10 @@ def _mix_columns(images: Tensor, right: Tensor) -> Tensor:
 def resize(images: Tensor, *, size: int) -> Tensor:
     """Resize whole images to squares, antialiased: [N, C, H, W] -> [N, C, size, size]."""
     height, width = images.shape[2:]
-    whole = images.new_tensor([[0, 0, height, width]])
-    rows = resize_matrix(whole[:, 0], whole[:, 2], inputs=height, outputs=size)
-    columns = resize_matrix(whole[:, 1], whole[:, 3], inputs=width, outputs=size)
+    rows, columns = (
+        resize_matrix(images.new_zeros(1), images.new_full((1,), side), inputs=side, outputs=size)
+        for side in (height, width)
+    )
     for_all = (len(images), -1, -1)
     return apply_separable(images, rows.expand(for_all), columns.expand(for_all))
 

@@ -24,8 +24,9 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     Returns:
         [N, C, H, W].
     """
-    rows = gaussian_matrix(sigma, size=images.shape[2])
-    columns = gaussian_matrix(sigma, size=images.shape[3])
+    height, width = images.shape[2:]
+    columns = gaussian_matrix(sigma, size=width)
+    rows = columns if height == width else gaussian_matrix(sigma, size=height)
     return apply_separable(images, rows, columns)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from falcon_ssl.core.constants import constant
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.pixels import DTYPES, unit_range
 from falcon_ssl.views.crop import resize
@@ -42,9 +43,9 @@ class Normalization:
                 expected=f"{len(self.mean)}",
                 fix="choose the views cifar or imagenet for color, grayscale or digits for gray, else bands",
             )
-        mean = images.new_tensor(self.mean)[:, None, None]
-        inverse = images.new_tensor([1 / std for std in self.std])[:, None, None]
-        return images.sub_(mean).mul_(inverse)
+        mean = constant(self.mean, images.device, images.dtype)[:, None, None]
+        inverse = constant(tuple(1 / std for std in self.std), images.device, images.dtype)
+        return images.sub_(mean).mul_(inverse[:, None, None])
 
 
 class Views:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from falcon_ssl.core.constants import pixel_centers
+
 
 def apply_separable(x_NCHW: Tensor, R_NhH: Tensor, K_NwW: Tensor) -> Tensor:
     """Apply R to the rows and K to the columns of every image: y = R x K^T.
@@ -40,9 +42,9 @@ def resize_matrix(start: Tensor, length: Tensor, *, inputs: int, outputs: int) -
         [N, outputs, inputs].
     """
     step = (length / outputs)[:, None]
-    center = start[:, None] + (torch.arange(outputs, device=start.device) + 0.5) * step
-    pixel = torch.arange(inputs, device=start.device) + 0.5
-    half_width = step.abs().clamp(min=1)[:, :, None]
+    center = torch.addcmul(start[:, None], pixel_centers(outputs, start.device), step)
+    half_width = step.abs().clamp_(min=1)[:, :, None]
+    pixel = pixel_centers(inputs, start.device)
     distance = (pixel - center[:, :, None]).abs_().div_(half_width)
     weights = distance.neg_().add_(1).clamp_(min=0)
     return weights.div_(weights.sum(dim=2, keepdim=True))
@@ -53,7 +55,7 @@ def gaussian_matrix(sigma: Tensor, *, size: int) -> Tensor:
 
     sigma [N] > 0, in pixels -> [N, size, size].
     """
-    pixel = torch.arange(size, device=sigma.device)
-    squared = (pixel[:, None] - pixel).square()
-    weights = (-0.5 * squared / sigma[:, None, None].square()).exp_()
+    pixel = pixel_centers(size, sigma.device)
+    squared = (pixel[:, None] - pixel).square_()
+    weights = (squared * (-0.5 / sigma.square())[:, None, None]).exp_()
     return weights.div_(weights.sum(dim=2, keepdim=True))

@@ -29,7 +29,6 @@ view, views of a sample): a U-statistic, D2 = log mean_(i != k) exp K, without b
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -38,6 +37,7 @@ from torch import Tensor
 from torch.nn.functional import pad, softplus
 
 from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.constants import constant
 from falcon_ssl.core.distributed import (
     all_gather_rows,
     all_reduce_max,
@@ -107,12 +107,13 @@ def falcon_loss_complete(
     x_KNF, t_VNF = x_VNF[:num_targets], x_VNF.tanh()
     t_KNF = t_VNF[:num_targets]
     log_cosh_V = _LogCosh.apply(x_VNF, t_VNF.detach()).sum(dim=(1, 2))  # type: ignore[no-untyped-call]
-    by_view = (-1, num_places, *x_VNF.shape[1:])
-    others = sums_of_others(x_VNF.view(by_view).sum(dim=1), num_targets // num_places)
-    met = [(t * x).sum() for t, x in zip(t_KNF.view(by_view).sum(dim=1), others, strict=True)]
-    meets_V = log_cosh_V.new_full((len(u_VNF),), num_targets)  # targets that a view meets
-    meets_V[:num_targets] -= num_places
-    cross = (log_cosh_V @ meets_V - torch.stack(met).sum()) / (len(u_VNF) - num_places)
+    x_of_views, t_of_targets = (_sum_places(x, num_places) for x in (x_VNF, t_KNF))
+    others = torch.stack([*sums_of_others(x_of_views, num_targets // num_places)])
+    # Targets that a view meets.
+    meets = (num_targets - num_places,) * num_targets + (num_targets,) * (len(u_VNF) - num_targets)
+    meets_V = constant(meets, u_VNF.device, log_cosh_V.dtype)
+    cross = log_cosh_V @ meets_V - (t_of_targets * others).sum()
+    cross = cross / (len(u_VNF) - num_places)
     own = log_cosh_V[:num_targets].sum() - (x_KNF * t_KNF).detach().sum()
     means = all_reduce_sum(torch.stack([cross, own])) / (num_targets * num_rows)
     per_marginal = num_targets if pooled else num_places
@@ -120,21 +121,21 @@ def falcon_loss_complete(
         if dictionary.kernel_places is not None and dictionary.kernel_places < num_places:
             t_KNF = _some_places(t_KNF, num_places, dictionary.kernel_places)
             per_marginal = per_marginal // num_places * dictionary.kernel_places
-        divergence = functools.partial(
-            renyi2,
+        prior = renyi2(
+            t_KNF.view(-1, per_marginal, *t_KNF.shape[1:]),
+            num_rows,
             order=dictionary.kernel_order,
             dtype=u_VNF.dtype if u_VNF.dtype in HALVES else None,
             same_sample=not pooled,
-        )
-        priors = [divergence(t_GNF, num_rows) for t_GNF in torch.split(t_KNF, per_marginal)]
+        ).mean()
     else:
         samples = dictionary.samples_per_row
         priors = [
             _sampled_kl(x_GNF.flatten(0, 1), per_marginal * num_rows, samples)
             for x_GNF in torch.split(x_KNF, per_marginal)
         ]
+        prior = torch.stack(priors).mean()
     invariance = means[0] + dictionary.log_num_codes
-    prior = torch.stack(priors).mean()
     return LossTerms(
         total=beta * invariance + prior,
         invariance=invariance.detach(),
@@ -142,6 +143,13 @@ def falcon_loss_complete(
         entropy=means[1].detach() + dictionary.log_num_codes,
         consistency=(means[0] - means[1]).detach(),
     )
+
+
+def _sum_places(x_VNF: Tensor, num_places: int) -> Tensor:
+    """Sums over the S places of every view, [V / S, N, F]."""
+    if num_places == 1:
+        return x_VNF
+    return x_VNF.view(-1, num_places, *x_VNF.shape[1:]).sum(dim=1)
 
 
 def _some_places(t_KNF: Tensor, num_places: int, kept: int) -> Tensor:
@@ -158,7 +166,7 @@ def _some_places(t_KNF: Tensor, num_places: int, kept: int) -> Tensor:
 
 
 def renyi2(
-    t_GNF: Tensor,
+    t: Tensor,
     num_rows: int,
     *,
     order: int | None = None,
@@ -168,30 +176,38 @@ def renyi2(
     """D2 = log mean over pairs of rows of prod_f (1 + t_if t_kf), over the rows of all ranks, with gradient.
 
     Args:
-        t_GNF: tanh(L / sqrt(F) u), this rank's rows of G views or places, float32 or float64.
+        t: tanh(L / sqrt(F) u), this rank's rows of G views or places, float32 or float64: [G, N, F], or
+            [M, G, N, F] of M marginals.
         num_rows: N over all ranks.
         order: Terms of the series of the logarithm; None is exact.
         dtype: In which the products of the series are computed; None is that of ``t``.
         same_sample: Whether pairs of rows of one sample take part. Without them it is a U-statistic.
 
     Returns:
-        0-dim; >= 0 up to rounding where all pairs take part.
+        0-dim, or [M]; >= 0 up to rounding where all pairs take part.
     """
-    per_sample, num_local, _ = t_GNF.shape
-    sample_M = None
+    if t.dim() == 3:
+        return renyi2(t[None], num_rows, order=order, dtype=dtype, same_sample=same_sample)[0]
+    _, per_sample, num_local, _ = t.shape
+    sample_R = None
     if not same_sample:
         check_at_least("number of samples", num_rows, 2, fix="pairs of different ones are needed")
-        first = sum(row_counts(num_local, t_GNF.device)[: rank()])
-        sample_N = torch.arange(first, first + num_local, device=t_GNF.device, dtype=torch.int32)
-        sample_M = sample_N.repeat(per_sample)
-    t_MF = t_GNF.flatten(0, 1)
+        first = sum(row_counts(num_local, t.device)[: rank()])
+        sample_N = torch.arange(first, first + num_local, device=t.device, dtype=torch.int32)
+        sample_R = sample_N.repeat(per_sample)
+    t_MRF = t.flatten(1, 2)
     if order is None:
-        log_rho_M = 0.5 * torch.log1p(t_MF.square()).sum(dim=1)
-        d2: Tensor = _LogSumExpKernel.apply(_states(t_MF), log_rho_M, sample_M)  # type: ignore[no-untyped-call]
+        d2 = torch.stack([_exact(t_RF, sample_R) for t_RF in t_MRF])
     else:
-        d2 = _LogSumExpSeries.apply(t_MF, sample_M, order, dtype or t_MF.dtype)  # type: ignore[no-untyped-call]
+        d2 = _LogSumExpSeries.apply(t_MRF, sample_R, order, dtype or t.dtype)  # type: ignore[no-untyped-call]
     others = num_rows if same_sample else num_rows - 1
     return d2 - math.log(per_sample**2 * num_rows * others)
+
+
+def _exact(t_RF: Tensor, sample_R: Tensor | None) -> Tensor:
+    log_rho_R = 0.5 * torch.log1p(t_RF.square()).sum(dim=1)
+    log_sum: Tensor = _LogSumExpKernel.apply(_states(t_RF), log_rho_R, sample_R)  # type: ignore[no-untyped-call]
+    return log_sum
 
 
 def kernel_error(t_NF: Tensor, order: int) -> Tensor:
@@ -281,7 +297,9 @@ class _LogSumExpKernel(torch.autograd.Function):
 
 
 class _LogSumExpSeries(torch.autograd.Function):
-    """log sum_ik exp K_ik by the series of order n, i over this rank's rows and then over all ranks, k over all.
+    """log sum_ik exp K_ik of M marginals, i over this rank's rows and then over all ranks, k over all.
+
+    By the series of order n, all marginals together:
 
         K_ik = sum_(k<=n) c_k <t_i^k, t_k^k>,  c_k = (-1)^(k+1) / k        dK_ik/dt_i = sum_k (-1)^(k+1) t_i^(k-1) t_k^k
 
@@ -290,42 +308,44 @@ class _LogSumExpSeries(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, t_MF: Tensor, sample_M: Tensor | None, order: int, dtype: torch.dtype
+        ctx: Any, t_MRF: Tensor, sample_R: Tensor | None, order: int, dtype: torch.dtype
     ) -> Tensor:
-        t_MF = t_MF.detach()
-        powers = [t_MF]
+        t_MRF = t_MRF.detach()
+        powers = [t_MRF]
         while len(powers) < order:
-            powers.append(powers[-1] * t_MF)
-        k_D = torch.arange(1, order + 1, device=t_MF.device).repeat_interleave(t_MF.shape[1])
-        power_MD = torch.cat([power.to(dtype) for power in powers], dim=1)
-        mine_MD = power_MD * ((2 * (k_D % 2) - 1) / k_D).to(dtype)
-        all_ND = all_gather_rows(power_MD)
-        sample_N = None if sample_M is None else all_gather_rows(sample_M)
-        log_sum_M, mean_MD = torch.empty_like(t_MF[:, 0]), torch.empty_like(power_MD)
-        size = max(8, BLOCK_ELEMENTS.get(t_MF.device.type, 2**25) // len(all_ND))
-        for block in (slice(i, i + size) for i in range(0, len(t_MF), size)):
-            k_RN = (mine_MD[block] @ all_ND.T).to(t_MF.dtype)
-            if sample_M is not None and sample_N is not None:
-                k_RN.masked_fill_(sample_M[block, None] == sample_N, -math.inf)
-            top_R1 = k_RN.amax(dim=1, keepdim=True)
-            sum_R = k_RN.sub_(top_R1).exp_().sum(dim=1)
-            log_sum_M[block] = sum_R.log() + top_R1[:, 0]
-            mean_MD[block] = (k_RN.to(dtype) @ all_ND) / sum_R[:, None].to(dtype)
-        top = all_reduce_max(log_sum_M.amax())
-        total = all_reduce_sum((log_sum_M - top).exp().sum())
+            powers.append(powers[-1] * t_MRF)
+        terms = [power * ((-1) ** k / (k + 1)) for k, power in enumerate(powers) if k]
+        mine_MRD = torch.cat([t_MRF, *terms], dim=2).to(dtype)
+        power_MRD = torch.cat(powers, dim=2).to(dtype)
+        all_MND = all_gather_rows(power_MRD.transpose(0, 1)).transpose(0, 1)
+        sample_N = None if sample_R is None else all_gather_rows(sample_R)
+        log_sum_MR, mean_MRD = torch.empty_like(t_MRF[..., 0]), torch.empty_like(power_MRD)
+        num_pairs = all_MND.shape[0] * all_MND.shape[1]  # of a row
+        size = max(8, BLOCK_ELEMENTS.get(t_MRF.device.type, 2**25) // num_pairs)
+        for block in (slice(i, i + size) for i in range(0, t_MRF.shape[1], size)):
+            k_MBN = torch.bmm(mine_MRD[:, block], all_MND.mT).to(t_MRF.dtype)
+            if sample_R is not None and sample_N is not None:
+                k_MBN.masked_fill_(sample_R[block, None] == sample_N, -math.inf)
+            top_MB1 = k_MBN.amax(dim=2, keepdim=True)
+            sum_MB1 = k_MBN.sub_(top_MB1).exp_().sum(dim=2, keepdim=True)
+            log_sum_MR[:, block] = (sum_MB1.log() + top_MB1)[..., 0]
+            mean_MRD[:, block] = torch.bmm(k_MBN.to(dtype), all_MND) / sum_MB1.to(dtype)
+        top_M = all_reduce_max(log_sum_MR.amax(dim=1))
+        part_MR = (log_sum_MR - top_M[:, None]).exp()
+        total_M = all_reduce_sum(part_MR.sum(dim=1))
         # The kernel is symmetric: what row i does as a column, on whichever rank, equals what it does as a row.
-        weight_M = 2 * (log_sum_M - top).exp() / total
-        *parts, slope_MF = mean_MD.to(t_MF.dtype).chunk(order, dim=1)
-        for part_MF in reversed(parts):
-            slope_MF = torch.addcmul(part_MF, t_MF, slope_MF, value=-1)
-        ctx.save_for_backward(slope_MF * weight_M[:, None])
-        return total.log() + top
+        weight_MR = part_MR / (total_M / 2)[:, None]
+        *parts, slope_MRF = mean_MRD.to(t_MRF.dtype).chunk(order, dim=2)
+        for part_MRF in reversed(parts):
+            slope_MRF = torch.addcmul(part_MRF, t_MRF, slope_MRF, value=-1)
+        ctx.save_for_backward(slope_MRF * weight_MR[..., None])
+        return total_M.log() + top_M
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor, None, None, None]:
         check_first_derivative("complete")
-        (slope_MF,) = ctx.saved_tensors
-        return slope_MF * all_reduce_sum(grad), None, None, None
+        (slope_MRF,) = ctx.saved_tensors
+        return slope_MRF * all_reduce_sum(grad_M)[:, None, None], None, None, None
 
 
 def _row_blocks(rows_GMD: Tensor, all_GND: Tensor) -> list[slice]:

@@ -1,0 +1,44 @@
+"""Assignments that a number on the device decides over, for many tensors with few launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an element
+
+
+@torch.no_grad()
+def assign_unless(skip: Tensor | None, old: list[Tensor], new: Sequence[Tensor]) -> None:
+    """old = new, or nothing where ``skip`` is 1; exact also where either holds NaN.
+
+        old = skip old + (1 - skip) new        in the integers that have the same bits: there 0 times NaN is 0
+
+    Args:
+        skip: 0-dim, 0 or 1, of any dtype; None is 0.
+        old: Tensors on the device of ``skip``.
+        new: Of the same shapes and dtypes; on an accelerator its values are lost.
+    """
+    if skip is None:
+        torch._foreach_copy_(old, list(new))
+        return
+    if (
+        skip.device.type == "cpu"
+    ):  # no launches to save, and one walk through memory in place of three
+        keep = skip.bool()
+        for before, after in zip(old, new, strict=True):
+            torch.where(keep, before, after, out=before.detach())
+        return
+    pairs: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for before, after in zip(old, new, strict=True):
+        bits = _BITS[before.element_size()]
+        olds, news = pairs.setdefault(bits, ([], []))
+        olds.append(before.detach().view(bits))
+        news.append(after.detach().view(bits))
+    for bits, (olds, news) in pairs.items():
+        bad = skip.to(bits)
+        torch._foreach_mul_(olds, bad)
+        torch._foreach_mul_(news, 1 - bad)
+        torch._foreach_add_(olds, news)
