@@ -26,7 +26,11 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NO_TORCH = {"config", "records", "report", "cli"}
 ONLY_HERE = {
     "torch.distributed": {"core/distributed.py"},
-    "triton": {"losses/falcon/triton.py", "losses/falcon/triton_kernels.py"},
+    "triton": {
+        "losses/falcon/triton.py",
+        "losses/falcon/triton_kernels.py",
+        "losses/falcon/triton_tiles.py",
+    },
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

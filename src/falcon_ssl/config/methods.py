@@ -106,6 +106,12 @@ class FalconConfig(MethodConfig, group="falcon"):
     backend: Literal["auto", "reference", "dense", "chunked", "triton"] = option(
         "auto", "How the loss is computed; auto chooses by size."
     )
+    input_precision: Literal["bf16x3", "tf32", "ieee"] = option(
+        "bf16x3",
+        "How the triton back end multiplies float32 embeddings: bf16x3 (tensor cores, exact with codes of +-1), tf32 "
+        "(tensor cores, 11 significant bits) or ieee (no tensor cores).",
+        needs="backend=auto|triton",
+    )
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ class Falcon(Method):
             prior=prior,
             marginal=config.marginal,
             backend=config.backend,
+            input_precision=config.input_precision,
             marginal_momentum=config.marginal_momentum,
         )
         self.dictionary = self.loss.dictionary

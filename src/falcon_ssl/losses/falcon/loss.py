@@ -21,7 +21,7 @@ from falcon_ssl.core.numerics import with_float64
 from falcon_ssl.core.theory import PriorMatching, choose_logit_scale, effective_temperature
 from falcon_ssl.dictionary.base import Dictionary, StreamedDictionary, check_streamed
 from falcon_ssl.dictionary.complete import CompleteDictionary
-from falcon_ssl.losses.falcon.backends import Backend, Compute
+from falcon_ssl.losses.falcon.backends import Backend, Compute, InputPrecision
 from falcon_ssl.losses.falcon.complete import falcon_loss_complete
 from falcon_ssl.losses.falcon.objective import Objective
 from falcon_ssl.losses.falcon.options import Marginal, check_options
@@ -41,6 +41,7 @@ def falcon_loss(
     marginal: Marginal = "separate",
     backend: Backend = "auto",
     block_size: int | None = None,
+    input_precision: InputPrecision = "bf16x3",
     running_marginal: Tensor | None = None,
     marginal_momentum: float = 0.0,
 ) -> LossTerms:
@@ -67,6 +68,8 @@ def falcon_loss(
             rows of different samples alone, a U-statistic, which may be negative.
         backend: "reference", "dense", "chunked", "triton", or "auto" to choose by size and device.
         block_size: Codes a block of the chunked back end; None fits it to the cache.
+        input_precision: How the triton back end multiplies float32: "bf16x3", three bfloat16 products on tensor cores,
+            which with codes of +-1 lose nothing; "tf32", one of 11 significant bits; "ieee", without tensor cores.
         running_marginal: [C], zeros before the first batch. The prior is then matched by an average over batches, the
             gradient flows through the current one only, and this tensor is updated in place.
         marginal_momentum: Momentum of that average, in [0, 1).
@@ -108,6 +111,7 @@ def falcon_loss(
         marginal=marginal,
         backend=backend,
         block_size=block_size,
+        input_precision=input_precision,
         marginal_momentum=marginal_momentum,
     )
     if (running_marginal is None) != (marginal_momentum == 0):
@@ -154,6 +158,7 @@ class FalconLoss(nn.Module):
         marginal: "separate" or "pooled", see `falcon_loss`.
         backend: Which implementation computes it.
         block_size: Codes a block of the chunked back end.
+        input_precision: How the triton back end multiplies float32, see `falcon_loss`.
         marginal_momentum: Momentum of a running average of the marginal, in [0, 1); 0 matches every batch alone. The
             average is a buffer, so a checkpoint holds it; evaluation neither uses nor changes it.
 
@@ -183,6 +188,7 @@ class FalconLoss(nn.Module):
         marginal: Marginal = "separate",
         backend: Backend = "auto",
         block_size: int | None = None,
+        input_precision: InputPrecision = "bf16x3",
         marginal_momentum: float = 0.0,
     ) -> None:
         super().__init__()
@@ -203,6 +209,7 @@ class FalconLoss(nn.Module):
             marginal=marginal,
             backend=backend,
             block_size=block_size,
+            input_precision=input_precision,
             marginal_momentum=marginal_momentum,
         )
         running = torch.zeros(dictionary.num_codes) if marginal_momentum > 0 else None

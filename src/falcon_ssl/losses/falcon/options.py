@@ -11,7 +11,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.theory import PRIOR_MATCHINGS, PriorMatching
 from falcon_ssl.dictionary.base import Dictionary, check_streamed
 from falcon_ssl.dictionary.complete import CompleteDictionary
-from falcon_ssl.losses.falcon.backends import Backend, Compute, choose_backend
+from falcon_ssl.losses.falcon.backends import Backend, Compute, InputPrecision, choose_backend
 from falcon_ssl.losses.falcon.terms import check_prior
 
 Marginal = Literal["separate", "pooled"]
@@ -27,6 +27,7 @@ def check_options(
     marginal: Marginal,
     backend: Backend,
     block_size: int | None,
+    input_precision: InputPrecision,
     marginal_momentum: float,
 ) -> Compute | None:
     """What computes the loss; raise InputError for options that are out of range or do not suit the dictionary."""
@@ -46,7 +47,12 @@ def check_options(
     if not isinstance(dictionary, CompleteDictionary):
         if prior is not None:
             check_prior(prior, dictionary.num_codes)
-        return choose_backend(backend, check_streamed(dictionary), block_size=block_size)
+        return choose_backend(
+            backend,
+            check_streamed(dictionary),
+            block_size=block_size,
+            input_precision=input_precision,
+        )
     if dictionary.kernel_order is not None and prior_matching not in (None, "renyi2"):
         raise InputError(
             f"kernel_order does nothing with prior_matching={prior_matching!r}",
@@ -57,6 +63,7 @@ def check_options(
         "prior": prior is not None,
         "backend": backend != "auto",
         "block_size": block_size is not None,
+        "input_precision": input_precision != "bf16x3",
         "marginal_momentum": marginal_momentum != 0,
     }
     for name, is_given in needs_codes.items():
