@@ -13,7 +13,7 @@ warps are those of triton_tiles.py that are fastest where the kernel first runs.
 """
 
 # Triton's language is not typed.
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,assignment"
 
 from __future__ import annotations
 

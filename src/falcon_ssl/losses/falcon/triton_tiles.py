@@ -52,7 +52,7 @@ _ALL = {"half": _HALF, "bf16x3": _FLOAT, "tf32": _FLOAT, "ieee": _PLAIN}
 TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
     "sums": {**_ALL, "half": (*_HALF, Tile(128, 128, 64, 8))},
     "row_terms": {**_ALL, "tf32": (Tile(64, 64, 16, 8),)},
-    "gradient": _ALL,
+    "gradient": {**_ALL, "bf16x3": (Tile(64, 64, 16, 8),)},
     "fused_gradient": {  # half of the registers hold its sums
         "half": (Tile(32, 32, 64, 8), Tile(32, 64, 64, 8)),
         "bf16x3": (Tile(32, 32, 32, 8),),
