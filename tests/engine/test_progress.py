@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from contextlib import suppress
 
@@ -69,6 +70,27 @@ def test_a_resumed_run_begins_where_it_was_and_keeps_its_alarms(screen: Console)
     assert "few_directions at step 40" in said
     assert "epoch 0" not in said
     assert "epoch 12.0/20" in said.strip().splitlines()[-1]
+
+
+def test_log_messages_stand_on_lines_of_their_own(
+    screen: Console, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = logging.StreamHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        with Progress(RunConfig(), 100, 0, shown=True) as progress:
+            train(progress, range(1, 3))
+            logging.getLogger("falcon_ssl").warning("the loss runs somewhere")
+            train(progress, range(3, 5))
+        logging.getLogger("falcon_ssl").warning("after it")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    before, _, after = (shown(screen) + capsys.readouterr().err).partition(
+        "the loss runs somewhere"
+    )
+    assert before[-1:] in ("", "\n", "\r")
+    assert after.lstrip("\r")[0] == "\n"
+    assert after.endswith("after it\n")
 
 
 def test_an_error_has_the_last_word(screen: Console) -> None:

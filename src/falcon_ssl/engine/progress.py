@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import TextIO
 
 from rich import progress as rich_progress
 from rich.console import Console, RenderableType
@@ -86,7 +89,9 @@ class Progress:
         self._task = self._bar.add_task("", total=num_steps, completed=done, epoch=epoch, left="")
 
     def __enter__(self) -> Progress:
+        self._stderr = sys.stderr
         self._bar.start()
+        self._log_to(sys.stderr, instead_of=self._stderr)
         return self
 
     def __exit__(
@@ -96,9 +101,16 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Take the live lines away, and leave one on what the session came to unless an error ended it."""
+        self._log_to(self._stderr, instead_of=sys.stderr)
         self._bar.stop()
         if self._last and kind is None:
             self.note(f"{self._last}  {self._alarms_text() or 'no alarm'}")
+
+    def _log_to(self, stream: TextIO, *, instead_of: TextIO) -> None:
+        """Take log messages from one stream to another: live lines have one of their own, which prints above them."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is instead_of:
+                handler.setStream(stream)
 
     def note(self, text: str) -> None:
         """Leave a sentence on the screen, or nothing where there is none."""
