@@ -121,6 +121,11 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
             "epsilon and temperature state the same thing",
         ),
         (["pretrain", "--out", "OUT", "--resume"], "no run folder"),
+        (["pretrain", "--out", "OUT", "--vicreg.nope", "3"], "unknown option --vicreg.nope"),
+        (["watch", "OUT"], "no run folder"),
+        (["compare", "OUT"], "nothing to compare"),
+        (["runs", "OUT"], "no such folder"),
+        (["runs", "OUT", "OUT"], "unknown argument"),
         (["evaluate", "OUT"], "no run folder"),
         (["report", "OUT"], "run folder"),
         (["evaluate"], "evaluate: missing argument RUN"),
@@ -162,6 +167,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err.strip().splitlines()
     assert [line for line in error if "error" in line] == error[-1:]
     assert message in error[-1]
+    assert error[-1].count("--help") <= 1, "said once"
     assert not out.exists(), "nothing is written before the options are known to be good"
 
 
@@ -427,7 +433,9 @@ def test_values_of_every_kind() -> None:
     found = parsed("reproduce", "small", "--out", "x", "--data", "a=b=c", "d=e", "--dry-run")
     assert found == {"grid": "small", "out": "x", "data": {"a": "b=c", "d": "e"}, "dry_run": True}
     assert parsed("diagnose", "--fail_on_collapse", "RUN")["target"] == "RUN"
-    assert parsed("report", "a,b", "c")["runs"] == ("a,b", "c")
+    assert parsed("compare", "a,b", "c")["runs"] == ("a,b", "c")
+    assert "folder" not in parsed("runs")
+    assert parsed("runs", "elsewhere")["folder"] == "elsewhere"
 
 
 def test_resume_takes_the_options_of_the_run(tmp_path: Path) -> None:

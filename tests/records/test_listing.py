@@ -90,7 +90,7 @@ def test_numbers_of_the_evaluation_come_before_those_of_the_probe(tmp_path: Path
 def test_what_is_no_run_is_no_line_and_a_damaged_one_has_its_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun(tmp_path / "run")
+    begun(tmp_path / "[red]run")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "config.yaml").write_text("something: else\n")
     (tmp_path / "loop").symlink_to(tmp_path)
@@ -99,8 +99,9 @@ def test_what_is_no_run_is_no_line_and_a_damaged_one_has_its_problem(
     assert cli.main(["runs", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert len(list_runs(tmp_path)) == 2
-    assert "not valid JSON" in said or "valid JSON" in said
+    assert "expected valid JSON" in said
     assert "3.25" in said
+    assert "[red]run" in said
 
 
 def test_no_folder_and_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

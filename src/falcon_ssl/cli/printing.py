@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from falcon_ssl.records.listing import Listed
@@ -51,12 +52,12 @@ def print_runs(listed: Sequence[Listed], folder: str) -> None:
         epoch = f"{run.line['epoch']:.4g}/{run.epochs}" if "epoch" in run.line else ""
         rows.append(
             [
-                str(run.path.relative_to(folder)) if run.path != Path(folder) else str(run.path),
+                escape(str(run.path.relative_to(folder) if run.path != Path(folder) else run.path)),
                 f"[{color[run.state]}]{run.state}[/]" if color[run.state] else run.state,
                 epoch,
                 format_number(run.line.get("total")),
                 *(format_number(run.numbers.get(key), kind) for key, kind in LISTED.items()),
-                ", ".join(filter(None, [run.verdict, *run.alarms])),
+                escape(", ".join(filter(None, [run.verdict, *run.alarms]))),
                 format_age(time.time() - run.changed),
             ]
         )
@@ -79,9 +80,9 @@ def print_comparison(compared: Sequence[Family]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     head, rows = summary_table(compared)
     for k, column in enumerate(head):
-        table.add_column(column, justify="right" if k else "left")
+        table.add_column(escape(column), justify="right" if k else "left")
     for row in rows:
-        table.add_row(*(cell.text for cell in row))
+        table.add_row(*(escape(cell.text) for cell in row))
     _print_whole(table)
     print("\n".join([leader(compared), *warnings_of(compared)]))
 
