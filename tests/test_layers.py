@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 NO_TORCH = {"config", "records", "report", "cli"}
 ONLY_HERE = {
-    "torch.distributed": {"core/distributed.py"},
+    "torch.distributed": {"core/distributed.py", "core/sharding.py"},
     "triton": {
         "losses/falcon/triton.py",
         "losses/falcon/triton_kernels.py",

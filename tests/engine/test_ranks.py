@@ -10,7 +10,15 @@ from torch import Tensor
 
 from support import training_ranks
 from support.rank_processes import on_ranks
-from support.training_ranks import ACCUMULATED, KINDS, MUON, accumulating, config_of, trained
+from support.training_ranks import (
+    ACCUMULATED,
+    KINDS,
+    MUON,
+    accumulating,
+    config_of,
+    sharded,
+    trained,
+)
 
 ROUNDING = 1e-8  # float64, over two steps
 SINGLE = 1e-5  # float32
@@ -34,6 +42,20 @@ def test_ranks_train_what_one_process_trains(results: list[Any], kind: str) -> N
     truth = trained(config_of(kind))
     for state in results:
         compare(state[kind], truth, ROUNDING)
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
+def shards(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    folder = tmp_path_factory.mktemp("shards")
+    return on_ranks(training_ranks.sharded_work, request.param, folder)
+
+
+def test_ranks_that_share_the_weights_train_what_one_process_trains(shards: list[Any]) -> None:
+    """Checkpoints too: of ranks that share weights, read by ranks that do not, and the other way around."""
+    for kind in shards[0]:
+        truth = trained(sharded(kind if kind in KINDS else "dino"))
+        for state in shards:
+            compare(state[kind], truth, ROUNDING)
 
 
 def test_ranks_share_the_images_of_an_evaluation(results: list[Any]) -> None:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 import weakref
 from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch._dynamo  # optimizers import it: here once, before the ranks are forked
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from falcon_ssl.commands.features import untrained
 from falcon_ssl.config.run import RunConfig, from_mapping
 from falcon_ssl.core import distributed
+from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import LostRankError
+from falcon_ssl.core.sharding import local
 from falcon_ssl.data import TensorSource
 from falcon_ssl.data.order import BatchPlan
 from falcon_ssl.engine.accelerator import build_accelerator
+from falcon_ssl.engine.checkpoint import (
+    load_training,
+    on_host,
+    save_checkpoint,
+    split_optimizer,
+)
 from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.evaluation import extract
-from falcon_ssl.methods import build_method
+from falcon_ssl.methods import Method, build_method
 from falcon_ssl.views import Views, build_views
 
 SHAPE, ROWS, STEPS = (1, 8, 8), 18, 2
@@ -73,7 +84,46 @@ KINDS: dict[str, dict[str, Any]] = {
     "byol": {"byol": {**HEAD, "target_momentum": 0.5}},
 }
 MUON = "forward matching, Muon"
+SHARDED = (  # the first two on two ranks, all on four
+    "renyi2, LARS",
+    "vicreg, Muon by blocks",
+    "rademacher",
+    "dino",
+    "forward matching, Muon",
+    "barlow_twins",
+    "swav",
+    "self_classifier",
+    "lejepa",
+    "simclr",
+    "byol",
+)
 ACCUMULATED = ("hadamard, five views", "places, pooled", "swav", "dino")
+
+STATE = {"step": 1, "num_steps": 8, "finished": False, "seconds": 0.0, "monitors": []} | {
+    "kept_as": [],
+    "num_processes": 1,
+    "num_threads": 1,
+    "scaler": None,
+}
+
+
+class SmallViT(nn.Module):
+    """Blocks, and parameters outside of them; widths that two ranks and four do not divide evenly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(SHAPE[0], 6, 2, stride=2)
+        self.token = nn.Parameter(torch.zeros(1, 1, 6))
+        layer = partial(nn.TransformerEncoderLayer, dropout=0.0, batch_first=True, norm_first=True)
+        self.blocks = nn.ModuleList([layer(6, 2, 10) for _ in range(3)])
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).mT
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x[:, 0])
 
 
 class Cast:
@@ -98,7 +148,7 @@ def config_of(kind: str, *, encoder: str = "digits_cnn", **engine: Any) -> RunCo
             "method": method,
             "batch_size": ROWS,
             "epochs": 4,
-            "encoder": {"name": encoder, "width": 4},
+            "encoder": {"name": encoder} if ":" in encoder else {"name": encoder, "width": 4},
             **options,
             "views": plain | options.get("views", {}),
             "engine": {"device": "cpu", "precision": "no", **engine},
@@ -107,25 +157,72 @@ def config_of(kind: str, *, encoder: str = "digits_cnn", **engine: Any) -> RunCo
     )
 
 
-def trained(
-    config: RunConfig, *, rank: int = 0, num_ranks: int = 1, dtype: torch.dtype = torch.float64
-) -> dict[str, Tensor]:
-    """Losses of all steps, and all parameters, buffers and moments after them."""
+def engine_of(config: RunConfig, dtype: torch.dtype) -> tuple[Method, TrainingStep, list[Tensor]]:
+    """A fresh method, what trains it, and the list that its losses join."""
     torch.manual_seed(0)
-    method = build_method(config, image_shape=SHAPE).to(dtype)
+    with trusting_code(True):
+        method = build_method(config, image_shape=SHAPE).to(dtype)
     accelerator = build_accelerator(config.engine)
     views = Cast(build_views(config.views), dtype)
     step = TrainingStep(method, views, config=config, num_steps=8, accelerator=accelerator)
     losses: list[Tensor] = []
     method.register_forward_hook(lambda _, __, out: losses.append(out.loss.detach()))
-    images = torch.randint(256, (40, *SHAPE), dtype=torch.uint8)
+    return method, step, losses
+
+
+def trained(
+    config: RunConfig,
+    *,
+    rank: int = 0,
+    num_ranks: int = 1,
+    dtype: torch.dtype = torch.float64,
+    then: RunConfig | None = None,
+) -> dict[str, Tensor]:
+    """Losses of all steps, the last one's norm of the gradient, and all parameters, buffers and moments after them.
+
+    With ``then`` a checkpoint follows the first step, from which another engine goes on.
+    """
+    images = torch.randint(256, (40, *SHAPE), dtype=torch.uint8, generator=torch.Generator())
     plan = BatchPlan(len(images), ROWS, seed=0, rank=rank, world_size=num_ranks)
+    method, step, losses = engine_of(config, dtype)
     for number, rows in enumerate([*plan.epoch_indices(0)][:STEPS]):
+        if number == 1 and then is not None:
+            method, step, losses = restarted(method, step, losses, then, dtype, writes=rank == 0)
         step(images[rows], number)
-    step.terms()
-    moments = step.optimizer.state_dict()["state"]
-    state = {f"{k}.{name}": v for k, one in moments.items() for name, v in one.items()}
-    return {**method.state_dict(), **state, "losses": torch.stack(losses)}
+    norm = torch.tensor(step.terms()["grad_norm"])
+    weights = on_host(method.state_dict())
+    with step.whole_method() as whole:  # what monitors see
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(value, weights[name], rtol=0, atol=0)
+    moments, _ = split_optimizer(step.optimizer)
+    step.close()
+    return {**weights, **moments, "losses": torch.stack(losses), "norm": norm}
+
+
+def restarted(
+    method: Method,
+    step: TrainingStep,
+    losses: list[Tensor],
+    then: RunConfig,
+    dtype: torch.dtype,
+    *,
+    writes: bool,
+) -> tuple[Method, TrainingStep, list[Tensor]]:
+    """Another engine, from a checkpoint that all ranks read."""
+    folder = [tempfile.mkdtemp()]
+    dist.broadcast_object_list(folder)
+    run = Path(folder[0])
+    save_checkpoint(run, method=method, optimizer=step.optimizer, state=STATE, writes=writes)
+    dist.barrier()
+    step.close()
+    method, step, more = engine_of(then, dtype)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            local(parameter).zero_()
+    load_training(run, method, step.optimizer)
+    dist.barrier()
+    more += losses
+    return method, step, more
 
 
 def is_ddp_freed(config: RunConfig) -> bool:
@@ -176,9 +273,7 @@ def lost_rank(rank: int) -> str:
 
 def work(rank: int, num_ranks: int) -> dict[str, Any]:
     """What is compared with one process, and what only several can show."""
-    os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
-    os.environ |= {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
-    mine = {"rank": rank, "num_ranks": num_ranks}
+    mine = _as_torchrun(rank, num_ranks)
     found: dict[str, Any] = {kind: trained(config_of(kind), **mine) for kind in KINDS}
     found["features"] = features()
     if num_ranks == 2:
@@ -187,6 +282,31 @@ def work(rank: int, num_ranks: int) -> dict[str, Any]:
         found["freed"] = is_ddp_freed(config_of("rademacher"))
         found["lost"] = lost_rank(rank)
     return found
+
+
+def sharded_work(rank: int, num_ranks: int) -> dict[str, Any]:
+    """Weights that are divided over ranks, and two steps of which one is taken with them and one without."""
+    mine = _as_torchrun(rank, num_ranks)
+    if num_ranks > 2:
+        return {kind: trained(sharded(kind), **mine) for kind in SHARDED}
+    found: dict[str, Any] = {kind: trained(sharded(kind), **mine) for kind in SHARDED[:2]}
+    shards, plain = sharded("dino"), sharded("dino", shard=False)
+    for before, after in ((shards, plain), (plain, shards)):
+        found[f"{before.engine.shard} {after.engine.shard}"] = trained(before, then=after, **mine)
+    return found
+
+
+def _as_torchrun(rank: int, num_ranks: int) -> dict[str, int]:
+    """Names this rank to Accelerate; returns it for `trained`."""
+    os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
+    os.environ |= {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    return {"rank": rank, "num_ranks": num_ranks}
+
+
+def sharded(kind: str, **engine: Any) -> RunConfig:
+    """Blocks whose weights are divided over ranks; equal to one process, which has nothing to divide."""
+    name = "python:support.training_ranks:SmallViT"
+    return config_of(kind, encoder=name, **{"shard": True, **engine})
 
 
 def accumulating(kind: str, parts: int = 4) -> RunConfig:

@@ -54,6 +54,11 @@ class EngineConfig(Options, group="engine"):
         "is that of the whole batch, for one more forward pass. Batch normalization in the encoder sees a part alone.",
         at_least=1,
     )
+    shard: bool = option(
+        False,
+        "Divide the encoder's weights, gradients and moments over all processes (FSDP2), for networks that one device "
+        "does not hold; checkpoints stay whole. One process has nothing to divide.",
+    )
     timeout_minutes: float = option(
         10.0,
         "Minutes that ranks wait for each other before the run ends and names those that did not come; a rank that "
@@ -78,6 +83,12 @@ class EngineConfig(Options, group="engine"):
                 "engine.accumulate and engine.cuda_graphs exclude each other",
                 received=f"engine.accumulate={self.accumulate} and cuda_graphs",
                 expected="one of them: a graph that is replayed again overwrites what the gradient needs",
+            )
+        if self.shard and (self.compile or self.cuda_graphs or self.precision == "fp16"):
+            raise InputError(
+                "engine.shard has not been built for what it is asked with",
+                received=f"compile={self.compile}, cuda_graphs={self.cuda_graphs}, precision={self.precision}",
+                expected="no compile, no cuda_graphs, precision auto, no or bf16",
             )
         if self.cuda_graphs and self.device == "cpu":
             raise InputError(

@@ -303,6 +303,13 @@ class RunConfig(Options, group=""):
                 expected="1",
                 fix="leave one of the two out",
             )
+        if self.engine.shard and (self.gedi.generative or self.falcon.places):
+            name = "gedi.generative" if self.gedi.generative else "falcon.places"
+            raise InputError(
+                f"engine.shard does not fit {name}, which uses parts of the encoder or gradients of its own",
+                received="both",
+                expected="one of them",
+            )
         if self.gedi.generative and self.gedi.buffer_size < self.batch_size:
             raise InputError(
                 "gedi.buffer_size is smaller than the batch",

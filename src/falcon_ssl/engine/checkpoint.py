@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.sharding import divided_as, gathered, rows_of, whole_shape
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.methods import Method
 from falcon_ssl.records.checkpoints import (
@@ -34,7 +35,13 @@ from falcon_ssl.records.folder import MODEL, TRAINING
 
 
 def save_checkpoint(
-    run: Path, *, method: Method, optimizer: Optimizer, state: Mapping[str, Any], keep: int = 1
+    run: Path,
+    *,
+    method: Method,
+    optimizer: Optimizer,
+    state: Mapping[str, Any],
+    keep: int = 1,
+    writes: bool = True,
 ) -> None:
     """Write a checkpoint; a crash at any moment leaves the last one loadable.
 
@@ -44,14 +51,18 @@ def save_checkpoint(
         optimizer: Its moments are kept.
         state: Plain JSON values: the position and whatever the caller needs again.
         keep: How many checkpoints are left, this one among them.
+        writes: False on ranks that only give their rows of sharded weights; whoever reads finds whole tensors.
     """
-    moments, numbers = _split_optimizer(optimizer)
+    weights = on_host(method.state_dict(), writes=writes)
+    moments, numbers = split_optimizer(optimizer, writes=writes)
+    if not writes:
+        return
     generators = {"generator.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         generators["generator.cuda"] = torch.cuda.get_rng_state()
     state = {**state, "optimizer": numbers, "dictionary": _fixed_codes(method)}
     with new_checkpoint(run, state, keep=keep) as folder:
-        save_tensors(method.state_dict(), folder / MODEL)
+        save_tensors(weights, folder / MODEL)
         save_tensors(moments | generators, folder / TRAINING)
 
 
@@ -89,6 +100,9 @@ def load_training(run: Path, method: Method, optimizer: Optimizer) -> Checkpoint
 
 def _fill(method: Method, found: Checkpoint) -> None:
     tensors = load_tensors(found.path / MODEL)
+    for name, own in method.state_dict().items():
+        if name in tensors:
+            tensors[name] = divided_as(tensors[name], own)
     try:
         method.load_state_dict(tensors)
     except RuntimeError as error:
@@ -113,15 +127,30 @@ def _fixed_codes(method: Method) -> str | None:
     return None if codes is None or isinstance(codes, PrototypeDictionary) else codes.checksum()
 
 
-def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def on_host(tensors: Mapping[str, Tensor], *, writes: bool = True) -> dict[str, Tensor]:
+    """Whole tensors in the memory of the host, one after the other; nothing on ranks that do not write."""
+    whole = ((name, gathered(value.detach())) for name, value in tensors.items())
+    return {name: value.cpu() for name, value in whole if writes}
+
+
+def split_optimizer(
+    optimizer: Optimizer, *, writes: bool = True
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name "moment.PARAMETER.KEY", and everything else as plain numbers."""
-    state = optimizer.state_dict()
-    moments = {
-        f"moment.{index}.{key}": value
-        for index, entries in state["state"].items()
-        for key, value in entries.items()
-    }
+    state, parameters = optimizer.state_dict(), _parameters(optimizer)
+    moments: dict[str, Tensor] = {}
+    for index, entries in state["state"].items():
+        own = parameters[index]
+        for key, value in entries.items():
+            whole = gathered(value, own) if value.shape == own.shape else value
+            if writes:
+                moments[f"moment.{index}.{key}"] = whole.cpu()
     return moments, {"param_groups": state["param_groups"]}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    """Those that an optimizer moves, in the order in which its state counts them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _restore_optimizer(
@@ -132,7 +161,13 @@ def _restore_optimizer(
         if name.startswith("moment."):
             _, index, key = name.split(".", 2)
             entries.setdefault(int(index), {})[key] = value
+    parameters = _parameters(optimizer)
     try:
+        for number, kept in entries.items():
+            own = parameters[number]
+            for key, value in kept.items():
+                if value.shape == whole_shape(own):
+                    kept[key] = rows_of(value, own)
         optimizer.load_state_dict({"state": entries, "param_groups": numbers["param_groups"]})
         for parameter, moments in optimizer.state.items():
             for key, value in moments.items():

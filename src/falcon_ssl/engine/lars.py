@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from falcon_ssl.core.constants import constant
+from falcon_ssl.core.sharding import whole_norms
 from falcon_ssl.engine.select import assign_unless
 
 
@@ -99,7 +100,9 @@ def _changes(w_K: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:
     g_K = [w.grad for w in w_K if w.grad is not None]
     if w_K[0].ndim <= 1:
         return torch._foreach_mul(g_K, lr)
-    w_length_K, g_length_K = (torch.stack(torch._foreach_norm(x_K)) for x_K in (w_K, g_K))
+    w_length_K, g_length_K = (
+        torch.stack(whole_norms(torch._foreach_norm(x_K), w_K)) for x_K in (w_K, g_K)
+    )
     rate_K = group["trust"] * w_length_K / (g_length_K + decay * w_length_K)
     step_K = rate_K.clamp(max=lr) if group["clip_trust"] else lr * rate_K
     step_K = step_K.where((w_length_K > 0) & (g_length_K > 0), lr)

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from falcon_ssl.core.devices import multiplies_bf16
+from falcon_ssl.core.sharding import Shard, gathered, rows_of, whole_shape
 from falcon_ssl.engine.select import assign_unless
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan's: steep at 0; singular values end between .7 and 1.2
@@ -103,7 +104,7 @@ class Muon(Optimizer):
                 continue
             alike: dict[tuple[Any, ...], list[Tensor]] = {}
             for w in moving:  # matrices of one shape are orthogonalized together
-                alike.setdefault((w.shape, w.dtype, w.device), []).append(w)
+                alike.setdefault((whole_shape(w), w.dtype, w.device), []).append(w)
             for same in alike.values():
                 self._move(same, group)
         return loss
@@ -118,7 +119,7 @@ class Muon(Optimizer):
         old_v = [self.state[w]["v"] for w in same]
         new_v = torch._foreach_lerp(old_v, g, 1 - momentum)
         ahead = torch._foreach_lerp(g, new_v, momentum)
-        m = [_as_matrix(one, w) for one, w in zip(ahead, same, strict=True)]
+        m = [_as_matrix(gathered(one, w), w) for one, w in zip(ahead, same, strict=True)]
         update = functools.partial(
             _update,
             steps=group["newton_schulz"],
@@ -131,7 +132,7 @@ class Muon(Optimizer):
             updates = list(update(torch.stack(m)))
         keep = 1 - group["lr"] * group["weight_decay"]
         new_w = torch._foreach_mul(same, keep)
-        kernels = [_as_kernel(one, w) for one, w in zip(updates, same, strict=True)]
+        kernels = [rows_of(_as_kernel(one, w), w) for one, w in zip(updates, same, strict=True)]
         torch._foreach_sub_(new_w, kernels, alpha=group["lr"])
         assign_unless(self.found_inf, same, new_w)
         assign_unless(self.found_inf, old_v, new_v)
@@ -202,11 +203,13 @@ def _as_matrix(m: Tensor, w: Tensor) -> Tensor:
 def _as_kernel(matrix: Tensor, w: Tensor) -> Tensor:
     """The inverse of `_as_matrix`, in the shape and the order of ``w``."""
     if not _channels_last(w):
-        return matrix.reshape(w.shape)
+        return matrix.reshape(len(matrix), *w.shape[1:])
     return matrix.reshape(w.movedim(1, -1).shape).movedim(-1, 1)
 
 
 def _channels_last(w: Tensor) -> bool:
+    if isinstance(w, Shard):  # ranks agree, those too that have no rows
+        return False
     return w.ndim == 4 and w.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch.optim import Optimizer
 
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.distributed import all_reduce_max
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.engine.checkpoint import load_training, save_checkpoint
@@ -33,6 +34,7 @@ class Saver:
         accelerator: Its processes are recorded, and its gradient scaler if it has one.
         config: When, and how many are kept.
         steps: Of the whole run.
+        is_sharded: Whether weights are divided over ranks, which then all take part.
     """
 
     def __init__(
@@ -45,20 +47,31 @@ class Saver:
         *,
         config: RunConfig,
         steps: int,
+        is_sharded: bool = False,
     ) -> None:
         self._folder, self._method, self._optimizer = folder, method, optimizer
         self._monitors, self._accelerator = monitors, accelerator
         self._engine, self._num_steps = config.engine, steps
+        self._is_sharded = is_sharded
         self._last = time.monotonic()
 
-    def is_due(self, step: int, per_epoch: int) -> bool:
-        """Whether a checkpoint is due after so many steps."""
+    def is_due(self, step: int, per_epoch: int, *, is_logged: bool) -> bool:
+        """Whether a checkpoint is due after so many steps; on other ranks than the first those by time never are."""
         engine = self._engine
         by_epochs = step % (per_epoch * engine.checkpoint_every) == 0 or step == self._num_steps
         by_steps = engine.checkpoint_steps is not None and step % engine.checkpoint_steps == 0
         minutes = (time.monotonic() - self._last) / 60
         by_time = engine.checkpoint_minutes is not None and minutes >= engine.checkpoint_minutes
+        by_time = by_time and is_logged and self._accelerator.is_main_process
         return by_epochs or by_steps or by_time
+
+    def agrees(self, wanted: bool) -> bool:
+        """Whether this process takes part in a save: the main one, and all where weights are sharded."""
+        is_main = self._accelerator.is_main_process
+        if not self._is_sharded:
+            return is_main and wanted
+        asked = torch.tensor(float(is_main and wanted), device=self._accelerator.device)
+        return bool(all_reduce_max(asked) > 0)
 
     def save(self, step: int, seconds: float, *, ends_early: bool, kept_as: Sequence[str]) -> None:
         """Write one, and keep it under further names."""
@@ -78,9 +91,11 @@ class Saver:
                 **self._machine(),
             },
             keep=self._engine.keep_last,
+            writes=self._accelerator.is_main_process,
         )
-        for name in kept_as:
-            keep_checkpoint(self._folder.checkpoint, self._folder.kept(name))
+        if self._accelerator.is_main_process:
+            for name in kept_as:
+                keep_checkpoint(self._folder.checkpoint, self._folder.kept(name))
         self._last = time.monotonic()
 
     def restore(self) -> tuple[int, float]:

@@ -8,7 +8,10 @@ Everything random in step t is a function of (seed, t), and a batch is the same 
 from __future__ import annotations
 
 import gc
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -18,12 +21,16 @@ from torch import Tensor
 
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.sharding import local
 from falcon_ssl.engine import speed
 from falcon_ssl.engine.finite import FiniteGuard
 from falcon_ssl.engine.optim import build_optimizer, schedule
+from falcon_ssl.engine.shards import Shards
 from falcon_ssl.methods import Method, StepOutput
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
 from falcon_ssl.views import BatchSlice, Views
+
+logger = logging.getLogger(__name__)
 
 
 class StepResult(NamedTuple):
@@ -50,6 +57,7 @@ class TrainingStep:
 
     Attributes:
         optimizer: Its state belongs into a checkpoint.
+        shards: Where the encoder is divided over ranks; None where every rank has it.
 
     Raises:
         InputError: Options that the device cannot have.
@@ -70,10 +78,21 @@ class TrainingStep:
         self._memory_format = speed.prepare(method, config.engine, device=accelerator.device)
         in_bf16 = config.engine.precision != "no"
         self.optimizer = build_optimizer(method, config.optim, bf16=in_bf16)
-        self._model, self._stepper = accelerator.prepare(method.train(), self.optimizer)
+        method.train()
+        self.shards = None
+        if config.engine.shard and accelerator.num_processes == 1:
+            logger.info("engine.shard: one process, nothing is divided")
+        elif config.engine.shard:
+            self.shards = Shards(method, self.optimizer)
+        self._model = (
+            accelerator.prepare_model(  # evaluation mode of Accelerate: autocast without DDP
+                method, evaluation_mode=self.shards is not None
+            )
+        )
+        self._stepper = accelerator.prepare_optimizer(self.optimizer)
         self._guard = FiniteGuard(
             self.optimizer,
-            method.running_state(),
+            [local(one) for one in method.running_state()],
             device=accelerator.device,
             scaled=accelerator.scaler is not None,
         )
@@ -104,9 +123,7 @@ class TrainingStep:
         self._method.before_step(step, self._num_steps)
         out: StepOutput = self._model(views)
         self._accelerator.backward(out.loss)
-        grad_norm = self._accelerator.clip_grad_norm_(  # 0 measures without clipping
-            self._method.parameters(), self._config.optim.clip_norm or math.inf
-        )
+        grad_norm = self._clip(self._config.optim.clip_norm)
         self._guard.check(step + 1, out.terms, grad_norm)
         self._method.after_backward(step, self._num_steps)
         self._stepper.step()
@@ -118,8 +135,15 @@ class TrainingStep:
     def close(self) -> None:
         """Free what joins the ranks, before the process group ends: after it, DDP's destructor may wait for ever."""
         del self._model, self._stepper
+        self.shards = None
         self._accelerator.free_memory()
         gc.collect()  # cycles hold DDP, and Accelerate lets go of it last
+
+    @contextmanager
+    def whole_method(self) -> Iterator[Method]:
+        """In this block the method with whole weights; where they are sharded, every rank enters it."""
+        with nullcontext(self._method) if self.shards is None else self.shards.whole() as method:
+            yield method
 
     def terms(self) -> dict[str, float]:
         """Loss terms and gradient norm of the last step as numbers; waits for the device, once.
@@ -128,6 +152,15 @@ class TrainingStep:
             NonFiniteError: NaN or infinity in this step or in one since the last call.
         """
         return self._guard.read()
+
+    def _clip(self, clip_norm: float) -> Tensor:
+        """Clip the gradients; returns their norm before. 0 measures without clipping."""
+        if self.shards is not None:
+            return self.shards.finish_backward(clip_norm)
+        norm: Tensor = self._accelerator.clip_grad_norm_(
+            self._method.parameters(), clip_norm or math.inf
+        )
+        return norm
 
     def _draw(self, images: Tensor, step: int) -> list[Tensor]:
         """The views of a batch, in the memory format of the encoder."""

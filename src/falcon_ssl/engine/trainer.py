@@ -7,7 +7,7 @@ A run that is stopped and resumed continues bit by bit where it was: order, augm
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 
 from accelerate import Accelerator
@@ -54,7 +54,7 @@ def pretrain(
     """Train ``method`` and leave metrics and checkpoints in ``folder``.
 
     Args:
-        method: Trained in place.
+        method: Trained in place; with ``engine.shard`` its encoder is divided over ranks from now on.
         loader: Batches of uint8 images.
         views: Two or more views of a batch, from a generator.
         config: Epochs, seed, optimizer, engine.
@@ -82,7 +82,14 @@ def pretrain(
         method, views, config=config, num_steps=num_steps, accelerator=accelerator
     )
     saver = Saver(
-        folder, method, train_step.optimizer, monitors, accelerator, config=config, steps=num_steps
+        folder,
+        method,
+        train_step.optimizer,
+        monitors,
+        accelerator,
+        config=config,
+        steps=num_steps,
+        is_sharded=train_step.shards is not None,
     )
     position, stop = Position(), stop or StopRequest()
     if resume:
@@ -109,20 +116,21 @@ def pretrain(
             is_epoch_end = position.step % per_epoch == 0
             is_logged = is_epoch_end or position.step % config.engine.log_every == 0
             is_asked = stop.agreed(accelerator.device, is_logged=is_logged)
-            is_due = is_asked or (is_main and saver.is_due(position.step, per_epoch))
+            is_due = is_asked or saver.is_due(position.step, per_epoch, is_logged=is_logged)
             if not is_logged and not is_due:
                 continue
             terms = train_step.terms()
             stopping: list[Observation] = []
             kept_as: list[str] = []
             if is_logged:
-                moment = Moment(position.step, epoch, terms, u_NF, method, is_epoch_end)
-                observations = [monitor(moment) for monitor in monitors]
-                log.step(moment, lr, observations)
+                with train_step.whole_method() if is_epoch_end else nullcontext(method) as whole:
+                    moment = Moment(position.step, epoch, terms, u_NF, whole, is_epoch_end)
+                    observations = [monitor(moment) for monitor in monitors]
+                    log.step(moment, lr, observations)
                 stopping = [observation for observation in observations if observation.stop]
                 position.stopped_by = {k: v for o in stopping for k, v in o.alarms.items()}
                 kept_as = kept_names(config.engine, moment, observations)
-            if is_main and (is_due or stopping or kept_as):
+            if saver.agrees(is_due or bool(stopping or kept_as)):
                 saver.save(position.step, log.seconds(), ends_early=bool(stopping), kept_as=kept_as)
             if stopping:
                 break

@@ -22,6 +22,7 @@ from falcon_ssl.core.checks import check_at_least, check_choice
 from falcon_ssl.core.distributed import all_gather_rows, world_size
 from falcon_ssl.core.monitor import Moment, Observation, StuckValue
 from falcon_ssl.core.numerics import with_float64
+from falcon_ssl.core.sharding import local, whole_norms, whole_sums
 from falcon_ssl.core.theory import LN2, Optimum, PriorMatching, count_text
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.evaluation.collapse import CONSTANT, effective_rank
@@ -254,12 +255,15 @@ class AlarmMonitor:
     @torch.no_grad()
     def _compare_weights(self, encoder: nn.Module) -> Symptoms:
         """Whether the encoder has moved; nothing about an encoder without weights."""
-        weights = [with_float64(weight) for weight in encoder.parameters()]
-        if not weights:
+        parameters = list(encoder.parameters())
+        if not parameters:
             return {}
+        weights = [with_float64(local(parameter)) for parameter in parameters]
         # A fingerprint: weights that an optimizer moves do not keep their sum.
-        sums = torch.stack([weight.sum(dtype=torch.float64) for weight in weights])
-        norms = torch.stack([weight.norm().double() for weight in weights])
+        sums = torch.stack(
+            whole_sums([weight.sum(dtype=torch.float64) for weight in weights], parameters)
+        )
+        norms = torch.stack(whole_norms([weight.norm().double() for weight in weights], parameters))
         now, norm = torch.stack([sums.sum(), norms.norm()]).tolist()
         before, self._state.weights = self._state.weights, now
         if self._state.first_weights is None:

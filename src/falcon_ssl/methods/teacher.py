@@ -7,8 +7,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
+
+from falcon_ssl.core.sharding import local
 
 
 class Teacher(nn.ModuleDict):
@@ -39,8 +41,8 @@ class Teacher(nn.ModuleDict):
             num_steps: Of the run.
         """
         weight = (1 - momentum) * (1 + math.cos(math.pi * step / num_steps)) / 2  # 1 - m
-        mine: list[Tensor] = [p for name in self for p in self[name].parameters()]
-        theirs: list[Tensor] = [p for name in self for p in student[name].parameters()]
+        mine = [local(p) for name in self for p in self[name].parameters()]
+        theirs = [local(p) for name in self for p in student[name].parameters()]
         torch._foreach_lerp_(mine, theirs, weight)
 
 
