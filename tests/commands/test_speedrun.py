@@ -75,10 +75,19 @@ def test_a_record_says_what_when_and_where(cifar, recipe, tmp_path, capsys):
     assert f"{record['top1_linear']:.4f}" in capsys.readouterr().out
 
 
-def test_options_are_chosen_on_a_part_of_train(cifar, recipe, tmp_path):
-    words = ("--recipe", recipe, "--held_out", "--epochs", "1")
+def test_options_are_chosen_on_a_part_of_train_without_the_untrained_network(
+    cifar, recipe, tmp_path, capsys
+):
+    other = tmp_path / "trial.yaml"
+    other.write_text(
+        yaml.safe_dump(merged(read_yaml(recipe), {"evaluation": {"untrained": False}})),
+        encoding="utf-8",
+    )
+    words = ("--recipe", str(other), "--held_out", "--epochs", "1")
     assert run(cifar, "--out", str(tmp_path / "run"), *words) == 0
     record = json.loads((tmp_path / "run" / "speedrun.json").read_text())
+    assert record["untrained"] is None
+    assert "untrained" not in capsys.readouterr().out
     assert record["split"] == "held-out fifth of train"
     assert record["images"] == 160
 

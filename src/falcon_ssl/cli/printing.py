@@ -103,8 +103,9 @@ def print_speedrun(record: dict[str, Any]) -> None:
     """Accuracies beside the untrained network's, and where the seconds went."""
     print(f"{record['about']['note']}; {record['split']}, seed {record['seed']}")
     for name in ("top1_linear", "top1_knn"):
-        beside = record["untrained"][name]
-        print(f"{describe(name).label}: {record[name]:.4f}  (untrained {beside:.4f})")
+        untrained = record["untrained"]
+        beside = "" if untrained is None else f"  (untrained {untrained[name]:.4f})"
+        print(f"{describe(name).label}: {record[name]:.4f}{beside}")
     print(f"{record['numbers_read']} numbers an image, {record['images']} images trained on")
     parts = ", ".join(f"{k} {format_duration(v)}" for k, v in record["seconds_of"].items())
     print(f"{format_duration(record['seconds'])} on {record['about']['device']}: {parts}")

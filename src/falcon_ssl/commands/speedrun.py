@@ -49,7 +49,7 @@ def speedrun(
 
     Returns:
         What the record holds: ``top1_linear``, ``top1_knn`` and ``numbers_read``, the same of the ``untrained`` network
-        (off the clock), ``seconds`` in all and of each part, where and on what.
+        (off the clock; None without ``evaluation.untrained``), ``seconds`` in all and of each part, where and on what.
 
     Raises:
         InputError: Images that are not CIFAR's, bad options, an existing folder.
@@ -72,11 +72,14 @@ def _speedrun(
     config, method, views = load_method(folder, device=device)
     run = RunParts(config, splits, views, method)
     found = accuracies(run, device, ends)
-    reference = untrained(config, splits.train, trained=method, device=device)
+    reference = None
+    if config.evaluation.untrained:
+        encoder = untrained(config, splits.train, trained=method, device=device)
+        reference = accuracies(run._replace(method=encoder), device, [])
     parts = zip(("train", "extract", "linear", "knn"), pairwise(ends), strict=True)
     record = {
         **found,
-        "untrained": accuracies(run._replace(method=reference), device, []),
+        "untrained": reference,
         "seconds": round(ends[-1] - ends[0], 1),
         "seconds_of": {name: round(end - begin, 1) for name, (begin, end) in parts},
         "images": config.epochs * (len(splits.train) // config.batch_size) * config.batch_size,
