@@ -80,7 +80,7 @@ def test_options_are_chosen_on_a_part_of_train_without_the_untrained_network(
 ):
     other = tmp_path / "trial.yaml"
     other.write_text(
-        yaml.safe_dump(merged(read_yaml(recipe), {"evaluation": {"untrained": False}})),
+        yaml.safe_dump(merged(read_yaml(Path(recipe)), {"evaluation": {"untrained": False}})),
         encoding="utf-8",
     )
     words = ("--recipe", str(other), "--held_out", "--epochs", "1")

@@ -54,6 +54,26 @@ def test_features_are_what_is_read(run: Path) -> None:
     assert widths == [(512, 256), (512, 256)]
 
 
+def test_the_probe_can_learn_from_every_scale(run: Path) -> None:
+    scales = {"scales": (1.0, 1.5), "untrained": False}
+    options = scales | {"probe_each_scale": True}
+    found = extract_run_features(run, device=torch.device("cpu"), evaluation=options).trained
+    mean = extract_run_features(run, device=torch.device("cpu"), evaluation=scales).trained
+    assert mean.probe is mean.train
+    torch.testing.assert_close(found.train.z, mean.train.z)
+    small, large = found.probe.z.chunk(2)
+    torch.testing.assert_close((small + large) / 2, mean.train.z)
+    assert not torch.allclose(small, large)
+    assert torch.equal(found.probe.label, mean.train.label.repeat(2))
+
+    record = commands.evaluate(run, evaluation=options)
+    plain = commands.evaluate(run, evaluation=scales)
+    assert record["about"]["probe_each_scale"] is True
+    assert record["top1_knn"] == pytest.approx(plain["top1_knn"], abs=0.005)
+    assert record["about"]["num_train"] == plain["about"]["num_train"]
+    assert record["top1_linear"] != plain["top1_linear"]
+
+
 def test_evaluation_names_what_it_read(
     run: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,11 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits
 from falcon_ssl.evaluation import Features
 from falcon_ssl.evaluation.knn import knn
-from falcon_ssl.evaluation.linear_probe import fit_logistic_regression, linear_probe
+from falcon_ssl.evaluation.linear_probe import (
+    _left_out,
+    fit_logistic_regression,
+    linear_probe,
+)
 
 
 def pixels() -> tuple[Features, Features]:
@@ -61,6 +65,16 @@ def test_a_good_start_does_not_change_the_minimum():
         **fit,
     )
     torch.testing.assert_close(cold[0], warm[0], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("num_images", [40, 1500])
+def test_rows_of_one_image_are_left_out_together(num_images):
+    image = Features(z=torch.randn(num_images, 3), index=torch.randperm(num_images) * 7)
+    twice = Features.joined([image, image])
+    for one, left_out in zip(_left_out(image, 0), _left_out(twice, 0), strict=True):
+        first, second = left_out.chunk(2)
+        assert torch.equal(first, second)
+        assert first.sum() == one.sum() == num_images // 5
 
 
 def test_linear_probe_on_raw_digits_is_as_good_as_known():

@@ -41,8 +41,7 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     Args:
         encoder: Of images, as ``--encoder.name``; None chooses by their size. Of features, None.
         width: Of both layers, for features.
-        num_codes: C, codes of the dictionary, Rademacher's; epsilon and beta are the paper's.
-        embed_dim: F, width of the embedding.
+        embed_dim: F, width of the embedding: the loss uses all 2^F codes, and `pretrain`'s defaults.
         epochs: Passes over the rows.
         batch_size: Rows of a step.
         lr: Peak learning rate of AdamW, which falls along a cosine.
@@ -60,7 +59,7 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         >>> from sklearn.linear_model import LogisticRegression
         >>> from sklearn.pipeline import make_pipeline
         >>> X, y = load_iris(return_X_y=True)
-        >>> encoder = FalconEncoder(width=16, num_codes=64, embed_dim=16, epochs=2, random_state=0)
+        >>> encoder = FalconEncoder(width=16, embed_dim=16, epochs=2, random_state=0)
         >>> make_pipeline(encoder, LogisticRegression()).fit(X, y).predict(X).shape
         (150,)
     """
@@ -70,8 +69,7 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         encoder: str | None = None,
         *,
         width: int = 128,
-        num_codes: int = 1024,
-        embed_dim: int = 64,
+        embed_dim: int = 512,
         epochs: int = 30,
         batch_size: int = 256,
         lr: float = 2e-3,
@@ -81,7 +79,6 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     ) -> None:
         self.encoder = encoder
         self.width = width
-        self.num_codes = num_codes
         self.embed_dim = embed_dim
         self.epochs = epochs
         self.batch_size = batch_size
@@ -109,14 +106,7 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             torch.manual_seed(seed)
             prepare = self._prepare_images if rows.ndim > 2 else self._prepare_features
             parts, data, draw = prepare(rows, seed)
-            config = FalconConfig(
-                dictionary="rademacher",
-                num_codes=self.num_codes,
-                embed_dim=self.embed_dim,
-                epsilon=1e-8,
-                beta=1.0,
-            )
-            method = Falcon(parts, config)
+            method = Falcon(parts, FalconConfig(embed_dim=self.embed_dim))
             self._train(method, data, draw, seed)
         self.encoder_ = method.encoder.cpu().eval().requires_grad_(False)
         if rows.ndim == 2:  # representations of a row then do not depend on the rows beside it

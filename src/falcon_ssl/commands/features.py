@@ -21,6 +21,7 @@ from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
+from falcon_ssl.evaluation.features import EvaluationView
 from falcon_ssl.methods import Method
 from falcon_ssl.networks import Readout, copy_fitted
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
@@ -70,6 +71,7 @@ class NetworkFeatures(NamedTuple):
     """Features of train and test images, and the codes that they are assigned to."""
 
     train: Features  # z as the readout says: what classifiers read
+    probe: Features  # what the linear probe learns from: the same, or each image at every scale
     test: Features
     own: Features  # of the test images: z, u and code as the network itself says
     dictionary: Dictionary | None
@@ -119,8 +121,10 @@ def extract_run_features(
         dictionary = listed_dictionary(network)
         options = extraction(config, device)
         own = extract(network, test, views, dictionary=dictionary, **options)
+        read, probe = read_train(network, train, views, config, device=device)
         return NetworkFeatures(
-            train=extract(network, train, views, readout=readout, **options),
+            train=read,
+            probe=probe,
             test=own
             if readout.is_own
             else extract(network, test, views, readout=readout, **options),
@@ -135,6 +139,27 @@ def extract_run_features(
         if config.evaluation.untrained
         else None,
     )
+
+
+def read_train(
+    method: Method,
+    source: Source,
+    views: EvaluationView,
+    config: RunConfig,
+    *,
+    device: torch.device,
+) -> tuple[Features, Features]:
+    """Features of the train images as the readout says, and what the linear probe learns from."""
+    readout = Readout.of(config.evaluation)
+    each = config.evaluation.probe_each_scale
+    scales = [(scale,) for scale in readout.scales] if each else [readout.scales]
+    options = extraction(config, device)
+    parts = [
+        extract(method, source, views, readout=replace(readout, scales=one), **options)
+        for one in scales
+    ]
+    train = Features.averaged(parts)
+    return train, Features.joined(parts) if each else train
 
 
 def extraction(config: RunConfig, device: torch.device) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from falcon_ssl.commands.features import extraction, untrained
+from falcon_ssl.commands.features import extraction, read_train, untrained
 from falcon_ssl.commands.loading import RunParts, load_method, open_data
 from falcon_ssl.commands.pretrain import pretrain
 from falcon_ssl.config.run import RunConfig
@@ -84,6 +84,7 @@ def _speedrun(
         "seconds_of": {name: round(end - begin, 1) for name, (begin, end) in parts},
         "images": config.epochs * (len(splits.train) // config.batch_size) * config.batch_size,
         "readout": asdict(Readout.of(config.evaluation)),
+        "probe_each_scale": config.evaluation.probe_each_scale,
         "seed": config.seed,
         "split": "held-out fifth of train" if held_out else "test",
         "about": {"data": config.data, "note": splits.note, **environment(hardware(device))},
@@ -97,15 +98,13 @@ def accuracies(run: RunParts, device: torch.device, ends: list[float]) -> dict[s
     config, splits, views, method = run
     assert splits.test is not None
     assert splits.train.labels is not None
-    options = extraction(config, device)
-    train, test = (
-        extract(method, source, views, readout=Readout.of(config.evaluation), **options)
-        for source in (splits.train, splits.test)
-    )
+    train, probe = read_train(method, splits.train, views, config, device=device)
+    readout = Readout.of(config.evaluation)
+    test = extract(method, splits.test, views, readout=readout, **extraction(config, device))
     ends.append(time.perf_counter())
     num_classes = int(splits.train.labels.max()) + 1
     found = linear_probe(
-        train, test, num_classes=num_classes, seed=config.evaluation.seed, device=device
+        probe, test, num_classes=num_classes, seed=config.evaluation.seed, device=device
     )
     ends.append(time.perf_counter())
     found |= knn(

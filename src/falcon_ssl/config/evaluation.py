@@ -80,6 +80,11 @@ class EvaluationConfig(Options, group="evaluation"):
         "Factors by which the image is resized before it is read; what is read is averaged over them.",
         above=0,
     )
+    probe_each_scale: bool = option(
+        False,
+        "Whether the linear probe on all labels learns from an image at each of the scales, in place of their average, "
+        "which it is tested on: more images for wide readouts.",
+    )
     batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)
     knn_neighbors: int = option(20, "k of the nearest-neighbor classifier.", at_least=1)
     knn_temperature: float = option(0.07, "T of its weights exp(cosine / T).", above=0)

@@ -113,8 +113,10 @@ def tar_splits(path: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
         if chosen
         for records in [TarRecords(chosen, stream=stream)]
     ]
-    split = f"files train*.tar and {test[0].name}, ..." if test else "all images; no test part"
-    return parts, f"{path.name}: {split}"
+    named = "files train*.tar" if train else "all images"
+    return parts, f"{path.name}: {named}" + (
+        f" and {test[0].name}, ..." if test else "; no test part"
+    )
 
 
 def _samples(file: Path) -> list[_Sample]:

@@ -22,6 +22,7 @@ def evaluate_features(
     test: Features,
     *,
     own: Features | None = None,
+    probe: Features | None = None,
     num_classes: int | None = None,
     num_codes: int | None = None,
     dictionary: Dictionary | None = None,
@@ -43,6 +44,8 @@ def evaluate_features(
         own: Features of the test split as the network itself represents it, where linear probe and kNN read something
             else: clusters and collapse are measured here. A readout that includes frozen or early layers never
             collapses, the network may. None for ``test``.
+        probe: What the linear probe learns from in place of train, such as its images at every scale (``index`` says
+            which rows are one image).
         num_classes: K; None for images without labels, which leaves the label-free measures.
         num_codes: C; needed where ``own.code`` exists.
         dictionary: The codes themselves, to measure how well ``own.u`` aligns with them.
@@ -73,7 +76,7 @@ def evaluate_features(
         return found
     _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
     found["numbers_read"] = float(train.z.shape[1])
-    found |= linear_probe(train, test, num_classes=num_classes, seed=seed, device=device)
+    found |= linear_probe(probe or train, test, num_classes=num_classes, seed=seed, device=device)
     found |= few_label_probes(
         train, test, num_classes=num_classes, amounts=few_labels, seed=seed, device=device
     )

@@ -6,9 +6,9 @@ evaluated: fill in ``z`` and leave out what does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -95,6 +95,22 @@ class Features:
 
     def __len__(self) -> int:
         return self.z.shape[0]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Features]) -> Features:
+        """Rows after rows, z, label and index: a linear probe can learn from an image that was read in several ways."""
+        arrays: dict[str, Tensor] = {
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("z", "label", "index")
+            if getattr(parts[0], name) is not None
+        }
+        return cls(**arrays)
+
+    @classmethod
+    def averaged(cls, parts: Sequence[Features]) -> Features:
+        """The mean z of the same images, that were read in several ways."""
+        z_ND = torch.stack([part.z for part in parts]).mean(dim=0) if len(parts) > 1 else parts[0].z
+        return replace(parts[0], z=z_ND)
 
     @classmethod
     def from_arrays(

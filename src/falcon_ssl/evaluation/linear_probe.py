@@ -87,18 +87,15 @@ class Probe(NamedTuple):
 def fit_probe(
     train: Features, *, num_classes: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Probe:
-    """Fit the probe of `linear_probe`, whose arguments these are."""
+    """Fit the probe of `linear_probe`, whose arguments these are.
+
+    Rows of train with the same ``index`` are one image, which is left out as a whole.
+    """
     train_label, _ = check_labeled_pair(train, train, num_classes=num_classes)
     standardized = Standardization.of(train.z)
     x_ND, y_N = standardized(train.z, device=device), train_label.to(device)
-    order_N = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).to(device)
     fit = partial(fit_logistic_regression, num_classes=num_classes, curvature=Curvature.of(x_ND))
-    parts = (
-        order_N.tensor_split(FOLDS)
-        if LEAST <= len(train) < SMALL
-        else [order_N[: max(1, round(HELD_OUT * len(train)))]]
-    )
-    folds = [_Fold.of(x_ND, y_N, part) for part in parts]
+    folds = [_Fold.of(x_ND, y_N, left_out_N.to(device)) for left_out_N in _left_out(train, seed)]
     classifiers: list[Classifier | None] = [None] * len(folds)
     best_alpha, best, least_loss = ALPHAS[0], classifiers[0], math.inf
     for alpha in ALPHAS:
@@ -116,6 +113,22 @@ def fit_probe(
     return Probe(standardized, fit(x_ND, y_N, alpha=best_alpha, start=best, tolerance=tolerance))
 
 
+def _left_out(train: Features, seed: int) -> list[Tensor]:
+    """Which rows [N] are left out to choose the penalty, bool: five parts in turn, or a fifth of many images."""
+    image_N = torch.arange(len(train))
+    if train.index is not None:
+        unique_M, own_N = train.index.unique(return_inverse=True)
+        image_N = own_N if len(unique_M) < len(train) else image_N
+    count = int(image_N.max()) + 1
+    order_M = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    parts = (
+        order_M.tensor_split(FOLDS)
+        if LEAST <= count < SMALL
+        else (order_M[: max(1, round(HELD_OUT * count))],)
+    )
+    return [torch.isin(image_N, part) for part in parts]
+
+
 class _Fold(NamedTuple):
     """Rows to fit, and those that are left out to choose the penalty."""
 
@@ -125,10 +138,8 @@ class _Fold(NamedTuple):
     y_left_out: Tensor
 
     @classmethod
-    def of(cls, x_ND: Tensor, y_N: Tensor, left_out: Tensor) -> _Fold:
-        kept = torch.ones_like(y_N, dtype=torch.bool)
-        kept[left_out] = False
-        return cls(x_ND[kept], y_N[kept], x_ND[left_out], y_N[left_out])
+    def of(cls, x_ND: Tensor, y_N: Tensor, left_out_N: Tensor) -> _Fold:
+        return cls(x_ND[~left_out_N], y_N[~left_out_N], x_ND[left_out_N], y_N[left_out_N])
 
     def loss(self, classifier: Classifier) -> float:
         """Summed cross-entropy of the rows that are left out."""

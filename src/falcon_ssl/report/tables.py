@@ -232,6 +232,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if seconds is None and "seconds" in run.curves:
         seconds = float(run.curves["seconds"].y[-1])
     precision = environment.get("precision") or run.setting("precision")
+    each_scale = "every image at each scale" if run.about("probe_each_scale") else None
     rows: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("Data", run.about("data") or run.setting("data"), str),
         ("Split", run.about("note"), str),
@@ -243,6 +244,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Parameters", environment.get("num_parameters"), count),
         ("Representation width D", run.representation_width, count),
         ("Read by linear probe and kNN", run.about("readout"), _readout),
+        ("Linear probe learns from", each_scale, str),
         ("Numbers read", run.about("numbers_read"), count),
         ("Embedding width F", run.embed_dim, count),
         ("Dictionary", run.setting("dictionary"), str),
