@@ -57,6 +57,17 @@ def test_an_unfinished_run_says_so_everywhere(
     assert "this run is unfinished: step 2 of 6" in (run / "report.html").read_text()
 
 
+def test_options_of_another_version_are_named(run: Path) -> None:
+    config, environment = run / "config.yaml", run / "environment.json"
+    config.write_text(config.read_text() + "\nlater_option: 3\n")
+    with pytest.raises(InputError, match=r"^unknown option: received later_option"):
+        commands.load_run(run)
+    record = json.loads(environment.read_text()) | {"falcon_ssl": "9.1"}
+    environment.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"run of falcon-ssl 9.1: .*later_option.*==9.1"):
+        commands.load_run(run)
+
+
 def test_weights_that_are_not_finite_are_not_exported(run: Path, tmp_path: Path) -> None:
     path = run / "checkpoint" / "model.safetensors"
     tensors = load_file(path)

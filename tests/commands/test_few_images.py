@@ -48,6 +48,14 @@ def test_an_evaluation_of_six_images(
     assert build_report(run).is_file()
 
 
+def test_images_of_a_pixel_are_refused(tmp_path: Path) -> None:
+    for i in range(NUM):
+        Image.fromarray(np.full((1, 1, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+    config = RunConfig(data=f"folder:{tmp_path}", batch_size=15)
+    with pytest.raises(InputError, match="too small to learn from: received 1 pixels"):
+        commands.pretrain(config, out=tmp_path / "run")
+
+
 def test_a_batch_that_is_too_large_says_which_would_do(photos: Path, tmp_path: Path) -> None:
     config = RunConfig(data=f"folder:{photos}")
     with pytest.raises(InputError, match="give --batch_size 15 or so"):

@@ -288,29 +288,18 @@ class TestUnreadable:
     @pytest.mark.parametrize(
         ("good", "broken", "limit", "message"),
         [
-            (
-                20,
-                1,
-                0.01,
-                r"none, because 1 % of 21 images is less than one; .*max_unreadable 0\.1\.",
-            ),
-            (
-                3,
-                1,
-                0.01,
-                r"none, because 1 % of 4 images is less than one; .*max_unreadable 0\.25\.",
-            ),
-            (20, 3, 0.1, r"at most 2; .*max_unreadable 0\.14\."),
+            (20, 1, 0.01, "none, because 1 % of 21 images is less than one"),
+            (3, 1, 0.01, "none, because 1 % of 4 images is less than one"),
+            (20, 10, 0.1, "at most 3"),
         ],
     )
     def test_what_would_be_allowed_is_said(self, write_folder, good, broken, limit, message):
         root = self.write(write_folder, broken, good)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=message) as raised:
             load_splits(f"folder:{root}", ReadingConfig(max_unreadable=limit))
-        allowed = float(re.search(r"max_unreadable (0\.\d+)", message.replace("\\", ""))[1])
-        assert (
-            len(load_splits(f"folder:{root}", ReadingConfig(max_unreadable=allowed)).train) == good
-        )
+        found = re.search(r"max_unreadable ([0-9.]+)\.$", str(raised.value))
+        allowed = ReadingConfig(max_unreadable=float(found[1]))
+        assert len(load_splits(f"folder:{root}", allowed).train) == good
 
     def test_labels_follow_the_images_that_are_left(self, write_folder, png):
         files = {f"{'ab'[i % 2]}/{i:02}.png": i for i in range(10)} | {"a/00.png": b"broken"}

@@ -173,6 +173,11 @@ def test_a_scale_that_the_encoder_does_not_take():
             representation_width(encoder, IMAGE, readout=Readout(scales=(1, 1.25)))
 
 
+def test_a_size_that_the_encoder_does_not_take():
+    with pytest.raises(InputError, match=r"images of this size: .*patch size.*image_size"):
+        representation_width(built(VIT), (IMAGE[0], 30, 30))
+
+
 def test_too_few_maps():
     with pytest.raises(InputError, match="received 2 maps, expected at least 3 maps"):
         Readout("last_three")(Gray(), torch.zeros(1, 1, 8, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from falcon_ssl.config.mapping import flat_mapping, read_yaml
 from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.version import __version__
 from falcon_ssl.data import (
     Source,
     Splits,
@@ -31,12 +33,13 @@ from falcon_ssl.engine import RunFolder, load_model
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.networks import Readout, fit_to_images, representation_width
 from falcon_ssl.records.checkpoints import unfinished_sentence
-from falcon_ssl.records.folder import CONFIG, DATA, SKIPPED
+from falcon_ssl.records.folder import CONFIG, DATA, ENVIRONMENT, SKIPPED
 from falcon_ssl.views import Views, build_views
 
 logger = logging.getLogger(__name__)
 
 FITTED_TO = 4000  # images at most
+LEAST_SIDE = 4  # pixels
 
 
 class RunParts(NamedTuple):
@@ -88,6 +91,13 @@ def prepare(
         given = {name: getattr(config.encoder, name) for name in config.encoder.changed()}
         config = replace(config, encoder=replace(initial.encoder, **given))
         logger.info("encoder: %s, that of the initial weights", config.encoder.name)
+    if (side := min(splits.train.image_shape[1:])) < LEAST_SIDE:
+        raise InputError(
+            "the images are too small to learn from",
+            received=f"{side} pixels",
+            expected=f"at least {LEAST_SIDE} a side",
+            fix="are these the images?",
+        )
     config = resolve(config, splits.train)
     check_memory(config, splits.train.image_shape)
     views, method = build(config, splits.train.image_shape, initial=initial)
@@ -238,7 +248,7 @@ def load_method(
         InputError: No run folder, no such checkpoint, or a readout that the encoder does not have.
     """
     folder = RunFolder.open(run)
-    config = from_mapping(read_yaml(folder.path / CONFIG))
+    config = read_config(folder)
     config = replace(config, evaluation=replace(config.evaluation, **(evaluation or {})))
     image_shape = folder.read_json(DATA)["image_shape"]
     views, method = build(config, image_shape)
@@ -248,6 +258,28 @@ def load_method(
     if sentence := unfinished_sentence(folder.path):
         logger.warning("%s: %s", folder.path, sentence)
     return config, method.to(device).eval(), views
+
+
+def read_config(folder: RunFolder) -> RunConfig:
+    """The options of a run.
+
+    Raises:
+        InputError: They are none of this version; says so where another one has written them.
+    """
+    try:
+        return from_mapping(read_yaml(folder.path / CONFIG))
+    except InputError as error:
+        wrote = None
+        with suppress(InputError):
+            wrote = folder.read_json(ENVIRONMENT).get("falcon_ssl")
+        if wrote in (None, __version__):
+            raise
+        raise InputError(
+            f"{folder.path} is a run of falcon-ssl {wrote}",
+            received=f"this version, {__version__}: {str(error).rstrip('.')}",
+            expected="the version that wrote it",
+            fix=f"pip install falcon-ssl=={wrote}",
+        ) from error
 
 
 def _check_weights(method: Method, folder: RunFolder) -> None:
@@ -307,7 +339,7 @@ def check_same_run(folder: RunFolder, config: RunConfig) -> None:
 
     It may also have more epochs, unless its views grow over the run: they would shrink.
     """
-    begun = from_mapping(read_yaml(folder.path / CONFIG))
+    begun = read_config(folder)
     if config.epochs > begun.epochs and config.views.start_size is None:
         logger.info(
             "%d epochs in place of %d: the learning rate goes on as in a run that was begun with so many",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from falcon_ssl.config.run import ReadingConfig
@@ -18,6 +19,8 @@ from falcon_ssl.data.reading import Opened, open_records
 from falcon_ssl.data.source import Splits
 from falcon_ssl.data.subset import hold_out
 from falcon_ssl.data.tars import tar_splits
+
+logger = logging.getLogger(__name__)
 
 _ENCODED = ("folder", "parquet", "tar", "hf")  # kinds that can be joined
 _STREAMED = ("parquet", "tar", "hf")
@@ -54,6 +57,7 @@ def load_splits(
     names = source_names(data)
     _check(data, names, reading)
     if data == "digits":
+        logger.info("scikit-learn's 1797 handwritten digits; --data names other images")
         note = "scikit-learn digits, fixed stratified split: 80 % train, 20 % test"
         digits = Splits(train=DigitsSource("train"), test=DigitsSource("test"), note=note)
         return hold_out(digits, reading.holdout) if reading.holdout else digits

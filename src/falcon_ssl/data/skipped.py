@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,12 +46,11 @@ class Skipped:
         if len(self.indices) > self._limit * self.num_images:
             found, allowed = len(self.indices), int(self._limit * self.num_images)
             none = f"none, because {100 * self._limit:g} % of {self.num_images} images is less than one"
-            enough = max(0.1, math.ceil(100 * found / self.num_images) / 100)
             raise InputError(
                 f"too many unreadable images in {self._name}",
                 received=f"{found} of {self.num_images}, the last one {place} ({reason_text(reason)})",
                 expected=f"at most {allowed}" if allowed else none,
-                fix=f"repair or delete them, or allow more with --reading.max_unreadable {enough:g}",
+                fix="repair or delete them, or leave out all that there are with --reading.max_unreadable 1",
             )
 
 

@@ -144,6 +144,13 @@ class Readout:
 
 
 def _wrong_scale(scale: float, reason: str) -> InputError:
+    if scale == 1:
+        return InputError(
+            "the encoder does not take images of this size",
+            received=reason.rstrip("."),
+            expected="a size that fits it",
+            fix="choose another --reading.image_size, --views.size or --views.evaluate_size",
+        )
     return InputError(
         f"the encoder does not take images of {scale:g} times the size",
         received=reason.rstrip("."),

@@ -125,18 +125,26 @@ def _own_views(config: ViewsConfig) -> Views:
 def supervised_views(config: ViewsConfig, views: Views, smallest: float) -> Views:
     """One view of every image for training with labels: a crop and, where mirrored images have one class, a flip.
 
+    Crops have the side of the pretraining's large views: where that is smaller than the side of evaluation, objects are
+    as large in crops as in whole images (Touvron et al., 2019, arXiv 1906.06423).
+
     Args:
         config: Of the pretraining.
         views: Built from it; normalization and the side that images are evaluated at stay.
         smallest: Fraction of the image in the smallest crop.
     """
-    size = views.evaluate_size
+    size = views.size or views.evaluate_size
     if size is None:
         return Views(views.operations[:1], normalization=views.normalization)
     crop = RandomResizedCrop(
         size, scale=(smallest, 1.0), flip=0.0 if config.preset == "grayscale" else 0.5
     )
-    return Views([[crop]], normalization=views.normalization, size=size)
+    return Views(
+        [[crop]],
+        normalization=views.normalization,
+        size=size,
+        evaluate_size=views.evaluate_size,
+    )
 
 
 def digits_views(count: int = 2) -> Views:
