@@ -17,6 +17,7 @@ from falcon_ssl.views import (
     build_views,
     contact_sheet,
     multi_crop,
+    supervised_views,
     two_view,
 )
 
@@ -253,3 +254,12 @@ def test_bands_of_sixteen_bits_are_viewed_as_those_of_eight():
 def test_statistics_of_another_number_of_channels_are_refused():
     with pytest.raises(InputError, match="made for other images"):
         build_views(ViewsConfig("bands", size=16, mean=(0.1, 0.2))).evaluate(images(channels=5))
+
+
+@pytest.mark.parametrize(("evaluate_size", "seen"), [(32, 32), (None, 24)])
+def test_with_labels_crops_have_the_side_of_the_pretraining(evaluate_size, seen):
+    config = ViewsConfig("cifar", size=24, evaluate_size=evaluate_size)
+    views = supervised_views(config, build_views(config), 0.35)
+    batch = images(channels=3, side=32)
+    assert [view.shape[2:] for view in views(batch, generator=generator())] == [(24, 24)]
+    assert views.evaluate(batch).shape[2:] == (seen, seen)
