@@ -117,7 +117,7 @@ def _left_out(train: Features, seed: int) -> list[Tensor]:
     """Which rows [N] are left out to choose the penalty, bool: five parts in turn, or a fifth of many images."""
     image_N = torch.arange(len(train))
     if train.index is not None:
-        unique_M, own_N = train.index.unique(return_inverse=True)
+        unique_M, own_N = torch.unique(train.index, return_inverse=True)
         image_N = own_N if len(unique_M) < len(train) else image_N
     count = int(image_N.max()) + 1
     order_M = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
