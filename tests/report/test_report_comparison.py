@@ -168,6 +168,7 @@ def test_different_data_are_warned_of(make_run: Any, tmp_path: Path) -> None:
     edit(other, "data: digits", "data: folder:cats")
     html = build_comparison([first, other], tmp_path / "out.html").read_text(encoding="utf-8")
     assert "The data sets differ, so the numbers are not comparable: digits, folder:cats." in html
+    assert "These runs are of different data, so none can be called the best." in html
     same = [first, make_run(tmp_path / "c", num_codes=64)]
     html = build_comparison(same, tmp_path / "out.html").read_text(encoding="utf-8")
     assert "not comparable" not in html

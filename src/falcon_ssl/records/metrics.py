@@ -76,6 +76,8 @@ METRICS: Mapping[str, Metric] = {
         "entropy of the code histogram / log min(C, N)", "one code 0\u202f% · even 100\u202f%"),
     "code_perplexity": Metric("code perplexity", "real", CODES, None,
         "number of codes that would be as varied if evenly used"),
+    "aligned_cosine": Metric("cosine to the nearest code", "score", CODES, None,
+        "mean over test embeddings u, of each with the code nearest to it", "ideal 1"),
     "code_largest_share": Metric("fraction of the most used code", "percent", CODES, "lower",
         "1 means cluster collapse"),
     "mean_cosine": Metric("mean cosine", "score", GEOMETRY, "lower",

@@ -112,6 +112,8 @@ def pictures(compared: Sequence[Family], intro: str) -> Section:
 
 def leader(compared: Sequence[Family]) -> str:
     """One sentence: who is best by the first number that all families have, or which share that place."""
+    if len({run.setting("data") for family in compared for run in family.runs}) > 1:
+        return "These runs are of different data, so none can be called the best."
     for key in RANKED_BY:
         spreads = [family_spread(family, key) for family in compared]
         known = [s for s in spreads if s is not None]
@@ -131,8 +133,9 @@ def leader(compared: Sequence[Family]) -> str:
                 else f", before {compared[order[equal]].label} with {written[equal]}"
             )
             return f"A tie by {metric.label}: {', '.join(names[:-1])} and {names[-1]} with {written[0]}{rest}."
+        best = "Best by" if metric.better else "Not measured by labels; largest"
         return (
-            f"Best by {metric.label}: {compared[first].label} with {known[first].text(metric.kind)},"
+            f"{best} {metric.label}: {compared[first].label} with {known[first].text(metric.kind)},"
             f" before {compared[second].label} with {known[second].text(metric.kind)}"
             f"{chance_of_lead(compared[first], compared[second], key)}."
         )
