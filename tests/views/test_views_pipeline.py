@@ -13,6 +13,7 @@ from falcon_ssl.views import (
     ColorJitter,
     Normalization,
     RandomResizedCrop,
+    RandomShift,
     Views,
     build_views,
     contact_sheet,
@@ -257,9 +258,21 @@ def test_statistics_of_another_number_of_channels_are_refused():
 
 
 @pytest.mark.parametrize(("evaluate_size", "seen"), [(32, 32), (None, 24)])
-def test_with_labels_crops_have_the_side_of_the_pretraining(evaluate_size, seen):
+def test_views_for_labels(evaluate_size, seen):
+    """Shifts have the side of the evaluation, crops that of the pretraining."""
     config = ViewsConfig("cifar", size=24, evaluate_size=evaluate_size)
-    views = supervised_views(config, build_views(config), 0.35)
     batch = images(channels=3, side=32)
-    assert [view.shape[2:] for view in views(batch, generator=generator())] == [(24, 24)]
-    assert views.evaluate(batch).shape[2:] == (seen, seen)
+    for smallest, side in ((None, seen), (0.35, 24)):
+        views = supervised_views(config, build_views(config), smallest)
+        assert [view.shape[2:] for view in views(batch, generator=generator())] == [(side, side)]
+        assert views.evaluate(batch).shape[2:] == (seen, seen)
+
+
+def test_a_shift_magnifies_nothing():
+    """Every column of the result is one of the image, beside the same neighbors, up to the border."""
+    ramp = torch.arange(32.0).expand(64, 1, 32, 32)
+    shifted = RandomShift(32, flip=0.0)(ramp, generator=generator())
+    by = shifted[:, 0, 16, 16] - 16
+    assert set(by.tolist()) == set(range(-4, 5))
+    torch.testing.assert_close(shifted[:, 0, :, 8:24], ramp[:, 0, :, 8:24] + by[:, None, None])
+    assert RandomShift(16)(ramp, generator=generator()).shape[2:] == (16, 16)

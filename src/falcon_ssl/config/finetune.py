@@ -10,7 +10,7 @@ from falcon_ssl.core.errors import InputError
 
 @dataclass(frozen=True)
 class FinetuneConfig(Options, group="finetune"):
-    """How a pretrained encoder becomes a classifier: AdamW, a lower rate the earlier the layer, crops, early stop."""
+    """How a pretrained encoder becomes a classifier: AdamW, a lower rate the earlier the layer, shifts, early stop."""
 
     labels: float | None = option(
         None,
@@ -34,8 +34,11 @@ class FinetuneConfig(Options, group="finetune"):
     label_smoothing: float = option(
         0.1, "Probability that is spread over all classes.", at_least=0, below=1
     )
-    crop_scale: float = option(
-        0.35, "Smallest fraction of the image in a crop.", above=0, at_most=1
+    crop_scale: float | None = option(
+        None,
+        "Smallest fraction of the image in a crop; null shifts the whole image by up to an eighth of its side.",
+        above=0,
+        at_most=1,
     )
     scratch: bool = option(True, "Whether the same is trained from scratch, to compare.")
     seed: int = option(0, "Seed of draws, order, crops and the classifier.", at_least=0)

@@ -11,7 +11,7 @@ from falcon_ssl.views.color import (
     to_grayscale,
 )
 from falcon_ssl.views.contact_sheet import captioned_sheet, contact_sheet
-from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop, resize, resized_crop
+from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop, RandomShift, resize, resized_crop
 from falcon_ssl.views.draw import BatchSlice
 from falcon_ssl.views.filters import (
     RandomBlur,
@@ -36,6 +36,7 @@ __all__ = [
     "RandomGrayscale",
     "RandomNoise",
     "RandomResizedCrop",
+    "RandomShift",
     "RandomSolarize",
     "Views",
     "adjust_brightness",

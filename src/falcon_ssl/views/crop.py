@@ -221,3 +221,28 @@ class RandomCrop:
         flip = uniform(count, 0, 1, generator=generator) < self.flip
         boxes = torch.stack([*starts, side_N, side_N], dim=1)
         return resized_crop(images, boxes, flip=flip, size=self.size)
+
+
+@dataclass(frozen=True)
+class RandomShift:
+    """The whole image at one size, shifted by whole pixels, reflected at its borders, mirrored with some probability.
+
+    Objects stay as large as they are, which crops that are resized magnify.
+
+    Args:
+        size: Side of the result, in pixels.
+        shift: Largest shift either way, as a fraction of that, below 1.
+        flip: Probability of mirroring left and right.
+    """
+
+    size: int
+    shift: float = 1 / 8
+    flip: float = 0.5
+
+    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
+        """[N, C, H, W] -> [N, C, size, size]."""
+        if images.shape[2:] != (self.size, self.size):
+            images = resize(images, size=self.size)
+        by = round(self.shift * self.size)
+        padded = F.pad(images, (by, by, by, by), mode="reflect")
+        return RandomCrop(self.size, flip=self.flip)(padded, generator=generator)

@@ -12,7 +12,7 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.parts import is_part, make_part
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGrayscale
-from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop
+from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop, RandomShift
 from falcon_ssl.views.filters import RandomBlur, RandomNoise, RandomSolarize
 from falcon_ssl.views.pipeline import Normalization, Operation, Views
 
@@ -122,29 +122,26 @@ def _own_views(config: ViewsConfig) -> Views:
     return made
 
 
-def supervised_views(config: ViewsConfig, views: Views, smallest: float) -> Views:
-    """One view of every image for training with labels: a crop and, where mirrored images have one class, a flip.
-
-    Crops have the side of the pretraining's large views: where that is smaller than the side of evaluation, objects are
-    as large in crops as in whole images (Touvron et al., 2019, arXiv 1906.06423).
+def supervised_views(config: ViewsConfig, views: Views, smallest: float | None) -> Views:
+    """One view of every image for training with labels, and a flip where mirrored images have one class.
 
     Args:
         config: Of the pretraining.
         views: Built from it; normalization and the side that images are evaluated at stay.
-        smallest: Fraction of the image in the smallest crop.
+        smallest: Fraction of the image in the smallest crop, which has the side of the pretraining's large views: where
+            that is smaller than the side of evaluation, objects are as large in crops as in whole images (Touvron et
+            al., 2019, arXiv 1906.06423). None shifts the whole image, by an eighth of its side at most.
     """
-    size = views.size or views.evaluate_size
-    if size is None:
+    size, evaluated = views.size or views.evaluate_size, views.evaluate_size
+    if size is None or evaluated is None:
         return Views(views.operations[:1], normalization=views.normalization)
-    crop = RandomResizedCrop(
-        size, scale=(smallest, 1.0), flip=0.0 if config.preset == "grayscale" else 0.5
-    )
-    return Views(
-        [[crop]],
-        normalization=views.normalization,
-        size=size,
-        evaluate_size=views.evaluate_size,
-    )
+    flip = 0.0 if config.preset == "grayscale" else 0.5
+    view: Operation
+    if smallest is None:
+        size, view = evaluated, RandomShift(evaluated, flip=flip)
+    else:
+        view = RandomResizedCrop(size, scale=(smallest, 1.0), flip=flip)
+    return Views([[view]], normalization=views.normalization, size=size, evaluate_size=evaluated)
 
 
 def digits_views(count: int = 2) -> Views:
