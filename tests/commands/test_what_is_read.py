@@ -66,7 +66,10 @@ def test_the_probe_can_learn_from_every_scale(run: Path) -> None:
     assert not torch.allclose(small, large)
     assert torch.equal(found.probe.label, mean.train.label.repeat(2))
 
-    record = commands.evaluate(run, evaluation=options)
+    words = ["--scales", "1,1.5", "--probe_each_scale", "true"]
+    assert cli.main(["evaluate", str(run), *words]) == 0
+    record = json.loads((run / "evaluation.json").read_text())
+    assert "every image at each scale" in build_report(run).read_text()
     plain = commands.evaluate(run, evaluation=scales)
     assert record["about"]["probe_each_scale"] is True
     assert record["top1_knn"] == pytest.approx(plain["top1_knn"], abs=0.005)

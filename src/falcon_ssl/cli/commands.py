@@ -74,6 +74,7 @@ def evaluate(
     mirror: bool | None = None,
     crops: int | None = None,
     scales: tuple[float, ...] | None = None,
+    probe_each_scale: bool | None = None,
     checkpoint: str = "last",
     baseline: str | None = None,
     out: str | None = None,
@@ -89,6 +90,7 @@ def evaluate(
         mirror: Average it over the mirror image too; null is the run's own.
         crops: 9 averages it over a grid of crops; null is the run's own.
         scales: Average it over the image resized by these factors, 1 1.25; null is the run's own.
+        probe_each_scale: Let the linear probe learn from an image at each of them; null is the run's own.
         checkpoint: The last, or one that is kept: best, best_knn, epoch_10.
         baseline: A baseline.json of the same images, to stand beside the run in tables and report.
         out: Folder to write to, where the run's may not be written; falcon-ssl report reads it. null is the run's.
@@ -103,6 +105,7 @@ def evaluate(
         mirror=mirror,
         crops=crops,
         scales=scales,
+        probe_each_scale=probe_each_scale,
         few_labels=few_labels,
     )
     sets: Sequence[tuple[str | None, str | None]] = named_sets(data) or [(None, None)]
