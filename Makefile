@@ -74,8 +74,8 @@ bench-alarms: $(VENV)/.installed  ## what the alarms cost of a training step
 bench-diagnosis: $(VENV)/.installed  ## time, memory, detections and false alarms of the diagnosis
 	$(BIN)/python benchmarks/diagnosis.py
 
-bench-cuda: $(VENV)/.installed  ## the loss on a GPU, and its kernels against float64
-	$(BIN)/python benchmarks/loss_cuda.py
+bench-cuda: $(VENV)/.installed  ## loss, steps, waits and launches on a GPU, in under five minutes
+	$(BIN)/python benchmarks/cuda.py
 
 bench-methods: $(VENV)/.installed  ## what a step of every method costs, side by side
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/methods.py

@@ -24,6 +24,7 @@ CELLS = {
     "cpu": ((32, 32, 256),),
 }
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+ENTRIES = ("precision", "N", "F", "C", "tflops", "unit_ms", "ms", "peak_mb", "skipped")  # of a row
 CONTENDERS = ("log_softmax", "compiled", "chunked", "triton", "complete")
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("loss_cuda.py needs an NVIDIA GPU: torch.cuda.is_available() is False")
     rows = [
-        _measure(precision, N, F, C, options.repeats, torch.device(options.device))
+        measure(precision, N, F, C, options.repeats, torch.device(options.device))
         for N, F, C in CELLS[options.device]
         for precision in PRECISIONS
     ]
@@ -44,9 +45,10 @@ def main() -> None:
     write_record(options.out, record, table(record))
 
 
-def _measure(
+def measure(
     precision: str, N: int, F: int, C: int, repeats: int, device: torch.device
 ) -> dict[str, Any]:
+    """One row: every contender at one size and precision."""
     rate = _matmul_rate(precision, N, F, device)
     row: dict[str, Any] = {"precision": precision, "N": N, "F": F, "C": C, "tflops": rate / 1e12}
     row["unit_ms"] = 1e3 * 2 * 2 * N * F * C / rate

@@ -56,12 +56,15 @@ PARTS = ("views", "encoder", "head + loss", "optimizer")
 
 
 class Contender:
-    """One method with its optimizer, and steps that are taken apart."""
+    """One method with its optimizer, and steps that are taken apart; compiled ones without marks in the encoder."""
 
-    def __init__(self, name: str, options: argparse.Namespace) -> None:
+    def __init__(
+        self, name: str, options: argparse.Namespace, *, engine: Mapping[str, bool] | None = None
+    ) -> None:
         config = from_mapping(
             {
                 **METHODS[name],
+                "engine": dict(engine or {}),
                 "views": {"preset": "cifar"},
                 "encoder": {
                     "name": options.encoder,
@@ -85,8 +88,8 @@ class Contender:
                 mixed_precision=options.precision,
             ),
         )
-        encoders = [self.method.encoder]
-        if self.method.evaluated_encoder is not self.method.encoder:
+        encoders = [] if engine else [self.method.encoder]
+        if not engine and self.method.evaluated_encoder is not self.method.encoder:
             encoders.append(self.method.evaluated_encoder)
         for encoder in encoders:
             mark_around(

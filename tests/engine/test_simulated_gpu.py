@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.commands.loading import build
 from falcon_ssl.config.run import RunConfig, from_mapping
-from falcon_ssl.data import TensorSource
+from falcon_ssl.data import ResidentLoader, TensorSource
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.lars import LARS
 from falcon_ssl.engine.muon import Muon
@@ -159,6 +159,18 @@ def test_views_are_made_on_a_gpu_without_waiting(preset: str) -> None:
         if preset not in ("grayscale", "bands", "digits"):  # whose noise is the device's own
             torch.testing.assert_close(there.values, here, rtol=0, atol=1e-3)
     torch.testing.assert_close(whole.values, views.evaluate(pixels), rtol=0, atol=1e-5)
+
+
+def test_batches_come_to_a_gpu_without_waiting() -> None:
+    source = TensorSource(torch.randint(256, (64, *SHAPE), dtype=torch.uint8), name="noise")
+    with simulated_gpu() as log:
+        loader = ResidentLoader(source, batch_size=ROWS, seed=0, device="cuda")
+        batches = loader.epoch_batches(epoch=0)
+        next(batches)  # the images are copied once
+        log.clear()
+        _, pixels = next(batches)
+        assert isinstance(pixels, Simulated)
+        assert log.waits == []
 
 
 def test_features_are_extracted_and_evaluated_on_a_gpu() -> None:

@@ -150,7 +150,8 @@ def sigreg_loss(
     )
     with torch.autocast(z.device.type, enabled=False):
         z_NF = at_least_float32(z)
-        return _sigreg(z_NF, directions.to(z_NF), num_rows, limit, num_points)
+        directions_MF = directions.to(z_NF, non_blocking=True)
+        return _sigreg(z_NF, directions_MF, num_rows, limit, num_points)
 
 
 def collapsed_sigreg(limit: float = LIMIT, num_points: int = NUM_POINTS) -> float:
