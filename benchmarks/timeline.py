@@ -79,6 +79,10 @@ class MarkedViews:
         self.timeline.mark("views")
         return views
 
+    def compile(self) -> None:
+        """Compile them."""
+        self.views.compile()
+
     def at(self, progress: float) -> MarkedViews:
         """Those at a fraction of the run."""
         return MarkedViews(self.views.at(progress), self.timeline)

@@ -42,7 +42,9 @@ class EngineConfig(Options, group="engine"):
     channels_last: bool = option(
         True, "Memory format of the convolutions; measured faster on CPUs and GPUs."
     )
-    compile: bool = option(False, "torch.compile the encoder.")
+    compile: bool = option(
+        False, "torch.compile the encoder, and the color operations of the views."
+    )
     cuda_graphs: bool = option(
         False,
         "Compile the encoder and replay its kernels from a CUDA graph: for small networks on a GPU, whose kernels are "

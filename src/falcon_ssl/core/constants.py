@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 
-@functools.lru_cache(maxsize=256)
 def constant(
     numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
@@ -19,6 +18,13 @@ def constant(
         >>> constant((1.0, 2.0), device) is constant((1.0, 2.0), device)
         True
     """
+    if torch.compiler.is_compiling():  # a compiler writes a few numbers into its kernel
+        return torch.tensor(numbers, dtype=dtype, device=device)
+    return _copied(numbers, device, dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _copied(numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # one made inside could not be used outside
         return torch.tensor(numbers, dtype=dtype, device=device)
 

@@ -42,6 +42,12 @@ def prepare(method: Method, config: EngineConfig, *, device: torch.device) -> to
     return memory_format
 
 
+def compile_views(views: object, config: EngineConfig) -> None:
+    """Compile the operations of views too, where the encoder is; views of another kind stay as they are."""
+    if (config.compile or config.cuda_graphs) and hasattr(views, "compile"):
+        views.compile()
+
+
 def check_speed(config: EngineConfig, device: torch.device) -> None:
     """Raise InputError for options that the device cannot have."""
     if config.cuda_graphs and device.type != "cuda":

@@ -97,6 +97,7 @@ class TrainingStep:
             scaled=accelerator.scaler is not None,
         )
         self._method = method
+        speed.compile_views(views, config.engine)
         self._views = views
         self._config = config
         self._num_steps = num_steps

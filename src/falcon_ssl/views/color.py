@@ -5,7 +5,9 @@ The functions may write to their argument: pass a tensor that nobody else needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -70,14 +72,27 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     hue.sub_(hue.round())
     shifts = constant((0.0, _SIXTH, -_SIXTH), images.device, images.dtype)[:, None, None]
     amount = torch.add(hue, shifts, out=images).abs_().sub_(_SIXTH).clamp_(0, _SIXTH)
-    torch.addcmul(most, red, chroma, value=-6, out=red)
-    torch.addcmul(least, amount[:, 1:], chroma, value=6, out=amount[:, 1:])
-    return images
+    new_red = torch.addcmul(most, amount[:, :1], chroma, value=-6)
+    return torch.cat([new_red, torch.addcmul(least, amount[:, 1:], chroma, value=6)], dim=1)
 
 
 def to_grayscale(images: Tensor) -> Tensor:
     """Replace all channels by luma: [N, 3, H, W] -> [N, 3, H, W]."""
     return images.copy_(luma(images))
+
+
+_Adjust = Callable[[Tensor, Tensor], Tensor]  # images and a number for each
+_ADJUST: tuple[_Adjust, ...] = (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+    adjust_hue,
+)
+
+
+@functools.cache
+def _compiled() -> tuple[_Adjust, ...]:
+    return tuple(torch.compile(adjust, dynamic=True) for adjust in _ADJUST)
 
 
 @dataclass(frozen=True)
@@ -100,12 +115,18 @@ class ColorJitter:
     saturation: float = 0.0
     hue: float = 0.0
     probability: float = 1.0
+    adjust: tuple[_Adjust, ...] = field(default=_ADJUST, init=False, repr=False, compare=False)
+
+    def compiled(self) -> ColorJitter:
+        """The same by torch.compile: a kernel or two for each of the four, in place of up to 22."""
+        jitter = replace(self)
+        object.__setattr__(jitter, "adjust", _compiled())
+        return jitter
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
         amounts = (self.brightness, self.contrast, self.saturation, self.hue)
-        functions = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         ranges = (*((max(0.0, 1 - a), 1 + a) for a in amounts[:3]), (-self.hue, self.hue))
         order = [k for k in permutation(len(amounts), generator=generator) if amounts[k]]
         drawn = uniform_each(len(images), [ranges[k] for k in order], generator=generator)
@@ -113,7 +134,7 @@ class ColorJitter:
 
         def change(chosen: Tensor) -> Tensor:
             for k, factor in zip(order, factors, strict=True):
-                chosen = functions[k](chosen, factor)
+                chosen = self.adjust[k](chosen, factor)
             return chosen
 
         return change_rows(images, rows, change)

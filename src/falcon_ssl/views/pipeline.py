@@ -88,6 +88,17 @@ class Views:
         """V, the length of the list that a call returns."""
         return len(self.operations)
 
+    def compile(self) -> None:
+        """torch.compile what the operations do to pixels, those that have a method `compiled`."""
+        for stage in self._stages:
+            stage.operations = tuple(
+                tuple(
+                    operation.compiled() if hasattr(operation, "compiled") else operation
+                    for operation in view
+                )
+                for view in stage.operations
+            )
+
     def at(self, progress: float) -> Views:
         """The views of a moment of the training: small ones first, when there are ``earlier`` ones.
 
