@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP_OF  = $(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PIP    := $(call PIP_OF,$(VENV))
 
-.PHONY: demo test lint docs figures release-check test-matrix bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda bench-methods bench-step bench-collapse clean
+.PHONY: demo test lint docs figures release-check test-matrix bench-loss bench-digits bench-alarms bench-diagnosis bench-views bench-cuda kernels bench-methods bench-step bench-collapse clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,9 @@ bench-diagnosis: $(VENV)/.installed  ## time, memory, detections and false alarm
 
 bench-cuda: $(VENV)/.installed  ## loss, steps, waits and launches on a GPU, in under five minutes
 	$(BIN)/python benchmarks/cuda.py
+
+kernels: $(VENV)/.installed-test  ## compile the Triton kernels for A100 and H100, without either; half an hour
+	$(BIN)/python benchmarks/kernels.py
 
 bench-methods: $(VENV)/.installed  ## what a step of every method costs, side by side
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/methods.py

@@ -55,9 +55,10 @@ def build(name: str, *, width: int, num_codes: int, device: str = "cpu") -> Step
             return None
         loss = FalconLoss(HadamardDictionary(num_codes, width), epsilon=EPSILON)
     else:
-        backend = name.split("_")[0]
+        backend, _, precision = name.partition("_")
+        options = {"input_precision": precision} if precision in ("ieee", "tf32") else {}
         dictionary = RademacherDictionary(num_codes, width)
-        loss = FalconLoss(dictionary, epsilon=EPSILON, backend=backend)  # type: ignore[arg-type]
+        loss = FalconLoss(dictionary, epsilon=EPSILON, backend=backend, **options)  # type: ignore[arg-type]
     return lambda u1, u2: loss(u1, u2).total
 
 

@@ -99,7 +99,7 @@ def main() -> None:
     }
     write_record(options.out, record, table(record))
     wrong = [line for row in rows for line in problems(row)]
-    sys.exit("\n".join(wrong))
+    sys.exit("\n".join(wrong) or 0)
 
 
 def _cases(*, quick: bool) -> Iterator[tuple[str, str, Tile, int, str]]:
@@ -226,7 +226,7 @@ def table(record: dict[str, Any]) -> str:
         cell = by_cell.setdefault((row["kernel"], row["precision"]), {})
         cell.setdefault(row["target"], []).append(row)
     cells = [
-        [*names, len(next(iter(of.values()))), *(_cell(of[target]) for target in LIMITS)]
+        [*names, sum(map(len, of.values())), *(_cell(of.get(target, [])) for target in LIMITS)]
         for names, of in by_cell.items()
     ]
     header = ["kernel", "embeddings", "compiled", *(f"sm_{target}" for target in LIMITS)]
@@ -234,6 +234,8 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _cell(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "--"
     most = {name: max(row[name] for row in rows) for name in ("registers", "spilled", "shared")}
     fewest = min(row["tensor_core_instructions"] for row in rows)
     return f"{most['registers']} / {most['spilled']} / {most['shared'] / 1024:.0f}, {fewest}"

@@ -44,30 +44,35 @@ class Tile(NamedTuple):
 
 
 _HALF = (Tile(64, 64, 64, 8), Tile(64, 128, 64, 8))
-_FLOAT = (Tile(64, 64, 32, 8),)
-_PLAIN = (
+_SHORT = (
     Tile(64, 64, 16, 8),
 )  # products without tensor cores are unrolled, and spill, beyond this
-_ALL = {"half": _HALF, "bf16x3": _FLOAT, "tf32": _FLOAT, "ieee": _PLAIN}
+_FLOAT = (Tile(64, 64, 32, 8), *_SHORT)
+_ALL = {"half": _HALF, "bf16x3": _FLOAT, "tf32": _FLOAT, "ieee": _SHORT}
 TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
     "sums": {**_ALL, "half": (*_HALF, Tile(128, 128, 64, 8))},
-    "row_terms": {**_ALL, "tf32": (Tile(64, 64, 16, 8),)},
-    "gradient": {**_ALL, "bf16x3": (Tile(64, 64, 16, 8),)},
+    "row_terms": {**_ALL, "tf32": _SHORT},
+    "gradient": {**_ALL, "bf16x3": _SHORT},
     "fused_gradient": {  # half of the registers hold its sums
         "half": (Tile(32, 32, 64, 8), Tile(32, 64, 64, 8)),
         "bf16x3": (Tile(32, 32, 32, 8),),
         "tf32": (Tile(32, 32, 32, 8),),
         "ieee": (Tile(16, 16, 16, 8),),
     },
-    "fused_gradient, F <= 256": {"half": (Tile(32, 64, 64, 8), Tile(64, 32, 64, 8))},
+    "fused_gradient, F <= 256": {
+        "bf16x1": (Tile(32, 64, 64, 8), Tile(64, 32, 64, 8)),
+        "bf16x2": (Tile(32, 64, 64, 8),),
+        "bf16x3": (Tile(32, 32, 32, 8), Tile(32, 64, 32, 8)),
+        "tf32": (Tile(32, 32, 32, 8), Tile(32, 64, 32, 8)),
+    },
 }
 
 
 def tiles(kernel: str, precision: str, width: int) -> tuple[Tile, ...]:
-    """Those of a kernel, for float32 multiplied in this precision, else for half precision."""
-    key = precision if precision in TILES["sums"] else "half"
+    """Those of a kernel, for PRECISION as the kernels take it and F features."""
     narrow = TILES.get(f"{kernel}, F <= 256", {}) if width <= 256 else {}
-    return narrow.get(key, TILES[kernel][key])
+    key = "half" if precision in ("bf16x1", "bf16x2") else precision
+    return narrow.get(precision, TILES[kernel][key])
 
 
 def tuned(kernel: str) -> Callable[[Any], Any]:
