@@ -3,7 +3,8 @@
     make bench-cuda                                             one NVIDIA GPU, under five minutes
     python benchmarks/cuda.py --device cpu --out /tmp/dry       a dry run: every part at tiny sizes, times mean nothing
 
-The loss: see loss_cuda.py; its roofline is 4 products of V N x F x C (docs/scaling.md) at the measured rate of one.
+The loss, its kernels and their errors: see loss_cuda.py. Its roofline is 4 products of V N x F x C
+(docs/scaling.md) at the measured rate of one.
 Steps: `methods.Contender`, the engine's own step, eager, and FALCON also compiled and with CUDA graphs. Waits are what
 CUDA reports of a step as synchronizing (`torch.cuda.set_sync_debug_mode`), launches what torch's profiler sees. A part
 that fails is named in `failed` and does not stop the others; what `--seconds` leaves no time for is in `left_out`.
@@ -98,6 +99,21 @@ def loss_rows(run: Run, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def rows_of_products(
+    run: Run,
+    what: str,
+    measure: Callable[[str, int, torch.device], list[dict[str, Any]]],
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """Rows of loss_cuda.py for every way to multiply in the Triton kernels."""
+    device = torch.device(options.device)
+    found = (
+        run.part(f"{what}, {name}", lambda n=name: measure(n, options.repeats, device))
+        for name in loss_cuda.OF_KERNELS
+    )
+    return [row for rows in found for row in rows or ()]
+
+
 def step_row(name: str, engine: Mapping[str, bool], options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a step and of its parts; waits and launches of one that is not logged."""
     contender, images = Contender(name, options, engine=engine), random_images(options)
@@ -143,6 +159,8 @@ def check(record: Mapping[str, Any]) -> None:
         "options",
         "bytes_per_s",
         "loss",
+        "kernels",
+        "errors",
         "steps",
         "failed",
         "left_out",
@@ -156,6 +174,8 @@ def check(record: Mapping[str, Any]) -> None:
             raise ValueError(f"entries of a row of the loss: {sorted(row)}")
         numbers += [row["tflops"], row["unit_ms"], *row["ms"].values()]
         numbers += row["share_of_roofline"].values()
+    numbers += [row["ms"] for row in record["kernels"]]
+    numbers += [row["gradient"] for row in record["errors"]]
     for name, row in record["steps"].items():
         if set(row) != {"seconds", "images_per_s", "parts", "waits", "launches"}:
             raise ValueError(f"entries of the step {name}: {sorted(row)}")
@@ -198,6 +218,9 @@ def table(record: Mapping[str, Any]) -> str:
         "Loss, forward and backward, and the share of its roofline: 4 products at the measured rate.",
         "",
         *markdown(["precision", "N", "F", "C", "matmul TF/s", *names], loss),
+        *loss_cuda.tables_of_kernels(
+            record["kernels"], record["errors"], device=record["options"]["device"]
+        ),
         "",
         "Steps that are not logged.",
         "",
@@ -226,6 +249,8 @@ def main() -> None:
     vars(options).update(SIZES[options.device])
     run = Run(options.seconds)
     loss = loss_rows(run, options)
+    kernels = rows_of_products(run, "kernels", loss_cuda.kernel_rows, options)
+    errors = rows_of_products(run, "errors", loss_cuda.error_rows, options)
     engines = ENGINES if options.device == "cuda" else {"eager": {}, "compiled": {"compile": True}}
     steps = {
         f"{name}, {how}": run.part(
@@ -240,6 +265,8 @@ def main() -> None:
         "options": {key: value for key, value in vars(options).items() if key != "out"},
         "bytes_per_s": bandwidth(torch.device(options.device)),
         "loss": loss,
+        "kernels": kernels,
+        "errors": errors,
         "steps": {name: row for name, row in steps.items() if row is not None},
         "failed": run.failed,
         "left_out": run.left_out,

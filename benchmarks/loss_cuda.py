@@ -69,14 +69,13 @@ def main() -> None:
     ]
     kernels, errors = [], []
     for name in OF_KERNELS:
-        kernels += _or_skipped(_kernels, name, options.repeats, options.device)
-        errors += _or_skipped(_errors, name, options.repeats, options.device)
+        kernels += _or_skipped(kernel_rows, name, options.repeats, options.device)
+        errors += _or_skipped(error_rows, name, options.repeats, options.device)
     record = {
         "cuda": torch.version.cuda,
         "rows": rows,
-        "kernel_cell": KERNEL_CELL[options.device],
+        "device": options.device,
         "kernels": kernels,
-        "error_cell": ERROR_CELL[options.device],
         "errors": errors,
         "environment": machine(options.device),
     }
@@ -172,7 +171,7 @@ def _marked_kernels(timeline: Timeline) -> Iterator[dict[str, Any]]:
             setattr(triton, name, kernel)
 
 
-def _kernels(name: str, repeats: int, device: torch.device) -> list[dict[str, Any]]:
+def kernel_rows(name: str, repeats: int, device: torch.device) -> list[dict[str, Any]]:
     """Milliseconds of every kernel, its share of the matmul rate, and the tile that was found fastest."""
     precision, contender, products = OF_KERNELS[name]
     N, F, C = KERNEL_CELL[device.type]
@@ -199,7 +198,7 @@ def _kernels(name: str, repeats: int, device: torch.device) -> list[dict[str, An
     return rows
 
 
-def _errors(name: str, _: int, device: torch.device) -> list[dict[str, Any]]:
+def error_rows(name: str, _: int, device: torch.device) -> list[dict[str, Any]]:
     """Relative errors of loss and gradient against float64."""
     precision, contender, _ = OF_KERNELS[name]
     N, F, C = ERROR_CELL[device.type]
@@ -268,9 +267,19 @@ def table(record: dict[str, Any]) -> str:
         "Milliseconds, in brackets units of 2 * 2N * F * C FLOP at the measured matmul rate, then peak MB.",
         "",
         *markdown(["precision", "N", "F", "C", "matmul TF/s", *CONTENDERS], rows),
+        *tables_of_kernels(record["kernels"], record["errors"], device=record["device"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def tables_of_kernels(
+    kernels: list[dict[str, Any]], errors: list[dict[str, Any]], *, device: str
+) -> list[str]:
+    """Two tables of what `kernel_rows` and `error_rows` found."""
+    return [
         "",
-        f"Kernels at N, F, C = {record['kernel_cell']}: milliseconds, and their part of the rate of torch's product "
-        "(of three bfloat16 products for bf16x3).",
+        f"Kernels at N, F, C = {KERNEL_CELL[device]}: milliseconds, and their part of the rate of torch's product (of "
+        "three bfloat16 products for bf16x3).",
         "",
         *markdown(
             ["products", "part", "ms", "of the rate", "tile"],
@@ -282,23 +291,22 @@ def table(record: dict[str, Any]) -> str:
                     _percent(row["share"]),
                     " ".join(f"{name} {size}" for name, size in row["tile"].items()),
                 ]
-                for row in record["kernels"]
+                for row in kernels
                 if "ms" in row
             ],
         ),
         "",
-        f"Relative errors against float64 at N, F, C = {record['error_cell']}.",
+        f"Relative errors against float64 at N, F, C = {ERROR_CELL[device]}.",
         "",
         *markdown(
             ["products", "loss", "gradient"],
             [
                 [row["products"], f"{row['loss']:.1e}", f"{row['gradient']:.1e}"]
-                for row in record["errors"]
+                for row in errors
                 if "loss" in row
             ],
         ),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _percent(share: float | None) -> str:

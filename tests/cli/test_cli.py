@@ -403,7 +403,9 @@ def test_print_config_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         assert run(command, "--help") == 0
         texts[command] = capsys.readouterr().out
-    assert all(name in texts["reproduce"] for name in grid_names()), "reproduce lists what comes with the library"
+    assert all(name in texts["reproduce"] for name in grid_names()), (
+        "reproduce lists what comes with the library"
+    )
 
 
 def parsed(*argv: str) -> dict[str, Any]:
