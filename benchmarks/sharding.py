@@ -9,6 +9,7 @@ shares, after two steps of a ViT-S with FALCON and AdamW on images of 32 pixels,
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -42,34 +43,39 @@ def held(shard: bool, num_ranks: int) -> dict[str, Any]:
             "batch_size": BATCH,
             "epochs": 4,
             "encoder": {"name": "timm:vit_small_patch16_224", "patch_size": 8},
-            "falcon": {"num_codes": 1024},
+            "falcon": {"dictionary": "rademacher", "num_codes": 1024, "embed_dim": 64},
             "views": {"preset": "imagenet", "size": SIDE},
             "optim": {"name": "adamw", "warmup_epochs": 0},
             "engine": {"device": "cpu", "precision": "no", "shard": shard},
         }
     )
-    process, shape = psutil.Process(), (3, SIDE, SIDE)
+    shape = (3, SIDE, SIDE)
     torch.manual_seed(0)
     method, views = build_method(config, image_shape=shape), build_views(config.views)
     total = sum(parameter.numel() for parameter in method.parameters())
-    gc.collect()
-    begin = process.memory_full_info().uss - 4 * total
+    begin = own_memory() - 4 * total
     accelerator = build_accelerator(config.engine)
     step = TrainingStep(method, views, config=config, num_steps=8, accelerator=accelerator)
     images = torch.randint(256, (BATCH // num_ranks, *shape), dtype=torch.uint8)
     for number in range(STEPS):
         step(images, number)
     step.terms()
-    gc.collect()
     states = step.optimizer.state.values()
     found = {
         "num_parameters": total,
         "weights": sum(local(parameter).nbytes for parameter in method.parameters()),
         "moments": sum(x.nbytes for one in states for x in one.values() if x.ndim),
-        "process": process.memory_full_info().uss - begin,
+        "process": own_memory() - begin,
     }
     step.close()
     return found
+
+
+def own_memory() -> int:
+    """Bytes that this process alone has, after what it has freed went back to the system."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return int(psutil.Process().memory_full_info().uss)
 
 
 def work(rank: int, num_ranks: int, shard: bool, folder: str) -> None:

@@ -70,6 +70,8 @@ def divide(module: nn.Module, blocks: Sequence[nn.Module]) -> None:
             parameter.data = parameter.contiguous()
     device = next(module.parameters()).device.type
     mesh = init_device_mesh(device, (dist.get_world_size(),))
+    # FSDP hangs its backward pass on the output, which an operation in place on a view would lose.
+    module.register_forward_hook(lambda _, __, z: z.clone())
     # True for the module too: a teacher has no backward pass, and would keep weights of the step before.
     for part in (*blocks, module):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
