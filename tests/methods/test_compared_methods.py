@@ -58,7 +58,7 @@ ON_DIGITS: dict[str, tuple[int, dict[str, Any]]] = {
     "self_classifier": (2, {}),
     "gedi": (4, {"beta": 0.3, "temperature": 0.3}),
     "dino": (8, {"num_prototypes": 256, "teacher_momentum": 0.95}),  # averages take their time
-    "lejepa": (4, {}),
+    "lejepa": (6, {}),
     "simclr": (3, {}),
     "byol": (8, {"target_momentum": 0.95}),  # as DINO
 }

@@ -141,9 +141,14 @@ def test_the_command_prints_its_address_and_ends_with_ctrl_c(served: Served) -> 
         [sys.executable, "-m", "falcon_ssl", "watch", str(served.run), "--port", "0"],
         stdout=subprocess.PIPE,
         text=True,
+        # A shell's background job ignores Ctrl-C, and so would this one where such a job runs the tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("http://127.0.0.1:")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
-    process.stdout.close()
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -84,18 +84,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "byol": {"byol": {**HEAD, "target_momentum": 0.5}},
 }
 MUON = "forward matching, Muon"
-SHARDED = (  # the first two on two ranks, all on four
+SHARDED = (  # the first two on two ranks, all on four: one for every way in which weights or a teacher move
     "renyi2, LARS",
     "vicreg, Muon by blocks",
     "rademacher",
     "dino",
-    "forward matching, Muon",
-    "barlow_twins",
-    "swav",
-    "self_classifier",
-    "lejepa",
-    "simclr",
-    "byol",
 )
 ACCUMULATED = ("hadamard, five views", "places, pooled", "swav", "dino")
 

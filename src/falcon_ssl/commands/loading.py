@@ -334,13 +334,13 @@ def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, in
     return (channels, height, width) if views.size is None else (channels, views.size, views.size)
 
 
-def check_same_run(folder: RunFolder, config: RunConfig) -> None:
+def check_same_run(folder: RunFolder, config: RunConfig, *, longer: bool = False) -> None:
     """Raise InputError unless ``config`` is what the run was started with, except for how it is executed.
 
-    It may also have more epochs, unless its views grow over the run: they would shrink.
+    With ``longer`` it may have more epochs, unless its views grow over the run: they would shrink.
     """
     begun = read_config(folder)
-    if config.epochs > begun.epochs and config.views.start_size is None:
+    if longer and config.epochs > begun.epochs and config.views.start_size is None:
         logger.info(
             "%d epochs in place of %d: the learning rate goes on as in a run that was begun with so many",
             *(config.epochs, begun.epochs),

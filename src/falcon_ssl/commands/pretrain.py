@@ -124,7 +124,7 @@ def _pretrain(
     )
     config, splits, views, method = run
     if is_same:
-        check_same_run(folder, config)
+        check_same_run(folder, config, longer=True)
     accelerator = build_accelerator(config.engine, out=folder.path)
     loader = build_loader(
         splits.train, batch_size=config.batch_size, seed=config.seed, device=accelerator.device
