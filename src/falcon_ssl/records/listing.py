@@ -38,7 +38,7 @@ class Listed:
     Attributes:
         path: Its folder.
         state: running: a process holds its lock; finished: trained to the end, or to an alarm that it stops at;
-            stopped: by a signal, to be resumed; failed: by an error, or without a word.
+            stopped: by a signal, to be resumed; failed: by an error, or killed before it could record why.
         changed: When it was last written to, in seconds since 1970.
         method: Its method.
         data: Its images.
