@@ -1,4 +1,4 @@
-"""What is measured on a GPU, in one go and one JSON: the loss against its roofline, steps of every method, waits, launches.
+"""One GPU, in one go and one JSON: the loss against its roofline, steps of every method, waits, launches.
 
     make bench-cuda                                             one NVIDIA GPU, under five minutes
     python benchmarks/cuda.py --device cpu --out /tmp/dry       a dry run: every part at tiny sizes, times mean nothing
