@@ -3,38 +3,49 @@
     python benchmarks/launches.py                                       on a simulated GPU: no GPU is needed
     PYTHONPATH=OTHER/src python benchmarks/launches.py --out /tmp/other     the same of another checkout
 
-Operations are counted as tests/support/simulated_gpu.py says. Unlogged steps; random images of 32 pixels, ResNet-8.
+Operations are counted as tests/support/simulated_gpu.py says. Unlogged steps; random images of 32 pixels, ResNet-8. Where
+the color operations of the views are compiled, each counts as many launches as Inductor makes kernels of it for a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from unittest import mock
 
 import torch
+from torch import Tensor
+from torch._inductor import metrics
 
 from falcon_ssl.commands.loading import build
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.step import TrainingStep
+from falcon_ssl.views import color
 from record import arguments, command, machine, markdown, write_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.simulated_gpu import on_gpu, simulated_gpu
+from support.simulated_gpu import Log, on_gpu, simulated_gpu
 
+Adjust: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 LARS = {"optim": {"name": "lars"}}
 ADAMW = {"optim": {"name": "adamw"}}
+IMAGENET = {"views": {"preset": "imagenet", "size": 32}}
+COMPILED = ", colors compiled"
 STEPS: dict[str, dict[str, Any]] = {
     "FALCON": {},
+    f"FALCON{COMPILED}": {},
     "FALCON, AdamW": ADAMW,
     "FALCON, pooled": {"falcon": {"marginal": "pooled"}},
     "FALCON, Rademacher": {"falcon": {"dictionary": "rademacher", "backend": "chunked"}},
     "FALCON, Hadamard": {"falcon": {"dictionary": "hadamard"}},
-    "FALCON, imagenet views": {"views": {"preset": "imagenet", "size": 32}},
+    "FALCON, imagenet views": IMAGENET,
+    f"FALCON, imagenet views{COMPILED}": IMAGENET,
     "FALCON, digits": {"views": {"preset": "digits"}, "encoder": {"name": "digits_cnn"}},
     "Barlow Twins": {"method": "barlow_twins"},
     "VICReg": {"method": "vicreg"},
@@ -65,9 +76,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         }
     )
     shape = (1, 8, 8) if config.encoder.name == "digits_cnn" else (3, 32, 32)
+    is_compiled = name.endswith(COMPILED)
+    kernels = [compiled_kernels(adjust) for adjust in color._ADJUST] if is_compiled else []
     with simulated_gpu() as log:
         torch.manual_seed(0)
         views, method = build(config, shape)
+        if is_compiled:
+            pairs = zip(color._ADJUST, kernels, strict=True)
+            noted = tuple(counted(adjust, count, log) for adjust, count in pairs)
+            with mock.patch.object(color, "_compiled", lambda: noted):
+                views.compile()
         accelerator = on_gpu(build_accelerator(config.engine))
         step = TrainingStep(method, views, config=config, num_steps=1000, accelerator=accelerator)
         pixels = torch.randint(256, (options.batch_size, *shape), dtype=torch.uint8)
@@ -85,6 +103,27 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "parts": launches,
         "waited_for": dict(Counter(log.waits)),
     }
+
+
+def counted(adjust: Adjust, kernels: int, log: Log) -> Adjust:
+    """A color operation that is noted as so many launches."""
+
+    def run(images: Tensor, factor: Tensor) -> Tensor:
+        launches, operations = log.launches.copy(), log.operations.copy()
+        result = adjust(images, factor)
+        log.launches, log.operations = launches, operations
+        log.launch(f"compiled {adjust.__name__}", kernels)
+        return result
+
+    return run
+
+
+@functools.cache
+def compiled_kernels(adjust: Adjust) -> int:
+    """How many kernels Inductor makes of an operation for a CPU."""
+    metrics.reset()
+    torch.compile(adjust, dynamic=True, fullgraph=True)(torch.rand(16, 3, 32, 32), torch.rand(16))
+    return metrics.generated_kernel_count
 
 
 def table(record: Mapping[str, Any]) -> str:

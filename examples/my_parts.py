@@ -1,12 +1,14 @@
-"""Parts of your own, each made by a function of no arguments that can be imported; own_parts.py trains with them."""
+"""Parts of your own, each made by a function or class that can be imported; own_parts.py trains with them."""
 
 from __future__ import annotations
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch.utils.data import Dataset
 
+from falcon_ssl.methods import Method, Parts, StepOutput
 from falcon_ssl.views import ImageTransform, Normalization, Views, two_view
 
 
@@ -56,3 +58,30 @@ def shifted(image: Tensor) -> Tensor:
 def views() -> Views:
     """Two views of every image, drawn alike."""
     return Views(two_view([ImageTransform(shifted)]), normalization=Normalization((0.3,), (0.38,)))
+
+
+class AlignmentUniformity(Method):
+    """Views of an image close, images far apart (Wang and Isola, 2020, arXiv 2005.10242); for one process.
+
+    loss = mean_n |u1_n - u2_n|^2 + mean over the views of log mean_{n < m} exp(-2 |u_n - u_m|^2)
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.encoder, self.head = parts.encoder, nn.Linear(parts.in_dim, 64)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Representations z_ND and embeddings u_NF of normalized images [N, C, H, W]."""
+        z_ND = self.encoder(images)
+        return z_ND, normalize(self.head(z_ND), dim=1)
+
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Loss of two views."""
+        u1_NF, u2_NF = (self.embed(view)[1] for view in views)
+        alignment = (u1_NF - u2_NF).square().sum(dim=1).mean()
+        near = torch.stack(
+            [torch.pdist(u_NF).square().mul(-2).exp().mean() for u_NF in (u1_NF, u2_NF)]
+        )
+        uniformity = near.log().mean()
+        terms = {"alignment": alignment.detach(), "uniformity": uniformity.detach()}
+        return StepOutput(alignment + uniformity, terms, u1_NF.detach())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from torch.utils.data import TensorDataset
 
 import falcon_ssl
 from falcon_ssl import commands
-from falcon_ssl.config import EncoderConfig, ReadingConfig, RunConfig, ViewsConfig
+from falcon_ssl.config import EncoderConfig, FalconConfig, ReadingConfig, RunConfig, ViewsConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.core.parts import part_name
 from falcon_ssl.data import DatasetSource, load_splits
 from falcon_ssl.evaluation import load_features
+from falcon_ssl.methods import build_method
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.report import build_report
 from falcon_ssl.views import BatchSlice, ImageTransform, Normalization, Views, build_views
@@ -70,6 +72,55 @@ def test_a_stopped_run_resumes_bit_by_bit(run: Path, tmp_path: Path) -> None:
         commands.pretrain(CONFIG, out=stopped, monitors=[_StopAt(4)], **OWN)
     commands.pretrain(CONFIG, out=stopped, resume=True, monitors=[_StopAt(99)], **OWN)
     assert differing(run, stopped) == []
+
+
+def test_a_method_of_ones_own_is_trained_read_back_and_resumed(tmp_path: Path) -> None:
+    run, stopped = tmp_path / "run", tmp_path / "stopped"
+    commands.pretrain(CONFIG, out=run, method=my_parts.AlignmentUniformity)
+    assert (
+        yaml.safe_load((run / "config.yaml").read_text())["method"]
+        == "python:my_parts:AlignmentUniformity"
+    )
+    losses = [
+        json.loads(line)["uniformity"] for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert losses[-1] < losses[0], "images part"
+    assert commands.evaluate(run)["top1_knn"] > 0.5, "ten classes"
+    assert "AlignmentUniformity" in build_report(run).read_text()
+    with pytest.raises(_StopError):
+        commands.pretrain(
+            CONFIG, out=stopped, monitors=[_StopAt(4)], method=my_parts.AlignmentUniformity
+        )
+    commands.pretrain(
+        CONFIG,
+        out=stopped,
+        resume=True,
+        monitors=[_StopAt(99)],
+        method=my_parts.AlignmentUniformity,
+    )
+    assert differing(run, stopped) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("python:builtins:len", "does not return a method"),
+        ("python:my_parts:none", "cannot import the method"),
+        ("vicregg", "unknown method"),
+    ],
+)
+def test_names_of_no_method(method: str, words: str) -> None:
+    with falcon_ssl.trusting_code(), pytest.raises(InputError, match=words):
+        build_method(RunConfig(method=method), image_shape=(1, 8, 8))
+
+
+def test_a_method_of_ones_own_asks_for_consent_and_takes_no_options_of_others() -> None:
+    with pytest.raises(InputError, match="AlignmentUniformity of the module elsewhere"):
+        build_method(
+            RunConfig(method="python:elsewhere:AlignmentUniformity"), image_shape=(1, 8, 8)
+        )
+    with pytest.raises(InputError, match=r"falcon\.beta does not apply"):
+        RunConfig(method="python:my_parts:AlignmentUniformity", falcon=FalconConfig(beta=1.0))
 
 
 def test_resuming_without_the_parts_is_refused(run: Path) -> None:

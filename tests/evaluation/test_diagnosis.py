@@ -164,6 +164,15 @@ def test_features_from_a_file_of_somebody_else(tmp_path):
     assert diagnose(load_features(tmp_path / "features.npz")).verdict == "healthy"
 
 
+def test_tensors_and_arrays_need_no_features():
+    z = noise(200, 16, seed=3)
+    expected = diagnose(Features(z=z), reference=Features(z=z.exp()))
+    for given in (z.clone().requires_grad_(), z.double().numpy(), z.tolist()):
+        assert diagnose(given, reference=z.exp()).to_dict() == expected.to_dict()
+    with pytest.raises(InputError, match="NaN"):
+        diagnose(z.numpy() * float("nan"))
+
+
 def test_the_same_seed_gives_the_same_diagnosis():
     assert diagnose(healthy(3), num_codes=C) == diagnose(healthy(3), num_codes=C)
 

@@ -65,7 +65,7 @@ def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int
             config.falcon.prior_exponent > 0
         )
         found["marginal and prior"] = codes * per_code
-    own = getattr(config, config.method)
+    own = getattr(config, config.method, None)  # None for a method of the user's
     hidden, outputs = getattr(own, "hidden_dim", 0) or 0, getattr(own, "num_prototypes", 0)
     outputs = sum(outputs) if isinstance(outputs, tuple) else outputs
     found[f"{config.method}.hidden_dim"] = _OF_A_PARAMETER * hidden * hidden

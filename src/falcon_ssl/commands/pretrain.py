@@ -27,7 +27,7 @@ from falcon_ssl.data import Splits, build_loader
 from falcon_ssl.engine import RunFolder, StopRequest, speed, stop_signals
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.tracking import start_trackers
-from falcon_ssl.methods import Method
+from falcon_ssl.methods import Method, Parts
 from falcon_ssl.records.best import best_sentence
 from falcon_ssl.records.checkpoints import checkpoint_paths
 from falcon_ssl.records.folder import CONFIG, SKIPPED
@@ -45,6 +45,7 @@ def pretrain(
     encoder: Callable[[], nn.Module] | None = None,
     data: Callable[[], object] | None = None,
     views: Callable[[], Views] | None = None,
+    method: Callable[[Parts], Method] | None = None,
     overwrite: bool = False,
     resume: bool | Literal["auto"] = False,
     monitors: Sequence[Monitor] | None = None,
@@ -57,12 +58,13 @@ def pretrain(
         config: The whole configuration.
         out: The run folder.
         encoder: A function or class of yours that returns the network, images [N, C, H, W] to z_ND. This and the next
-            two are named in ``config.yaml`` as python:MODULE:FUNCTION, by which `evaluate` and all others make them
-            again, and which the command line takes too; so they are importable, and have no arguments. What is
-            passed here needs no consent in this process, what ``config`` names does.
+            three are named in ``config.yaml`` as python:MODULE:FUNCTION, by which `evaluate` and all others make them
+            again, and which the command line takes too; so they are importable, and all but ``method`` have no
+            arguments. What is passed here needs no consent in this process, what ``config`` names does.
         data: A function that returns a `torch.utils.data.Dataset`, see `falcon_ssl.data.DatasetSource`, or two of them:
             (train, test).
         views: A function that returns the augmentations.
+        method: A function or class of yours that makes the method of `Parts`: the encoder, its width, the image shape.
         overwrite: Delete an existing run folder first.
         resume: Resume the run in ``out``; ``config`` must be the one it was started with, except for ``engine``.
             "auto" resumes where there is a checkpoint, and begins where there is none.
@@ -80,7 +82,7 @@ def pretrain(
             that step.
         StoppedError: SIGTERM, SIGUSR1 or Ctrl-C; there is a checkpoint of the last step, if there was one.
     """
-    config = _with_own_parts(config, encoder=encoder, data=data, views=views)
+    config = _with_own_parts(config, encoder=encoder, data=data, views=views, method=method)
     config = from_mapping(to_mapping(config))  # wrong types are named before any work
     with trusting_code(trust_code), stop_signals() as stop:
         return _pretrain(
@@ -184,6 +186,7 @@ def _with_own_parts(
     encoder: Callable[[], nn.Module] | None,
     data: Callable[[], object] | None,
     views: Callable[[], Views] | None,
+    method: Callable[[Parts], Method] | None,
 ) -> RunConfig:
     """The configuration that names a user's own parts."""
     if encoder is not None:
@@ -193,6 +196,8 @@ def _with_own_parts(
         config = replace(config, data=part_name("data", data))
     if views is not None:
         config = replace(config, views=replace(config.views, preset=part_name("views", views)))
+    if method is not None:
+        config = replace(config, method=part_name("method", method))
     return config
 
 

@@ -85,6 +85,7 @@ def _speedrun(
         "images": config.epochs * (len(splits.train) // config.batch_size) * config.batch_size,
         "readout": asdict(Readout.of(config.evaluation)),
         "probe_each_scale": config.evaluation.probe_each_scale,
+        "linear_penalty": config.evaluation.linear_penalty,
         "seed": config.seed,
         "split": "held-out fifth of train" if held_out else "test",
         "about": {"data": config.data, "note": splits.note, **environment(hardware(device))},
@@ -104,7 +105,12 @@ def accuracies(run: RunParts, device: torch.device, ends: list[float]) -> dict[s
     ends.append(time.perf_counter())
     num_classes = int(splits.train.labels.max()) + 1
     found = linear_probe(
-        probe, test, num_classes=num_classes, seed=config.evaluation.seed, device=device
+        probe,
+        test,
+        num_classes=num_classes,
+        penalty=config.evaluation.linear_penalty,
+        seed=config.evaluation.seed,
+        device=device,
     )
     ends.append(time.perf_counter())
     found |= knn(

@@ -85,6 +85,12 @@ class EvaluationConfig(Options, group="evaluation"):
         "Whether the linear probe on all labels learns from an image at each of the scales, in place of their average, "
         "which it is tested on: more images for wide readouts.",
     )
+    linear_penalty: float | None = option(
+        None,
+        "L2 penalty of the linear probe on all labels; null chooses it on a held-out fifth of train, which costs as much "
+        "again as the probe.",
+        above=0,
+    )
     batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)
     knn_neighbors: int = option(20, "k of the nearest-neighbor classifier.", at_least=1)
     knn_temperature: float = option(0.07, "T of its weights exp(cosine / T).", above=0)

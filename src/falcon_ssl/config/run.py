@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from falcon_ssl.config import methods
 from falcon_ssl.config.bounds import Options, option
@@ -19,6 +19,7 @@ from falcon_ssl.config.evaluation import EvaluationConfig, MonitorConfig
 from falcon_ssl.config.mapping import build
 from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.parts import is_part
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,10 @@ class RunConfig(Options, group=""):
     seed: int = option(
         0, "Seed of initialization, order and augmentations.", at_least=0, below=2**63
     )
-    method: MethodName = option(
-        "falcon", "What is trained; options of the other methods must be at their defaults."
+    method: str = option(
+        "falcon",
+        "falcon, barlow_twins, vicreg, swav, self_classifier, gedi, dino, lejepa, simclr, byol, or "
+        "python:MODULE:FUNCTION; options of the other methods must be at their defaults.",
     )
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
@@ -251,7 +254,8 @@ class RunConfig(Options, group=""):
                 received=f"optim.warmup_epochs={self.optim.warmup_epochs}",
                 expected=f"at most epochs={self.epochs}",
             )
-        check_choice("method", self.method, METHODS)
+        if not is_part(self.method):
+            check_choice("method", self.method, METHODS)
         for name in METHODS:
             group = getattr(self, name)
             if name != self.method and (changed := group.changed()):
@@ -266,7 +270,7 @@ class RunConfig(Options, group=""):
             "takes_many_views": ("count", self.views.count - 2),
         }
         for takes_them, (name, more) in more_views.items():
-            if more and not getattr(getattr(self, self.method), takes_them):
+            if more and not getattr(getattr(self, self.method, None), takes_them, True):
                 takers = [
                     method for method in METHODS if getattr(getattr(self, method), takes_them)
                 ]
@@ -323,7 +327,6 @@ METHODS: tuple[str, ...] = tuple(
     for of in dataclasses.fields(RunConfig)
     if hasattr(of.default_factory, "takes_small_views")
 )
-MethodName: TypeAlias = Literal[METHODS]  # type: ignore[valid-type]
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:

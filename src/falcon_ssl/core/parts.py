@@ -1,4 +1,4 @@
-"""A user's own parts by name: "python:MODULE:FUNCTION" is what an importable function of no arguments returns.
+"""A user's own parts by name: "python:MODULE:FUNCTION" is what an importable function returns.
 
 A run is what its ``config.yaml`` says, so a part is stated there by the name of what makes it: whoever reads the run,
 in this process or another, makes it again, where that code is trusted (`falcon_ssl.core.consent`).
@@ -25,8 +25,8 @@ def is_part(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def part_name(what: str, make: Callable[[], object]) -> str:
-    """The name of a function, or class, of no arguments; `make_part` then makes it in this process.
+def part_name(what: str, make: Callable[..., object]) -> str:
+    """The name of a function, or class; `make_part` then makes it in this process.
 
     Args:
         what: What it makes, for errors.
@@ -50,7 +50,7 @@ def part_name(what: str, make: Callable[[], object]) -> str:
         raise InputError(
             f"{what} is not an importable function",
             received=own or f"an object of the type {type(make).__name__}",
-            expected=f"a function or class of no arguments, at the top of a module, that returns the {what}",
+            expected=f"a function or class, at the top of a module, that returns the {what}",
             fix="pass the function itself, uncalled: whoever reads the run later calls it again",
         )
     if module == "__main__":
@@ -59,12 +59,13 @@ def part_name(what: str, make: Callable[[], object]) -> str:
     return name
 
 
-def make_part(what: str, name: str) -> object:
+def make_part(what: str, name: str, *arguments: object) -> object:
     """Import and call what a name says.
 
     Args:
         what: What it makes, for errors.
         name: "python:MODULE:FUNCTION".
+        arguments: What the function is called with: nothing, unless it makes a method.
 
     Raises:
         InputError: No consent to run it, before anything is imported; nothing to import, or nothing to call.
@@ -85,9 +86,9 @@ def make_part(what: str, name: str) -> object:
         raise InputError(
             f"the {what} is not made by a function",
             received=f"{name!r}, an object of the type {type(make).__name__}",
-            expected=f"a function or class of no arguments that returns the {what}",
+            expected=f"a function or class that returns the {what}",
         )
-    return make()
+    return make(*arguments)
 
 
 def _imported(name: str) -> object:

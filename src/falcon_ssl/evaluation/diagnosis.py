@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least
@@ -108,18 +109,18 @@ class Diagnosis:
 
 
 def diagnose(
-    features: Features,
+    features: Features | ArrayLike | Tensor,
     *,
     dictionary: Dictionary | Tensor | None = None,
     num_codes: int | None = None,
-    reference: Features | None = None,
+    reference: Features | ArrayLike | Tensor | None = None,
     num_clusters: int | None = None,
     seed: int = 0,
 ) -> Diagnosis:
     """Say whether features have collapsed: representation, dimensional, cluster, intracluster.
 
     Args:
-        features: z of any network; u and codes where they exist.
+        features: z [N, D] of any network, a tensor or an array; or `Features`, with u and codes where they exist.
         dictionary: Codes to assign ``u`` (``z`` when there is no ``u``) to, by cosine: a dictionary,
             or prototypes [C, F] as of SwAV or DINO. Replaces ``features.code``.
         num_codes: C of the codes that ``features`` already hold; None takes the largest code + 1.
@@ -142,7 +143,7 @@ def diagnose(
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
-        >>> diagnose(Features(z=torch.randn(500, 64, generator=generator))).verdict
+        >>> diagnose(torch.randn(500, 64, generator=generator)).verdict
         'healthy'
         >>> diagnose(Features(z=torch.ones(500, 64)))["representation"].verdict
         'collapsed'
@@ -155,7 +156,9 @@ def diagnose(
             rows = replace(rows, code=nearest_codes(rows.z if rows.u is None else rows.u, codes))
         return _measure(rows, num_codes=num_codes, num_clusters=num_clusters, seed=seed)
 
-    found, random = measure(features), {} if reference is None else measure(reference)
+    features = _as_features(features)
+    found = measure(features)
+    random = {} if reference is None else measure(_as_features(reference))
     ideals = _ideals(features, num_codes)
 
     def read(rule: Rule) -> Measure:
@@ -174,6 +177,10 @@ def diagnose(
         collapses.append(Collapse(name, worst(m.verdict for m in measures), measures))
     verdict = worst(one.verdict for one in collapses)
     return Diagnosis(verdict, _sentence(collapses), tuple(collapses))
+
+
+def _as_features(given: Features | ArrayLike | Tensor) -> Features:
+    return given if isinstance(given, Features) else Features.from_arrays(given)
 
 
 def _measure(

@@ -29,6 +29,7 @@ def evaluate_features(
     knn_neighbors: int = 20,
     knn_temperature: float = 0.07,
     knn_components: int | None = None,
+    linear_penalty: float | None = None,
     few_labels: Sequence[float] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -52,6 +53,7 @@ def evaluate_features(
         knn_neighbors: k of kNN.
         knn_temperature: T of its weights exp(cosine / T).
         knn_components: Principal components that it compares; None compares z itself.
+        linear_penalty: Of the linear probe on all labels; None chooses it on a held-out part of train.
         few_labels: Amounts of further probes, see `few_label_probes`.
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
@@ -76,7 +78,14 @@ def evaluate_features(
         return found
     _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
     found["numbers_read"] = float(train.z.shape[1])
-    found |= linear_probe(probe or train, test, num_classes=num_classes, seed=seed, device=device)
+    found |= linear_probe(
+        probe or train,
+        test,
+        num_classes=num_classes,
+        penalty=linear_penalty,
+        seed=seed,
+        device=device,
+    )
     found |= few_label_probes(
         train, test, num_classes=num_classes, amounts=few_labels, seed=seed, device=device
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -32,12 +33,13 @@ def linear_probe(
     test: Features,
     *,
     num_classes: int,
+    penalty: float | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
     """Accuracy of multinomial logistic regression on standardized representations.
 
-    z is standardized with the mean and standard deviation of train. The strength of the L2 penalty
+    z is standardized with the mean and standard deviation of train. The strength of the L2 penalty, unless it is given,
     is the one of least cross-entropy on a held-out part of train (``ALPHAS``, strong to weak, until
     it rises), or on five parts in turn where train is small; then the classifier is fitted again on all of train.
     Test is touched once.
@@ -46,6 +48,7 @@ def linear_probe(
         train: Labeled features, at least 10.
         test: Labeled features of the same width.
         num_classes: K.
+        penalty: Of the mean cross-entropy, see `fit_logistic_regression`; None chooses it.
         seed: Of the split of train.
         device: Where to compute.
 
@@ -57,7 +60,7 @@ def linear_probe(
             fewer than 10 rows.
     """
     _, test_label = check_labeled_pair(train, test, num_classes=num_classes, least=LEAST)
-    probe = fit_probe(train, num_classes=num_classes, seed=seed, device=device)
+    probe = fit_probe(train, num_classes=num_classes, penalty=penalty, seed=seed, device=device)
     x_ND = probe.standardized(test.z, device=device)
     logits_NK = _logits(probe.classifier, x_ND).cpu()
     found = {"top1_linear": _top_k(logits_NK, test_label, k=1)}
@@ -85,7 +88,12 @@ class Probe(NamedTuple):
 
 
 def fit_probe(
-    train: Features, *, num_classes: int, seed: int = 0, device: torch.device | str = "cpu"
+    train: Features,
+    *,
+    num_classes: int,
+    penalty: float | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Probe:
     """Fit the probe of `linear_probe`, whose arguments these are.
 
@@ -95,7 +103,17 @@ def fit_probe(
     standardized = Standardization.of(train.z)
     x_ND, y_N = standardized(train.z, device=device), train_label.to(device)
     fit = partial(fit_logistic_regression, num_classes=num_classes, curvature=Curvature.of(x_ND))
-    folds = [_Fold.of(x_ND, y_N, left_out_N.to(device)) for left_out_N in _left_out(train, seed)]
+    best, tolerance = None, FINE_HALF if x_ND.dtype == torch.bfloat16 else FINE
+    if penalty is None:
+        penalty, best = _chosen(x_ND, y_N, _left_out(train, seed), fit=fit)
+    return Probe(standardized, fit(x_ND, y_N, alpha=penalty, start=best, tolerance=tolerance))
+
+
+def _chosen(
+    x_ND: Tensor, y_N: Tensor, left_out: list[Tensor], *, fit: Callable[..., Classifier]
+) -> tuple[float, Classifier | None]:
+    """The penalty of least cross-entropy on rows that are left out, and a classifier to start from."""
+    folds = [_Fold.of(x_ND, y_N, left_out_N.to(x_ND.device)) for left_out_N in left_out]
     classifiers: list[Classifier | None] = [None] * len(folds)
     best_alpha, best, least_loss = ALPHAS[0], classifiers[0], math.inf
     for alpha in ALPHAS:
@@ -108,9 +126,7 @@ def fit_probe(
             break
         classifiers = list(fitted)
         best_alpha, best, least_loss = alpha, fitted[0], loss
-    del folds
-    tolerance = FINE_HALF if x_ND.dtype == torch.bfloat16 else FINE
-    return Probe(standardized, fit(x_ND, y_N, alpha=best_alpha, start=best, tolerance=tolerance))
+    return best_alpha, best
 
 
 def _left_out(train: Features, seed: int) -> list[Tensor]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
-from falcon_ssl.config.run import MethodName
+from falcon_ssl.config import METHODS
 from falcon_ssl.records.metrics import Kind, describe
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.diagnosis import as_status
@@ -102,7 +102,7 @@ def options_table(compared: Sequence[Family]) -> Table | None:
     rows = []
     for name in differing(firsts):
         group = name.partition(".")[0]
-        of_method = group in get_args(MethodName)
+        of_method = group in METHODS
         if of_method and group not in methods:
             continue
         values = [
