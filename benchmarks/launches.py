@@ -3,8 +3,8 @@
     python benchmarks/launches.py                                       on a simulated GPU: no GPU is needed
     PYTHONPATH=OTHER/src python benchmarks/launches.py --out /tmp/other     the same of another checkout
 
-Operations are counted as tests/support/simulated_gpu.py says. Unlogged steps; random images of 32 pixels, ResNet-8. Where
-the color operations of the views are compiled, each counts as many launches as Inductor makes kernels of it for a CPU.
+Operations are counted as tests/support/simulated_gpu.py says. Unlogged steps; random images of 32 pixels, ResNet-8.
+Where the color operations of the views are compiled, each counts as many launches as Inductor makes CPU kernels of it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         if is_compiled:
             pairs = zip(color._ADJUST, kernels, strict=True)
             noted = tuple(counted(adjust, count, log) for adjust, count in pairs)
-            with mock.patch.object(color, "_compiled", lambda: noted):
+            with mock.patch.object(color, "_compiled", return_value=noted):
                 views.compile()
         accelerator = on_gpu(build_accelerator(config.engine))
         step = TrainingStep(method, views, config=config, num_steps=1000, accelerator=accelerator)

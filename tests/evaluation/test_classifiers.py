@@ -8,6 +8,8 @@ from falcon_ssl.data import load_splits
 from falcon_ssl.evaluation import Features
 from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import (
+    _Fold,
+    _image_of,
     _left_out,
     fit_logistic_regression,
     linear_probe,
@@ -71,10 +73,15 @@ def test_a_good_start_does_not_change_the_minimum():
 def test_rows_of_one_image_are_left_out_together(num_images):
     image = Features(z=torch.randn(num_images, 3), index=torch.randperm(num_images) * 7)
     twice = Features.joined([image, image])
-    for one, left_out in zip(_left_out(image, 0), _left_out(twice, 0), strict=True):
-        first, second = left_out.chunk(2)
-        assert torch.equal(first, second)
-        assert first.sum() == one.sum() == num_images // 5
+    once_N, twice_N = _image_of(image), _image_of(twice)
+    assert torch.equal(once_N.sort().values, torch.arange(num_images))
+    label_N = torch.arange(num_images).repeat(2)
+    for one, left_out in zip(_left_out(once_N, 0), _left_out(twice_N, 0), strict=True):
+        assert torch.equal(one, left_out)
+        fold = _Fold.of(twice.z, label_N, twice_N, left_out)
+        assert len(fold.x) == 2 * len(fold.x_left_out) * 4 == 2 * num_images * 4 // 5
+        assert not set(fold.y.tolist()) & set(fold.y_left_out.tolist())
+        assert torch.equal(image.z[fold.y_left_out], fold.x_left_out), "its mean, with its label"
 
 
 def test_linear_probe_on_raw_digits_is_as_good_as_known():

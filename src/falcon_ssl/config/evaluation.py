@@ -87,8 +87,8 @@ class EvaluationConfig(Options, group="evaluation"):
     )
     linear_penalty: float | None = option(
         None,
-        "L2 penalty of the linear probe on all labels; null chooses it on a held-out fifth of train, which costs as much "
-        "again as the probe.",
+        "L2 penalty of the linear probe on all labels; null chooses it on a held-out fifth of train, which costs as "
+        "much again as the probe.",
         above=0,
     )
     batch_size: int = option(512, "Images a forward pass when features are extracted.", at_least=1)

@@ -97,7 +97,7 @@ def fit_probe(
 ) -> Probe:
     """Fit the probe of `linear_probe`, whose arguments these are.
 
-    Rows of train with the same ``index`` are one image, which is left out as a whole.
+    Rows of train with the same ``index`` are one image, which is left out as a whole, and then read by their mean.
     """
     train_label, _ = check_labeled_pair(train, train, num_classes=num_classes)
     standardized = Standardization.of(train.z)
@@ -105,15 +105,15 @@ def fit_probe(
     fit = partial(fit_logistic_regression, num_classes=num_classes, curvature=Curvature.of(x_ND))
     best, tolerance = None, FINE_HALF if x_ND.dtype == torch.bfloat16 else FINE
     if penalty is None:
-        penalty, best = _chosen(x_ND, y_N, _left_out(train, seed), fit=fit)
+        penalty, best = _chosen(x_ND, y_N, _image_of(train).to(x_ND.device), seed=seed, fit=fit)
     return Probe(standardized, fit(x_ND, y_N, alpha=penalty, start=best, tolerance=tolerance))
 
 
 def _chosen(
-    x_ND: Tensor, y_N: Tensor, left_out: list[Tensor], *, fit: Callable[..., Classifier]
+    x_ND: Tensor, y_N: Tensor, image_N: Tensor, *, seed: int, fit: Callable[..., Classifier]
 ) -> tuple[float, Classifier | None]:
-    """The penalty of least cross-entropy on rows that are left out, and a classifier to start from."""
-    folds = [_Fold.of(x_ND, y_N, left_out_N.to(x_ND.device)) for left_out_N in left_out]
+    """The penalty of least cross-entropy on images that are left out, and a classifier to start from."""
+    folds = [_Fold.of(x_ND, y_N, image_N, part) for part in _left_out(image_N, seed)]
     classifiers: list[Classifier | None] = [None] * len(folds)
     best_alpha, best, least_loss = ALPHAS[0], classifiers[0], math.inf
     for alpha in ALPHAS:
@@ -129,24 +129,26 @@ def _chosen(
     return best_alpha, best
 
 
-def _left_out(train: Features, seed: int) -> list[Tensor]:
-    """Which rows [N] are left out to choose the penalty, bool: five parts in turn, or a fifth of many images."""
-    image_N = torch.arange(len(train))
+def _image_of(train: Features) -> Tensor:
+    """The number of each row's image, int64 [N]: 0 to M - 1."""
     if train.index is not None:
-        unique_M, own_N = torch.unique(train.index, return_inverse=True)
-        image_N = own_N if len(unique_M) < len(train) else image_N
+        unique_M, image_N = torch.unique(train.index, return_inverse=True)
+        if len(unique_M) < len(train):
+            return image_N
+    return torch.arange(len(train))
+
+
+def _left_out(image_N: Tensor, seed: int) -> list[Tensor]:
+    """Images that are left out to choose the penalty: five parts in turn, or a fifth of many."""
     count = int(image_N.max()) + 1
     order_M = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    parts = (
-        order_M.tensor_split(FOLDS)
-        if LEAST <= count < SMALL
-        else (order_M[: max(1, round(HELD_OUT * count))],)
-    )
-    return [torch.isin(image_N, part) for part in parts]
+    if LEAST <= count < SMALL:
+        return list(order_M.tensor_split(FOLDS))
+    return [order_M[: max(1, round(HELD_OUT * count))]]
 
 
 class _Fold(NamedTuple):
-    """Rows to fit, and those that are left out to choose the penalty."""
+    """Rows to fit, and images left out to choose the penalty, each read as test is: by the mean of its rows."""
 
     x: Tensor
     y: Tensor
@@ -154,8 +156,16 @@ class _Fold(NamedTuple):
     y_left_out: Tensor
 
     @classmethod
-    def of(cls, x_ND: Tensor, y_N: Tensor, left_out_N: Tensor) -> _Fold:
-        return cls(x_ND[~left_out_N], y_N[~left_out_N], x_ND[left_out_N], y_N[left_out_N])
+    def of(cls, x_ND: Tensor, y_N: Tensor, image_N: Tensor, left_out_M: Tensor) -> _Fold:
+        is_left_out_N = torch.isin(image_N, left_out_M.to(image_N.device))
+        x_left_out, y_left_out = x_ND[is_left_out_N], y_N[is_left_out_N]
+        _, row_R = torch.unique(image_N[is_left_out_N], return_inverse=True)
+        if len(left_out_M) < len(row_R):
+            sum_MD = torch.zeros(len(left_out_M), x_ND.shape[1], device=x_ND.device)
+            sum_MD.index_add_(0, row_R, x_left_out.float())
+            x_left_out = (sum_MD / row_R.bincount()[:, None]).to(x_ND.dtype)
+            y_left_out = y_left_out.new_zeros(len(left_out_M)).index_copy_(0, row_R, y_left_out)
+        return cls(x_ND[~is_left_out_N], y_N[~is_left_out_N], x_left_out, y_left_out)
 
     def loss(self, classifier: Classifier) -> float:
         """Summed cross-entropy of the rows that are left out."""
