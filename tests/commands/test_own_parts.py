@@ -102,14 +102,17 @@ def test_a_method_of_ones_own_is_trained_read_back_and_resumed(tmp_path: Path) -
 )
 def test_names_of_no_method(method: str, words: str) -> None:
     with falcon_ssl.trusting_code(), pytest.raises(InputError, match=words):
-        build_method(RunConfig(method=method), image_shape=(1, 8, 8))
+        build_method(
+            RunConfig(method=method, encoder=EncoderConfig("digits_cnn")), image_shape=(1, 8, 8)
+        )
 
 
 def test_a_method_of_ones_own_asks_for_consent_and_takes_no_options_of_others() -> None:
+    config = RunConfig(
+        method="python:elsewhere:AlignmentUniformity", encoder=EncoderConfig("digits_cnn")
+    )
     with pytest.raises(InputError, match="AlignmentUniformity of the module elsewhere"):
-        build_method(
-            RunConfig(method="python:elsewhere:AlignmentUniformity"), image_shape=(1, 8, 8)
-        )
+        build_method(config, image_shape=(1, 8, 8))
     with pytest.raises(InputError, match=r"falcon\.beta does not apply"):
         RunConfig(method="python:my_parts:AlignmentUniformity", falcon=FalconConfig(beta=1.0))
 

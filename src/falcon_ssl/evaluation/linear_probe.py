@@ -132,6 +132,7 @@ def _chosen(
 def _image_of(train: Features) -> Tensor:
     """The number of each row's image, int64 [N]: 0 to M - 1."""
     if train.index is not None:
+        image_N: Tensor
         unique_M, image_N = torch.unique(train.index, return_inverse=True)
         if len(unique_M) < len(train):
             return image_N
