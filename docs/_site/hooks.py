@@ -1,4 +1,4 @@
-"""What MkDocs does not do by itself: links that leave docs/, and figures that follow the page's colors.
+"""What MkDocs does not do by itself: links that leave docs/, figures that follow the page's colors, 404 on a disk.
 
 A link from a page to a record, an example or a source file of the repository leads to a copy of it in the site, which
 so is whole; documents and sources become pages, records stay as they are. Pictures ``images/*.svg`` are put into the
@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 PICTURE = re.compile(r'<img alt="([^"]*)" src="[^"]*?images/([\w-]+\.svg)"\s*/?>')
+ABSOLUTE = re.compile(r'\b(href|src)="/')
+SERVED = '<script>if (location.protocol !== "file:") document.write(\'<base href="/">\')</script>'
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "make"}
 NOT_FOUND_BY_SEARCH = "---\nsearch: {exclude: true}\n---\n"
 
@@ -130,6 +132,13 @@ def sized(svg: str) -> str:
     width = float(svg.split('viewBox="0 0 ')[1].split()[0])
     size = f"max-width:{1.15 * width:.0f}px;min-width:{min(0.75 * width, 640):.0f}px"
     return svg.replace("<svg ", f'<svg style="{size}" ', 1)
+
+
+def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
+    """The page of unknown addresses: its links start at the root of a server, and on a disk beside it."""
+    if template_name != "404.html":
+        return output_content
+    return ABSOLUTE.sub(r'\1="', output_content).replace("<head>", f"<head>{SERVED}", 1)
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -84,7 +84,8 @@ def evaluate(
     Returns:
         What ``evaluation.json`` holds, as a dictionary that a notebook shows as a table: metrics by name, the same for
         an untrained encoder under "random_encoder" (where `evaluation.untrained` asks for it) and for patch k-means
-        under "baseline", chance levels under "chance", the certificate of the last epoch, "about".
+        under "baseline", chance levels under "chance", the certificate of the last epoch (of the run's own images and
+        last checkpoint, otherwise empty), "about".
 
     Raises:
         InputError: As `load_run`, a name that is none, or a baseline of other images.
@@ -120,6 +121,8 @@ def evaluate(
     elif config.evaluation.few_labels:
         logger.warning("evaluation.few_labels: %s has no labels to draw from", config.data)
     num_codes = None if trained.dictionary is None else trained.dictionary.num_codes
+    # The loss of the last epoch is of the run's own images, and of its last checkpoint.
+    elsewhere = data is not None or checkpoint != "last"
 
     def numbers(network: NetworkFeatures) -> dict[str, float]:
         return evaluate_features(
@@ -156,7 +159,7 @@ def evaluate(
         **reference,
         **beside,
         "chance": chance,
-        "certificate": _certificate(config, method, folder),
+        "certificate": {} if elsewhere else _certificate(config, method, folder),
         "about": {
             "data": config.data,
             "note": splits.note,

@@ -88,11 +88,12 @@ def adjacency(
     The subsample is made of whole codes: the codes of samples drawn at random, each with all its
     samples, until M rows are full. (Samples drawn alone would seldom meet another one of their
     code, and hide the blocks of Corollary 3.) Rows are sorted by code, then by their cosine to the
-    mean embedding of the code.
+    mean embedding of the code. Without codes, as with the complete dictionary, where nearly every
+    sample has one of its own, classes take their place in the order of rows.
 
     Args:
         u_NF: Embeddings [N, F], unit rows.
-        code_N: Codes, int64 [N]; without them rows are drawn one by one.
+        code_N: Codes, int64 [N]; without them rows are drawn one by one, and sorted by class.
         label_N: Classes, int64 [N].
         rows: M at most.
         seed: Of the draw.
@@ -101,7 +102,7 @@ def adjacency(
         ``adjacency_MM`` float32; ``adjacency_code_M``, ``adjacency_label_M`` int64, -1 = unknown.
     """
     draw_N = torch.randperm(len(u_NF), generator=torch.Generator().manual_seed(seed))
-    group_N = torch.zeros_like(draw_N) if code_N is None else code_N
+    group_N = next((x_N for x_N in (code_N, label_N) if x_N is not None), torch.zeros_like(draw_N))
     if code_N is not None:
         # Place of a code = place of its first sample in the draw; a stable sort keeps codes whole.
         _, index_N = torch.unique(code_N, return_inverse=True)

@@ -17,7 +17,7 @@ from falcon_ssl.core.checks import check_fraction, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count, mean_rows
+from falcon_ssl.losses.rows import check_views, global_count, predict_assignments
 
 
 class DINOTerms(NamedTuple):
@@ -89,19 +89,13 @@ def dino_loss(
         ),
     )
     with torch.autocast(student[0].device.type, enabled=False):
-        total = entropy = at_least_float32(student[0]).new_zeros(())
         log_p_VNC = [
             (at_least_float32(s_NC) / student_temperature).log_softmax(dim=1) for s_NC in student
         ]
-        for v, t_NC in enumerate(teacher):
-            logits_NC = (at_least_float32(t_NC.detach()) - center) / teacher_temperature
-            q_NC = logits_NC.softmax(dim=1)
-            entropy = entropy + mean_rows(torch.special.entr(q_NC).sum(dim=1), num_rows)
-            for other, log_p_NC in enumerate(log_p_VNC):
-                if other != v:
-                    total = total - mean_rows((q_NC * log_p_NC).sum(dim=1), num_rows)
-        total = total / (len(teacher) * (len(student) - 1))
-        entropy = entropy / len(teacher)
+        logits_VNC = [
+            (at_least_float32(t_NC.detach()) - center) / teacher_temperature for t_NC in teacher
+        ]
+        total, entropy = predict_assignments(logits_VNC, log_p_VNC, num_rows)
     return DINOTerms(total, entropy, total.detach() - entropy)
 
 
@@ -125,10 +119,10 @@ def updated_center(center: Tensor, teacher: Sequence[Tensor], *, momentum: float
     """
     _check_center(center, teacher[0].shape[1])
     check_fraction("momentum", momentum, below_one=True, fix="the paper's is 0.9")
-    rows_NC = torch.cat([at_least_float32(t_NC) for t_NC in teacher])
+    sums_C = torch.stack([at_least_float32(t_NC).sum(dim=0) for t_NC in teacher]).sum(dim=0)
     # The number of rows rides along: one sum over ranks for two.
-    count = rows_NC.new_full((1,), len(rows_NC))
-    sums_C1 = all_reduce_sum(torch.cat([rows_NC.sum(dim=0), count]))
+    count = sums_C.new_full((1,), sum(map(len, teacher)))
+    sums_C1 = all_reduce_sum(torch.cat([sums_C, count]))
     return center.lerp((sums_C1[:-1] / sums_C1[-1]).to(center.dtype), 1 - momentum)
 
 

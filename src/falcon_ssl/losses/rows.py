@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from itertools import repeat
 from typing import Protocol
 
@@ -108,7 +109,38 @@ def logsumexp_rows(x_NC: Tensor) -> Tensor:
     The shift by the largest entry keeps exp finite; it cancels, so it carries no gradient.
     """
     most_C = all_reduce_max(x_NC.detach().amax(dim=0))
-    return most_C + all_reduce_sum((x_NC - most_C).exp().sum(dim=0)).log()
+    return most_C + all_reduce_sum((x_NC - most_C).exp_().sum(dim=0)).log()
+
+
+def predict_assignments(
+    logits_VNC: Sequence[Tensor], log_p_VNC: Sequence[Tensor], num_rows: int
+) -> tuple[Tensor, Tensor]:
+    """What it costs to predict the assignment of each assigned view from every other view, and its entropy.
+
+    q = softmax(logits);   cross-entropy = -(1/N) sum_ij q_ij log p'_ij, mean over pairs;   entropy = mean_i H(q_i)
+
+    Args:
+        logits_VNC: Of the assigned views, the first of all; they carry no gradient.
+        log_p_VNC: The predictions of all views, more than one.
+        num_rows: N, over all ranks.
+
+    Returns:
+        Both, 0-dim; the cross-entropy with gradient.
+    """
+    q_VNC = [logits_NC.softmax(dim=1) for logits_NC in logits_VNC]
+    total_N = entropy_N = log_p_VNC[0].new_zeros(len(log_p_VNC[0]))
+    for q_NC, logits_NC in zip(q_VNC, logits_VNC, strict=True):
+        # Not torch.special.entr, which takes several times as long on a CPU.
+        entropy_N = entropy_N - logits_NC.log_softmax(dim=1).mul_(q_NC).sum(dim=1)
+    # What each view predicts, summed: one product a view. (A difference of sums would lose small q.)
+    targets = [[q_NC for w, q_NC in enumerate(q_VNC) if w != v] for v in range(len(q_VNC))]
+    if only_predict := len(log_p_VNC) - len(q_VNC):
+        targets += [[reduce(torch.add, q_VNC)]] * only_predict
+    for log_p_NC, of_others in zip(log_p_VNC, targets, strict=True):
+        if of_others:  # the only assigned view predicts nothing
+            total_N = total_N - (reduce(torch.add, of_others) * log_p_NC).sum(dim=1)
+    total = mean_rows(total_N, num_rows) / (len(q_VNC) * (len(log_p_VNC) - 1))
+    return total, mean_rows(entropy_N, num_rows) / len(q_VNC)
 
 
 def mean_rows(x_N: Tensor, num_rows: int) -> Tensor:

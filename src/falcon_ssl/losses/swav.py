@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.checks import check_at_least, check_positive
+from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, mean_rows
+from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, predict_assignments
 
 
 class SwAVTerms(NamedTuple):
@@ -64,7 +65,7 @@ def swav_loss(
         Assignments are balanced over the rows (and queues) of all ranks; shards may differ in size.
 
     Numerics:
-        Sinkhorn in the log domain: finite for scores of any size. float32, float64 for float64.
+        Finite for scores of any size, see `balanced_logits`. float32, float64 for float64.
 
     Example:
         >>> s1, s2 = torch.randn(2, 32, 10)
@@ -105,18 +106,14 @@ def swav_loss(
     with torch.autocast(scores[0].device.type, enabled=False):
         s_VNC = [at_least_float32(view) for view in scores]
         log_p_VNC = [(s_NC / temperature).log_softmax(dim=1) for s_NC in s_VNC]
-        total = entropy = s_VNC[0].new_zeros(())
-        num_pairs = num_assigned * (len(scores) - 1)
+        logits_VNC = []
         for v in range(num_assigned):
             s_NC = s_VNC[v].detach()
             if queued_scores is not None:
                 s_NC = torch.cat([at_least_float32(queued_scores[v].detach()), s_NC])
-            q_NC = sinkhorn(s_NC, eps=sinkhorn_eps, steps=sinkhorn_steps)[-len(scores[v]) :]
-            entropy = entropy + mean_rows(torch.special.entr(q_NC).sum(dim=1), num_rows)
-            for other, log_p_NC in enumerate(log_p_VNC):
-                if other != v:
-                    total = total - mean_rows((q_NC * log_p_NC).sum(dim=1), num_rows)
-        total, entropy = total / num_pairs, entropy / num_assigned
+            balanced_NC = balanced_logits(s_NC, eps=sinkhorn_eps, steps=sinkhorn_steps)
+            logits_VNC.append(balanced_NC[-len(scores[v]) :])
+        total, entropy = predict_assignments(logits_VNC, log_p_VNC, num_rows)
     return SwAVTerms(total, entropy, total.detach() - entropy)
 
 
@@ -142,10 +139,26 @@ def sinkhorn(scores_NC: Tensor, *, eps: float = 0.05, steps: int = 3) -> Tensor:
         tensor([[0.5000, 0.5000],
                 [0.5000, 0.5000]])
     """
+    return balanced_logits(scores_NC, eps=eps, steps=steps).softmax(dim=1)
+
+
+@torch.no_grad()
+def balanced_logits(scores_NC: Tensor, *, eps: float, steps: int) -> Tensor:
+    """Logits of `sinkhorn`: scores / eps + b, with a b_j for each column; softmax is the division of rows.
+
+        b_j = -log sum_i exp(s_ij / eps)           the first step, in the log domain
+        b_j <- b_j - log sum_i q_ij                each further one, q = softmax(s / eps + b)
+
+    Only b is iterated, so nothing is lost in q_ij that rounds to 0. No sum is 0: columns that sum to 1 have an entry of
+    at least 1/N, rows of them sum to at most C, so after the division of rows each column has an entry of 1/(N C).
+    """
     check_positive("sinkhorn_eps", eps, fix="the paper's is 0.05")
     check_at_least("sinkhorn_steps", steps, 1, fix="the paper takes 3")
-    log_q_NC = scores_NC / eps
-    for _ in range(steps):
-        log_q_NC = log_q_NC - logsumexp_rows(log_q_NC)
-        log_q_NC = log_q_NC.log_softmax(dim=1)
-    return log_q_NC.exp()
+    x_NC = scores_NC / eps
+    b_C = -logsumexp_rows(x_NC)
+    # Filled again at every step: new memory costs a CPU as much as the sums.
+    logits_NC, q_NC = torch.empty_like(x_NC), torch.empty_like(x_NC)
+    for _ in range(steps - 1):
+        torch.softmax(torch.add(x_NC, b_C, out=logits_NC), dim=1, out=q_NC)
+        b_C = b_C - all_reduce_sum(q_NC.sum(dim=0)).log()
+    return x_NC.add_(b_C)

@@ -8,7 +8,7 @@ from typing import Literal
 from falcon_ssl.records.run import Run
 from falcon_ssl.report.document import Block, Cell, Figure, Note, Rows, Section, Table
 from falcon_ssl.report.formatting import format_number
-from falcon_ssl.report.plots import off_diagonal_rms, split_name
+from falcon_ssl.report.plots import codes_of_adjacency, off_diagonal_rms, split_name
 from falcon_ssl.report.svg import Level, Series, line_chart
 from falcon_ssl.report.theory import (
     ONE_CODE_EACH,
@@ -93,8 +93,9 @@ def _promises(run: Run) -> list[list[str]]:
         measured = off_diagonal_rms(run.arrays["covariance_FF"])
         ideal = f"{math.exp(-best.log_num_codes / 2):.3f}" if best else "0"
         rows.append(["off-diagonal RMS of HᵀH", f"{measured:.3f}", ideal])
-    if "adjacency_MM" in run.arrays and "adjacency_code_M" in run.arrays:
-        within, across = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
+    codes = codes_of_adjacency(run)
+    if "adjacency_MM" in run.arrays and codes is not None:
+        within, across = block_contrast(run.arrays["adjacency_MM"], codes)
         for name, cosines, optimum in (
             ("mean cosine, same code", within, "1"),
             ("mean cosine, different codes", across, "0"),

@@ -71,10 +71,13 @@ def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
     """The covariances, then the adjacencies, of several runs in small."""
     found = []
     covariance = "H = √(F/N)·u over the test split, not centered; values beyond ±1 are drawn as ±1."
-    adjacency = "Cosines between test rows of whole codes, a subsample, not centered."
+    adjacency = (
+        "Cosines between test rows, not centered: a subsample of whole codes, sorted by code; of a run without"
+        " codes, sorted by class."
+    )
     for key, title, caption in (
         ("covariance_FF", "Covariance HᵀH", covariance),
-        ("adjacency_MM", "Adjacency, sorted by code", adjacency),
+        ("adjacency_MM", "Adjacency", adjacency),
     ):
         drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
         if drawn:
@@ -89,19 +92,39 @@ def class_color(label: int, num_classes: int) -> str:
     return f"oklch({lightness} 0.145 {hue % 360:.0f})"
 
 
+def codes_of_adjacency(run: Run) -> Array | None:
+    """Code of each row of the adjacency [M]; None where no codes were assigned."""
+    codes = run.arrays.get("adjacency_code_M")
+    return None if codes is None or codes.min() < 0 else codes
+
+
 def adjacency_figure(run: Run) -> Figure | None:
-    """H H^T up to scale: cosines between test rows, sorted by code."""
+    """H H^T up to scale: cosines between test rows, sorted by code, or by class where there are no codes."""
     if "adjacency_MM" not in run.arrays:
         return None
-    adjacency = run.arrays["adjacency_MM"]
+    adjacency, codes = run.arrays["adjacency_MM"], codes_of_adjacency(run)
     size = adjacency.shape[0]
-    stripes, words = [], ""
-    if "adjacency_code_M" in run.arrays:
-        _, order = np.unique(run.arrays["adjacency_code_M"], return_inverse=True)
-        stripes.append([("var(--soft)", "var(--line)")[k % 2] for k in order])
-        words = f" The first stripe changes shade where the code changes ({order.max() + 1} codes)."
     labels = run.arrays.get("adjacency_label_M")
-    if labels is not None and labels.min() >= 0:
+    labelled = labels is not None and labels.min() >= 0
+    stripes, sorting = [], "similarity to their mean"
+    title = "Adjacency: one block per code"
+    if codes is not None:
+        _, order = np.unique(codes, return_inverse=True)
+        stripes.append([("var(--soft)", "var(--line)")[k % 2] for k in order])
+        words = (
+            " The rows are a subsample of whole codes, sorted by code, then by similarity to the code's mean."
+            f" The first stripe changes shade where the code changes ({order.max() + 1} codes)."
+        )
+    else:
+        title = f"Adjacency, sorted by {'class' if labelled else 'similarity'}"
+        if labelled:
+            sorting = "class, then by similarity to the class's mean"
+        words = f" The rows are a subsample, sorted by {sorting}."
+        if run.setting("dictionary") == "complete":
+            words += (
+                " Of all 2^F codes nearly every image has one of its own, so none makes a block."
+            )
+    if labels is not None and labelled:
         num_classes = int(labels.max()) + 1
         stripes.append([class_color(int(k), num_classes) for k in labels])
         words += " The colored stripe shows the class, which training never saw."
@@ -111,22 +134,22 @@ def adjacency_figure(run: Run) -> Figure | None:
     if stripes:
         picture = Markup("<span></span><span></span>{}{}").format(_stripes(stripes), picture)
     return Figure(
-        "Adjacency: one block per code",
+        title,
         Markup('<div class="matrix{}">{}</div>{}').format(
             " coded" if stripes else "", picture, COLOR_SCALE
         ),
-        f"Cosines u uᵀ between {size} rows of the {split_name(run)}, not centered. The rows are a"
-        " subsample of whole codes, sorted by code, then by similarity to the code's mean."
-        f"{words} Blue blocks on an empty ground are clusters; one blue sheet is a collapse.",
+        f"Cosines u uᵀ between {size} rows of the {split_name(run)}, not centered.{words} Blue blocks"
+        " on an empty ground are clusters; one blue sheet is a collapse.",
         span="tall",
     )
 
 
 def contrast_figure(run: Run) -> Figure | None:
     """Cosines of pairs that share a code beside those of pairs that do not."""
-    if "adjacency_MM" not in run.arrays or "adjacency_code_M" not in run.arrays:
+    codes = codes_of_adjacency(run)
+    if "adjacency_MM" not in run.arrays or codes is None:
         return None
-    within, across = block_contrast(run.arrays["adjacency_MM"], run.arrays["adjacency_code_M"])
+    within, across = block_contrast(run.arrays["adjacency_MM"], codes)
     if not within.size or not across.size:
         return None
     edges = np.linspace(-1, 1, 51)
