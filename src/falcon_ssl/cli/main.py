@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as error:
         return _fail(75, f"stopped by {error}")
     except KeyboardInterrupt:
-        return _fail(130, "interrupted; reproduce, sweep and tune go on with the same command")
+        return _fail(130, "interrupted; the same command resumes reproduce, sweep and tune")
 
 
 def _run(words: list[str]) -> int:
