@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 LOADED = re.compile(
     r'<(?:script|img|iframe|source)[^>]*\ssrc="?([^" >]+)|<link[^>]*\shref="?([^" >]+)'
 )
+BASE = """<script>if (location.protocol !== "file:") document.write('<base href="/">')</script>"""
 IN_STYLE = re.compile(r"(?:@import\s+|url\()[\"']?(https?:[^\"')]+)")
 
 
@@ -76,3 +77,10 @@ def test_figures_follow_the_colors_of_the_page(site: Path) -> None:
     text = (site / "understand.html").read_text(encoding="utf-8")
     assert text.count('<svg style="max-width') == 5
     assert "images/terms.svg" not in text
+
+
+def test_the_page_of_unknown_addresses_finds_its_styles_on_a_disk(site: Path) -> None:
+    """Its links start beside it; a server, which shows it under any address, starts them at the root."""
+    text = (site / "404.html").read_text(encoding="utf-8")
+    assert not re.search(r'\b(?:href|src)="?/', text.replace(BASE, ""))
+    assert BASE in text

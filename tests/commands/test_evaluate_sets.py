@@ -47,8 +47,13 @@ def test_the_runs_own_evaluation_stays(run: Path, capsys: pytest.CaptureFixture[
         assert f"all numbers: {run / f'evaluation-{name}.json'}" in printed
     digits = json.loads((run / "evaluation-digits.json").read_text())
     assert 0 < digits["top1_linear_3shot"] < digits["top1_linear"]
-    assert digits["top1_linear"] == json.loads(before["evaluation.json"])["top1_linear"]
-    assert json.loads((run / "evaluation-best.json").read_text())["about"]["checkpoint"] == "best"
+    own = json.loads(before["evaluation.json"])
+    assert digits["top1_linear"] == own["top1_linear"]
+    assert own["certificate"]
+    assert not digits["certificate"], "the loss is of the run's own images"
+    best = json.loads((run / "evaluation-best.json").read_text())
+    assert best["about"]["checkpoint"] == "best"
+    assert not best["certificate"], "and of its last checkpoint"
     page = build_report(run).read_text()
     assert "Other images, other checkpoints" in page
     assert "again: digits, 360 images" in page

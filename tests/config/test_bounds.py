@@ -73,5 +73,10 @@ def test_every_option_of_a_run_has_a_meaning() -> None:
         assert all(option.metadata["text"].endswith(".") for option in options), of.name
 
 
+def test_the_meaning_of_the_method_names_them_all() -> None:
+    (method,) = (of for of in fields(RunConfig) if of.name == "method")
+    assert method.metadata["text"].startswith(", ".join(METHODS) + ", or python:")
+
+
 def test_a_method_is_a_group_of_its_own_name() -> None:
     assert [getattr(RunConfig(), name).group for name in METHODS] == list(METHODS)

@@ -168,6 +168,14 @@ def test_adjacency_is_sorted_into_whole_codes():
     assert cosine_MM[~same].mean() < 0.5
 
 
+def test_adjacency_without_codes_is_sorted_by_class():
+    test = features(300, seed=0)
+    arrays = adjacency(test.u, label_N=test.label, rows=200, seed=5)
+    assert set(arrays["adjacency_code_M"]) == {-1}
+    assert (np.diff(arrays["adjacency_label_M"]) >= 0).all()
+    assert len(set(arrays["adjacency_label_M"])) == NUM_CLASSES
+
+
 def test_the_map_separates_what_z_separates():
     test = features(200, seed=0)
     arrays = representation_map(test.z, label_N=test.label, images=images, rows=100)

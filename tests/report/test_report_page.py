@@ -263,6 +263,21 @@ def test_a_completely_collapsed_run_can_be_drawn(make_run: Any, tmp_path: Path) 
     assert "nan" not in path.read_text(encoding="utf-8").split("<main>")[1].split("<script>")[0]
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_adjacency_of_a_run_without_codes(
+    labelled: bool, make_run: Any, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "run", labelled=labelled, pictured=True)
+    arrays = dict(np.load(folder / "arrays.npz"))
+    assert "Adjacency: one block per code" in text_of(build_report(folder))
+    arrays["adjacency_code_M"] = np.full_like(arrays["adjacency_code_M"], -1)
+    np.savez(folder / "arrays.npz", **arrays)
+    text = text_of(build_report(folder))
+    assert f"Adjacency, sorted by {'class' if labelled else 'similarity'}" in text
+    for words in ("one block per code", "inside and between codes", "mean cosine, same code"):
+        assert words not in text
+
+
 def with_neighbors(folder: Path, **changed: np.ndarray) -> Path:
     rng = np.random.default_rng(0)
     arrays = {

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from importlib import import_module
 from operator import attrgetter
+from typing import TypeVar
 
 from falcon_ssl.core.consent import check_trusted
 from falcon_ssl.core.errors import InputError
@@ -17,6 +18,7 @@ from falcon_ssl.core.errors import InputError
 logger = logging.getLogger(__name__)
 
 PREFIX = "python:"
+Part = TypeVar("Part")
 _handed_over: set[str] = set()  # by the user of this process, as functions: these are trusted
 
 
@@ -89,6 +91,29 @@ def make_part(what: str, name: str, *arguments: object) -> object:
             expected=f"a function or class that returns the {what}",
         )
     return make(*arguments)
+
+
+def make_part_of(
+    kind: type[Part], what: str, name: str, *arguments: object, returned: str, expected: str
+) -> Part:
+    """`make_part`, for a part that has a type.
+
+    Args:
+        kind: What it must be.
+        what: As there, like the next two.
+        name: As there.
+        arguments: As there.
+        returned: What it makes, with its article, for the error.
+        expected: The type in words, for the error.
+
+    Raises:
+        InputError: As there, or a part of another type.
+    """
+    made = make_part(what, name, *arguments)
+    if not isinstance(made, kind):
+        received = f"an object of the type {type(made).__name__}"
+        raise InputError(f"{name} does not return {returned}", received=received, expected=expected)
+    return made
 
 
 def _imported(name: str) -> object:

@@ -160,8 +160,8 @@ class _Fold(NamedTuple):
     def of(cls, x_ND: Tensor, y_N: Tensor, image_N: Tensor, left_out_M: Tensor) -> _Fold:
         is_left_out_N = torch.isin(image_N, left_out_M.to(image_N.device))
         x_left_out, y_left_out = x_ND[is_left_out_N], y_N[is_left_out_N]
-        _, row_R = torch.unique(image_N[is_left_out_N], return_inverse=True)
-        if len(left_out_M) < len(row_R):
+        if len(left_out_M) < len(y_left_out):
+            _, row_R = torch.unique(image_N[is_left_out_N], return_inverse=True)
             sum_MD = torch.zeros(len(left_out_M), x_ND.shape[1], device=x_ND.device)
             sum_MD.index_add_(0, row_R, x_left_out.float())
             x_left_out = (sum_MD / row_R.bincount()[:, None]).to(x_ND.dtype)

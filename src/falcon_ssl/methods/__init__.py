@@ -8,9 +8,8 @@ from typing import Any
 from torch import nn
 
 from falcon_ssl.config import RunConfig
-from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import StuckValue
-from falcon_ssl.core.parts import is_part, make_part
+from falcon_ssl.core.parts import is_part, make_part_of
 from falcon_ssl.methods.barlow_twins import BarlowTwins
 from falcon_ssl.methods.base import Method, Parts, StepOutput
 from falcon_ssl.methods.byol import BYOL
@@ -77,20 +76,15 @@ def build_method(
         initialize(encoder)
     parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)
     if is_part(config.method):
-        return _own_method(config.method, parts)
-    return _METHODS[config.method](parts, getattr(config, config.method))
-
-
-def _own_method(name: str, parts: Parts) -> Method:
-    """What a function of the user's makes of the encoder; its options are its own."""
-    made = make_part("method", name, parts)
-    if not isinstance(made, Method):
-        raise InputError(
-            f"{name} does not return a method",
-            received=f"an object of the type {type(made).__name__}",
+        return make_part_of(
+            Method,  # type: ignore[type-abstract]  # a subclass of it
+            "method",
+            config.method,
+            parts,
+            returned="a method",
             expected="falcon_ssl.methods.Method, made of the falcon_ssl.methods.Parts that it is called with",
         )
-    return made
+    return _METHODS[config.method](parts, getattr(config, config.method))
 
 
 _METHODS: dict[str, Callable[[Parts, Any], Method]] = {

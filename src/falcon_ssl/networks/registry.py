@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.parts import PREFIX, is_part, make_part
+from falcon_ssl.core.parts import PREFIX, is_part, make_part_of
 from falcon_ssl.networks.digits import DigitsCNN
 from falcon_ssl.networks.readout import OWN, Readout
 from falcon_ssl.networks.resnet import ResNet
@@ -123,14 +123,13 @@ def build_encoder(
 
 
 def _own_encoder(name: str) -> nn.Module:
-    made = make_part("encoder", name)
-    if not isinstance(made, nn.Module):
-        raise InputError(
-            f"{name} does not return an encoder",
-            received=f"an object of the type {type(made).__name__}",
-            expected="a torch.nn.Module from images [N, C, H, W] to z_ND",
-        )
-    return made
+    return make_part_of(
+        nn.Module,
+        "encoder",
+        name,
+        returned="an encoder",
+        expected="a torch.nn.Module from images [N, C, H, W] to z_ND",
+    )
 
 
 def representation_width(

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from falcon_ssl.config.run import ViewsConfig
 from falcon_ssl.core.checks import check_choice
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.parts import is_part, make_part
+from falcon_ssl.core.parts import is_part, make_part_of
 from falcon_ssl.views.affine import RandomAffine
 from falcon_ssl.views.color import ColorJitter, RandomGrayscale
 from falcon_ssl.views.crop import RandomCrop, RandomResizedCrop, RandomShift
@@ -112,14 +112,13 @@ def _own_views(config: ViewsConfig) -> Views:
             received=f"views.{options[0]}={getattr(config, options[0])}",
             expected="no such option: the function that makes them decides",
         )
-    made = make_part("views", config.preset)
-    if not isinstance(made, Views):
-        raise InputError(
-            f"{config.preset} does not return views",
-            received=f"an object of the type {type(made).__name__}",
-            expected="falcon_ssl.views.Views, whose operations may be an ImageTransform of any transform",
-        )
-    return made
+    return make_part_of(
+        Views,
+        "views",
+        config.preset,
+        returned="views",
+        expected="falcon_ssl.views.Views, whose operations may be an ImageTransform of any transform",
+    )
 
 
 def supervised_views(config: ViewsConfig, views: Views, smallest: float | None) -> Views:
