@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import pytest
 from falcon_ssl import cli, commands
 from falcon_ssl.config import EvaluationConfig, FalconConfig, MonitorConfig, RunConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.engine import progress
 from falcon_ssl.report import build_report
 
 CONFIG = RunConfig(
     epochs=2,
     falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
     monitor=MonitorConfig(every_epochs=1),
-    evaluation=EvaluationConfig(untrained=False),
+    evaluation=EvaluationConfig(untrained=False, batch_size=256),
 )
 
 
@@ -58,6 +61,21 @@ def test_the_runs_own_evaluation_stays(run: Path, capsys: pytest.CaptureFixture[
     assert "Other images, other checkpoints" in page
     assert "again: digits, 360 images" in page
     assert "Best of 2 epochs probed on held-out images" in page
+
+
+def test_a_long_evaluation_says_what_it_is_at(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(progress, "_SOON", -1.0)
+    monkeypatch.setattr(progress, "_EVERY", -1.0)
+    caplog.set_level(logging.INFO, "falcon_ssl")
+    commands.evaluate(run, data="digits", name="long", evaluation={"untrained": True})
+    lines = "\n".join(caplog.messages)
+    for network in ("trained", "untrained"):
+        begun = rf"^{network} network: 256 of"
+        assert re.search(rf"{begun} 360 test images, \d+ a second, about .+ left$", lines, re.M)
+        assert re.search(rf"{begun} 1437 train images, \d+ a second, about .+ left$", lines, re.M)
+        assert f"\n{network} network: linear probe on 1437 rows of " in lines
 
 
 def test_another_folder_takes_the_numbers_of_named_sets(

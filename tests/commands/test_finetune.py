@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from falcon_ssl.commands.initial import read_initial
 from falcon_ssl.config import EncoderConfig, FalconConfig, RunConfig
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.engine import progress
 from falcon_ssl.engine.finetune import Classifier, _groups, block_numbers
 from falcon_ssl.networks import build_encoder
 
@@ -30,7 +33,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return commands.pretrain(config, out=tmp_path_factory.mktemp("finetune") / "run", monitors=[])
 
 
-def test_both_arms_are_trained_and_recorded(run: Path, tmp_path: Path) -> None:
+def test_both_arms_are_trained_and_recorded(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(progress, "_SOON", -1.0)
+    monkeypatch.setattr(progress, "_EVERY", -1.0)
+    caplog.set_level(logging.INFO, "falcon_ssl")
     record = commands.finetune(run, out=tmp_path / "f", config=FEW)
     assert record == json.loads((tmp_path / "f" / "finetune.json").read_text())
     assert record["about"]["num_labels"] == 40
@@ -38,6 +49,10 @@ def test_both_arms_are_trained_and_recorded(run: Path, tmp_path: Path) -> None:
         assert len(record[arm]["draws"]) == 2
         assert record["chance"] < record[arm]["top1"] < 1
     assert record["pretrained"]["top1"] > record["from_scratch"]["top1"] + 0.1
+    lines = "\n".join(caplog.messages)
+    for arm in ("pretrained", "from scratch"):
+        begun = f"draw 2, 40 labels, {arm}: 16 of 32 images in at most 2 epochs"
+        assert re.search(rf"^{begun}, \d+ a second, about .+ left$", lines, re.M)
     weights = load_file(tmp_path / "f" / "model.safetensors")
     assert weights["head.weight"].shape == (10, 256)
     initial = read_initial(str(tmp_path / "f" / "model.safetensors"))  # a run may start from it

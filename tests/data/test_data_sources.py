@@ -131,6 +131,14 @@ class TestFolder:
         with pytest.raises(InputError, match=r"received 3 files of other kinds: \.txt, \.heic,"):
             load_splits(f"folder:{tmp_path}")
 
+    def test_files_of_other_kinds_are_named(self, write_folder, caplog):
+        root = write_folder({"1.png": 1})
+        for name in ("a.HEIC", "b.txt"):
+            (root / name).touch()
+        with caplog.at_level("INFO"):
+            assert len(load_splits(f"folder:{root}").train) == 1
+        assert "left out 2 files of other kinds: .HEIC, .txt" in caplog.text
+
     def test_a_class_called_train_is_no_split(self, write_folder, caplog):
         root = write_folder({"train/1.png": 1, "cat/2.png": 2, "dog/3.png": 3})
         with caplog.at_level("INFO"):

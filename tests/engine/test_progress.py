@@ -6,13 +6,14 @@ import io
 import logging
 import re
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.engine import progress as module
-from falcon_ssl.engine.progress import Progress
+from falcon_ssl.engine.progress import Progress, WorkProgress
 
 LINE = {"total": 3.25, "prior_matching": 0.5, "effective_rank_u": 41.5, "codes_used": 92.0,
         "images_per_s": 4186.0}  # fmt: skip
@@ -106,3 +107,56 @@ def test_other_processes_are_silent(screen: Console) -> None:
         progress.warn(7, {"few_codes": "x"})
         progress.note("y")
     assert shown(screen) == ""
+
+
+class Clock(SimpleNamespace):
+    """A clock that a test sets."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Clock:
+    caplog.set_level(logging.INFO, "falcon_ssl")
+    monkeypatch.setattr(module, "time", Clock())
+    return module.time  # type: ignore[return-value]
+
+
+def work(progress: WorkProgress, clock: Clock, *, seconds: float) -> None:
+    """1000 images, 500 that take twice as long each, then a probe."""
+    progress.name("trained network")
+    for what, images, times in (("train images", 1000, 1), ("test images", 500, 2)):
+        count = progress.read(what, images)
+        for _ in range(images // 100):
+            clock.now += times * seconds
+            count(100)
+    progress.compute("linear probe")
+
+
+def test_a_long_command_says_what_it_reads_and_how_long_that_takes(
+    screen: Console, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with WorkProgress() as progress:
+        work(progress, clock, seconds=2)
+    if screen.is_terminal:
+        assert "linear probe" in shown(screen)
+        assert caplog.messages == []
+    else:
+        assert caplog.messages == [
+            "trained network: 300 of 1000 train images, 50 a second, about 14.0 s left",
+            "trained network: 200 of 500 test images, 25 a second, about 12.0 s left",
+            "trained network: linear probe",
+        ]
+
+
+@pytest.mark.parametrize(("seconds", "is_main"), [(0.1, True), (2, False)], ids=["short", "other"])
+def test_a_short_command_and_other_processes_log_nothing(
+    seconds: float, is_main: bool, screen: Console, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    with WorkProgress(shown=is_main) as progress:
+        work(progress, clock, seconds=seconds)
+    assert caplog.messages == []
+    assert screen.is_terminal or shown(screen) == ""

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from falcon_ssl.commands.features import diagnose_run, extract_run_features
+from falcon_ssl.commands.features import (
+    TRAINED,
+    UNTRAINED,
+    diagnose_run,
+    extract_run_features,
+)
 from falcon_ssl.commands.initial import read_initial
 from falcon_ssl.commands.loading import RunParts, prepare
 from falcon_ssl.config.encoder import EncoderConfig
@@ -17,6 +22,7 @@ from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.evaluation import Diagnosis, Features, extract, load_features, load_prototypes
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.records.folder import CONFIG, DIAGNOSIS
@@ -69,13 +75,14 @@ def diagnose(
             expected="an encoder such as timm:resnet50 with --data",
         )
     if is_run:
-        with trusting_code(trust_code):
+        with trusting_code(trust_code), WorkProgress() as progress:
             features = extract_run_features(
                 target,
                 device=best_device(),
                 data=data,
                 reading=reading,
                 evaluation={"untrained": True},
+                progress=progress,
             )
         diagnosis = diagnose_run(features, prototypes=codes)
         with suppress(InputError):  # of records that are damaged, which the weights are not
@@ -114,7 +121,7 @@ def _diagnose_encoder(
         RunConfig(data=data, encoder=EncoderConfig(name=name), reading=reading or ReadingConfig())
     )
     encoder = run.method.encoder
-    reference = _features(encoder, run)
+    reference = _features(encoder, run, UNTRAINED)
     if weights is None:
         logger.warning("%s: no --weights: this is the diagnosis of an untrained network", name)
         return diagnose_features(reference, dictionary=codes)
@@ -126,19 +133,25 @@ def _diagnose_encoder(
         )
     initial = read_initial(name if weights == PRETRAINED else str(weights))
     initial.fill(encoder, in_channels=run.splits.train.image_shape[0])
-    return diagnose_features(_features(encoder, run), dictionary=codes, reference=reference)
+    return diagnose_features(
+        _features(encoder, run, TRAINED), dictionary=codes, reference=reference
+    )
 
 
-def _features(encoder: nn.Module, run: RunParts) -> Features:
+def _features(encoder: nn.Module, run: RunParts, name: str) -> Features:
     """Features of the test images, or of the training images where there are no others."""
     device = best_device()
-    return extract(
-        _Bare(encoder).to(device),
-        run.splits.train if run.splits.test is None else run.splits.test,
-        _own_views(encoder, run),
-        batch_size=run.config.evaluation.batch_size,
-        device=device,
-    )
+    source = run.splits.train if run.splits.test is None else run.splits.test
+    with WorkProgress() as progress:
+        progress.name(name)
+        return extract(
+            _Bare(encoder).to(device),
+            source,
+            _own_views(encoder, run),
+            batch_size=run.config.evaluation.batch_size,
+            device=device,
+            progress=progress.read("images", len(source)),
+        )
 
 
 def _own_views(encoder: nn.Module, run: RunParts) -> Views:

@@ -24,18 +24,17 @@ from falcon_ssl.core.version import __version__
 from falcon_ssl.data import Source, Splits, data_paths, data_rows
 from falcon_ssl.dictionary.assign import assign, nearest_codes
 from falcon_ssl.dictionary.base import StreamedDictionary
+from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.evaluation.features import ExtractedBatch, extracted
 from falcon_ssl.methods import Method
 from falcon_ssl.networks import Readout
 from falcon_ssl.records.checkpoints import find_checkpoint
 from falcon_ssl.records.embeddings import ARRAY_SUFFIXES, PARQUET, PartsFolder
 from falcon_ssl.records.folder import MODEL
-from falcon_ssl.report.formatting import format_duration
 
 logger = logging.getLogger(__name__)
 
 PART = 4096  # images of a row group: an interruption costs no more than these
-LOG_EVERY = 20.0  # seconds
 Split: TypeAlias = Literal["auto", "train", "test", "all"]
 
 
@@ -100,17 +99,21 @@ def embed(
     left = [part for part in mine if not folder.has(part.number)]
     if len(left) < len(mine):
         logger.info("continued: %d of %d row groups are there", len(mine) - len(left), len(mine))
-    progress = _Progress(sum(len(part.indices) for part in left))
-    for part in left:
-        batches = [
-            _columns(opened.method, part, batch) for batch in _batches(opened, part, processes)
-        ]
-        folder.write(part.number, _joined(batches))
-        progress.count(len(part.indices))
+    images = sum(len(part.indices) for part in left)
+    began = time.monotonic()
+    with WorkProgress(shown=processes.is_main) as progress:
+        count = progress.read("images", images)
+        for part in left:
+            batches = []
+            for batch in _batches(opened, part, processes):
+                batches.append(_columns(opened.method, part, batch))
+                count(len(batch.index_B))
+            folder.write(part.number, _joined(batches))
     processes.wait()
     if processes.is_main:
         rows = folder.finish(len(parts))
-        logger.info("%d images in %s%s", rows, out, progress.summary())
+        speed = f", {images / (time.monotonic() - began):.0f} a second" if images else ""
+        logger.info("%d images in %s%s", rows, out, speed)
     log_skipped(opened.splits)
     processes.wait()
     return out
@@ -123,33 +126,6 @@ class _Part(NamedTuple):
     split: str
     source: Source
     indices: Tensor
-
-
-class _Progress:
-    """Logs now and then how many images are done."""
-
-    def __init__(self, total: int) -> None:
-        self._total, self._done = total, 0
-        self._started = self._said = time.perf_counter()
-
-    def count(self, images: int) -> None:
-        self._done += images
-        now = time.perf_counter()
-        if now - self._said > LOG_EVERY and self._done < self._total:
-            self._said = now
-            left = (now - self._started) * (self._total - self._done) / self._done
-            logger.info(
-                "%d of %d images%s, %s left",
-                self._done,
-                self._total,
-                self.summary(),
-                format_duration(left),
-            )
-
-    def summary(self) -> str:
-        """Images a second of this process; empty before there is one."""
-        seconds = time.perf_counter() - self._started
-        return f", {self._done / seconds:.0f} a second" if self._done else ""
 
 
 def _sources(splits: Splits, split: Split) -> dict[str, Source]:

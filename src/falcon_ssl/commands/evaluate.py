@@ -12,6 +12,8 @@ from typing import Any
 
 from falcon_ssl import engine
 from falcon_ssl.commands.features import (
+    TRAINED,
+    UNTRAINED,
     NetworkFeatures,
     RunFeatures,
     diagnose_run,
@@ -27,6 +29,7 @@ from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import hardware
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.evaluation import certify, evaluate_features, picture_arrays
 from falcon_ssl.evaluation.diagnosis import LEAST_SAMPLES
 from falcon_ssl.losses import power_law_prior
@@ -94,8 +97,8 @@ def evaluate(
     record_name = evaluation_name(data=data, name=name, checkpoint=checkpoint)
     processes, target = Processes(), folder_for_records(run, out)
     beside = {} if baseline is None else _baseline(Path(baseline), run, data=data)
-    device = processes.device
-    with trusting_code(trust_code):
+    device, progress = processes.device, WorkProgress(shown=processes.is_main)
+    with trusting_code(trust_code), progress:
         features = extract_run_features(
             run,
             device=device,
@@ -103,6 +106,7 @@ def evaluate(
             reading=reading,
             evaluation=evaluation,
             checkpoint=checkpoint,
+            progress=progress,
         )
     if not processes.is_main:
         processes.wait()
@@ -124,7 +128,8 @@ def evaluate(
     # The loss of the last epoch is of the run's own images, and of its last checkpoint.
     elsewhere = data is not None or checkpoint != "last"
 
-    def numbers(network: NetworkFeatures) -> dict[str, float]:
+    def numbers(network: NetworkFeatures, name: str) -> dict[str, float]:
+        progress.name(name)
         return evaluate_features(
             network.train,
             network.test,
@@ -140,20 +145,24 @@ def evaluate(
             few_labels=config.evaluation.few_labels,
             seed=config.evaluation.seed,
             device=device,
+            progress=progress.compute,
         )
 
-    found = numbers(trained)
-    reference = {} if untrained is None else {"random_encoder": numbers(untrained)}
-    if record_name == EVALUATION:
-        arrays = picture_arrays(
-            trained.own,
-            None if untrained is None else untrained.own,
-            images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
-            num_codes=num_codes,
-            seed=config.evaluation.seed,
-        )
-        write_arrays(target.path / ARRAYS, arrays)
-        _diagnose(features, target)
+    with progress:
+        found = numbers(trained, TRAINED)
+        reference = {} if untrained is None else {"random_encoder": numbers(untrained, UNTRAINED)}
+        if record_name == EVALUATION:
+            progress.name("")
+            progress.compute("pictures and diagnosis")
+            arrays = picture_arrays(
+                trained.own,
+                None if untrained is None else untrained.own,
+                images=lambda chosen_M: test_source.images(rows_N[chosen_M]),
+                num_codes=num_codes,
+                seed=config.evaluation.seed,
+            )
+            write_arrays(target.path / ARRAYS, arrays)
+            _diagnose(features, target)
     record: dict[str, Any] = {
         **found,
         **reference,

@@ -19,6 +19,7 @@ from falcon_ssl.core.distributed import rank, world_size
 from falcon_ssl.data import Source, hold_out, read_images
 from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.engine import RunFolder
+from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.evaluation import Diagnosis, Features, extract
 from falcon_ssl.evaluation import diagnose as diagnose_features
 from falcon_ssl.evaluation.features import EvaluationView
@@ -27,6 +28,7 @@ from falcon_ssl.networks import Readout, copy_fitted
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
 from falcon_ssl.records.folder import DATA
 
+TRAINED, UNTRAINED = "trained network", "untrained network"
 HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
 
 
@@ -93,6 +95,7 @@ def extract_run_features(
     reading: ReadingConfig | None = None,
     evaluation: Mapping[str, Any] | None = None,
     checkpoint: str = "last",
+    progress: WorkProgress | None = None,
 ) -> RunFeatures:
     """Features of train and test images, and those of the run's untrained network.
 
@@ -116,26 +119,32 @@ def extract_run_features(
             splits = replace(splits, note=f"{splits.note}; pretraining saw it too, without labels")
     assert splits.test is not None
     train, test = splits.train, splits.test
+    progress, options = progress or WorkProgress(shown=False), extraction(config, device)
 
-    def features(network: Method) -> NetworkFeatures:
+    def features(network: Method, name: str) -> NetworkFeatures:
+        progress.name(name)
+
+        def read_test(**how: Any) -> Features:
+            counted = progress.read("test images", len(test))
+            return extract(network, test, views, progress=counted, **how, **options)
+
         dictionary = listed_dictionary(network)
-        options = extraction(config, device)
-        own = extract(network, test, views, dictionary=dictionary, **options)
-        read, probe = read_train(network, train, views, config, device=device)
+        own = read_test(dictionary=dictionary)
+        read, probe = read_train(network, train, views, config, device=device, progress=progress)
         return NetworkFeatures(
             train=read,
             probe=probe,
-            test=own
-            if readout.is_own
-            else extract(network, test, views, readout=readout, **options),
+            test=own if readout.is_own else read_test(readout=readout),
             own=own,
             dictionary=dictionary,
         )
 
     return RunFeatures(
         run=RunParts(config, splits, views, method),
-        trained=features(method),
-        untrained=features(untrained(config, splits.train, trained=method, device=device, run=run))
+        trained=features(method, TRAINED),
+        untrained=features(
+            untrained(config, splits.train, trained=method, device=device, run=run), UNTRAINED
+        )
         if config.evaluation.untrained
         else None,
     )
@@ -148,16 +157,25 @@ def read_train(
     config: RunConfig,
     *,
     device: torch.device,
+    progress: WorkProgress | None = None,
 ) -> tuple[Features, Features]:
     """Features of the train images as the readout says, and what the linear probe learns from."""
     readout = Readout.of(config.evaluation)
     each = config.evaluation.probe_each_scale
     scales = [(scale,) for scale in readout.scales] if each else [readout.scales]
-    options = extraction(config, device)
-    parts = [
-        extract(method, source, views, readout=replace(readout, scales=one), **options)
-        for one in scales
-    ]
+    progress, parts = progress or WorkProgress(shown=False), []
+    for one in scales:
+        size = f" at {one[0]:g} times their size" if each and one != (1,) else ""
+        parts.append(
+            extract(
+                method,
+                source,
+                views,
+                readout=replace(readout, scales=one),
+                progress=progress.read(f"train images{size}", len(source)),
+                **extraction(config, device),
+            )
+        )
     train = Features.averaged(parts)
     return train, Features.joined(parts) if each else train
 

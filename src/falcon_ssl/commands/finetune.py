@@ -28,6 +28,7 @@ from falcon_ssl.data import hold_out
 from falcon_ssl.engine.checkpoint import save_tensors
 from falcon_ssl.engine.finetune import Classifier, LabeledImages, accuracy_of
 from falcon_ssl.engine.finetune import finetune as train
+from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.evaluation.features import extract
 from falcon_ssl.evaluation.few_labels import drawn_rows
 from falcon_ssl.evaluation.linear_probe import fit_probe
@@ -101,33 +102,35 @@ def finetune(
         "device": device,
         "autocast": reads_bf16(opened.config, device),
     }
-    for draw in range(config.draws if config.labels is not None else 1):
-        drawn = replace(config, seed=config.seed + draw)
-        rows = torch.arange(len(labels))
-        if config.labels is not None:
-            rows = drawn_rows(labels, config.labels, seed=drawn.seed)
-        kept, left_out = _stop_by(labels, rows, seed=drawn.seed)
-        for arm, results in arms.items():
-            with trusting_code(trust_code):
+    with trusting_code(trust_code), WorkProgress() as progress:
+        for draw in range(config.draws if config.labels is not None else 1):
+            drawn = replace(config, seed=config.seed + draw)
+            rows = torch.arange(len(labels))
+            if config.labels is not None:
+                rows = drawn_rows(labels, config.labels, seed=drawn.seed)
+            kept, left_out = _stop_by(labels, rows, seed=drawn.seed)
+            for arm, results in arms.items():
+                subject = f"draw {draw + 1}, {len(rows)} labels, {arm.replace('_', ' ')}"
+                progress.name(subject)
+                progress.compute("initial classifier")
                 network = _classifier(opened, arm, kept, labels, device=device, seed=drawn.seed)
-            found = train(
-                network,
-                LabeledImages(source, kept, labels),
-                LabeledImages(source, left_out, labels),
-                config=drawn,
-                lr=config.lr if arm == PRETRAINED else config.scratch_lr,
-                layer_decay=config.layer_decay if arm == PRETRAINED else 1.0,
-                keep_statistics=arm == PRETRAINED,
-                **options,
-            )
-            top1 = accuracy_of(network, test, **options)
-            results.append({"top1": top1, **found._asdict()})
-            logger.info(
-                "draw %d, %d labels, %s: %.3f on test; best of %d epochs: %d",
-                *(draw + 1, len(rows), arm.replace("_", " "), top1, found.epochs, found.epoch),
-            )
-            if arm == PRETRAINED and found.held_out > best_held_out:
-                best, best_held_out = network, found.held_out
+                found = train(
+                    network,
+                    LabeledImages(source, kept, labels),
+                    LabeledImages(source, left_out, labels),
+                    config=drawn,
+                    lr=config.lr if arm == PRETRAINED else config.scratch_lr,
+                    layer_decay=config.layer_decay if arm == PRETRAINED else 1.0,
+                    keep_statistics=arm == PRETRAINED,
+                    progress=progress,
+                    **options,
+                )
+                top1 = accuracy_of(network, test, **options)
+                results.append({"top1": top1, **found._asdict()})
+                best_of = f"best of {found.epochs} epochs: {found.epoch}"
+                logger.info("%s: %.3f on test; %s", subject, top1, best_of)
+                if arm == PRETRAINED and found.held_out > best_held_out:
+                    best, best_held_out = network, found.held_out
     record = {arm: _summary(results) for arm, results in arms.items()} | {
         "chance": float(test.label_N.bincount().max()) / len(test.label_N),
         "about": {

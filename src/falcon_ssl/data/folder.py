@@ -53,17 +53,17 @@ class FolderRecords(Records):
         self.root = root
         paths, suffixes = sorted(_files(root)), known_suffixes()
         self._paths = [path for path in paths if path.suffix.lower() in suffixes]
-        others = len(paths) - len(self._paths)
+        others = Counter(path.suffix for path in paths if path.suffix.lower() not in suffixes)
+        kinds = ", ".join(suffix or "no ending" for suffix, _ in others.most_common(5))
+        left_out = f"{others.total()} files of other kinds: {kinds}"
         if not self._paths:
-            kinds = Counter(path.suffix for path in paths)
-            named = ", ".join(suffix or "no ending" for suffix, _ in kinds.most_common(5))
             raise InputError(
                 f"{root} has no images",
-                received=f"{others} files of other kinds: {named}" if others else "no files",
+                received=left_out if others else "no files",
                 expected=f"files {', '.join(sorted(suffixes))} at any depth",
             )
         if others:
-            logger.info("%s: files that are not images: %d", root, others)
+            logger.info("%s: left out %s", root, left_out)
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -23,6 +23,7 @@ from torch.optim import AdamW
 
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.data import Source, read_ahead, read_images
+from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.evaluation.features import evaluation_mode
 from falcon_ssl.views import Views
 
@@ -99,6 +100,7 @@ def finetune(
     lr: float,
     layer_decay: float,
     device: torch.device,
+    progress: WorkProgress,
     keep_statistics: bool = False,
     autocast: bool = False,
 ) -> Finetuned:
@@ -113,6 +115,7 @@ def finetune(
         lr: Its rate for this encoder.
         layer_decay: Its own, or 1.
         device: Where the classifier is.
+        progress: Shows how many images are read.
         keep_statistics: Batch normalization keeps its running statistics, and is trained with them: those of a few
             images' crops would replace what pretraining has measured.
         autocast: Whether it computes in bfloat16.
@@ -128,6 +131,8 @@ def finetune(
     accuracy = partial(
         accuracy_of, classifier, held_out, views=views, device=device, autocast=autocast
     )
+    images = config.epochs * per_epoch * batch_size
+    count_images = progress.read(f"images in at most {config.epochs} epochs", images)
     best, step, epoch = Finetuned(0, 0, accuracy()), 0, 0
     best_weights = copy.deepcopy(classifier.state_dict())
     for epoch in range(1, config.epochs + 1):
@@ -153,6 +158,7 @@ def finetune(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
+            count_images(len(index_B))
         if (now := accuracy()) > best.held_out:
             best = Finetuned(epoch, epoch, now)
             best_weights = copy.deepcopy(classifier.state_dict())

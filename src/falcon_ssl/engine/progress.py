@@ -1,11 +1,11 @@
-"""What a person sees while a run is on: live lines in a terminal, a line now and then in a log file."""
+"""What a person sees while a command works: live lines in a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TextIO
 
@@ -17,6 +17,8 @@ from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.machine import bytes_text
 from falcon_ssl.report.formatting import format_duration
 
+logger = logging.getLogger(__name__)
+
 _SHOWN = {
     "total": ("loss", "{:.3f}"),
     "invariance": ("invariance", "{:.3f}"),
@@ -26,6 +28,8 @@ _SHOWN = {
     "images_per_s": ("img/s", "{:.0f}"),
 }
 _LOG_LINES = 15  # of a whole run, where the output is not a terminal
+_SOON = 5.0  # seconds to the first log line of a command that does not train,
+_EVERY = 20.0  # and from one to the next
 
 
 def _console() -> Console:
@@ -37,14 +41,32 @@ def _console() -> Console:
 
 
 class _Lines(rich_progress.Progress):
-    """A bar, and under it lines that wrap where the terminal is narrow: no number is cut."""
+    """A bar, and under it lines that wrap where the terminal is narrow: no number is cut. The log goes above them."""
 
     terms, alarms = Text(), Text()
+
+    def start(self) -> None:
+        """Show them."""
+        self._stderr = sys.stderr
+        super().start()
+        _move_log(self._stderr, sys.stderr)
+
+    def stop(self) -> None:
+        """Take them away."""
+        _move_log(sys.stderr, self._stderr)
+        super().stop()
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """The bar, the terms, and the alarms where there are any."""
         yield from super().get_renderables()
         yield from (text for text in (self.terms, self.alarms) if text)
+
+
+def _move_log(here: TextIO, there: TextIO) -> None:
+    """Take log messages from one stream to another: live lines have one of their own, which prints above them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is here:
+            handler.setStream(there)
 
 
 class Progress:
@@ -89,9 +111,7 @@ class Progress:
         self._task = self._bar.add_task("", total=num_steps, completed=done, epoch=epoch, left="")
 
     def __enter__(self) -> Progress:
-        self._stderr = sys.stderr
         self._bar.start()
-        self._log_to(sys.stderr, instead_of=self._stderr)
         return self
 
     def __exit__(
@@ -101,16 +121,9 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         """Take the live lines away, and leave one on what the session came to unless an error ended it."""
-        self._log_to(self._stderr, instead_of=sys.stderr)
         self._bar.stop()
         if self._last and kind is None:
             self.note(f"{self._last}  {self._alarms_text() or 'no alarm'}")
-
-    def _log_to(self, stream: TextIO, *, instead_of: TextIO) -> None:
-        """Take log messages from one stream to another: live lines have one of their own, which prints above them."""
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream is instead_of:
-                handler.setStream(stream)
 
     def note(self, text: str) -> None:
         """Leave a sentence on the screen, or nothing where there is none."""
@@ -173,3 +186,67 @@ class Progress:
     def _alarms_text(self) -> str:
         given = ", ".join(f"{name} at step {step}" for name, step in self._alarms.items())
         return f"alarms: {given}" if given else ""
+
+
+class WorkProgress:
+    """What a command is at: images read of how many, and about how long they will take; or what it computes.
+
+    A live line in a terminal; elsewhere a log line after 5 seconds and every 20 from then on: less is silent.
+
+    Args:
+        shown: False on all processes but one.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        console = _console()
+        self._logs, is_live = shown and not console.is_terminal, shown and console.is_terminal
+        bar = rich_progress.BarColumn(bar_width=24)
+        self._bar = _Lines(bar, console=console, disable=not is_live, transient=True)
+        self._task = self._bar.add_task("", total=None)
+        self._soon = self._next = time.monotonic() + _SOON
+        self._prefix = ""
+
+    def __enter__(self) -> WorkProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def name(self, subject: str) -> None:
+        """Name what the next lines are about, such as a network; "" is nothing."""
+        self._prefix = f"{subject}: " if subject else ""
+
+    def read(self, what: str, images: int) -> Callable[[int], None]:
+        """Begin to read so many images; call what it returns with the number of every batch.
+
+        Args:
+            what: Which images, in the plural.
+            images: How many.
+        """
+        began, done = time.monotonic(), 0
+
+        def count(batch: int) -> None:
+            nonlocal done
+            done += batch
+            now = time.monotonic()
+            line = f"{done} of {images} {what}"
+            if done and now > began:
+                line += f", {done / (now - began):.0f} a second"
+            if 0 < done < images:
+                line += f", about {format_duration((now - began) * (images - done) / done)} left"
+            self._show(line, done=done, total=images, due=self._next)
+
+        return count
+
+    def compute(self, what: str) -> None:
+        """Begin something that has no count: it is logged at its beginning."""
+        self._show(what, done=0, total=None, due=self._soon)
+
+    def _show(self, line: str, *, done: int, total: int | None, due: float) -> None:
+        line = self._prefix + line
+        self._bar.terms = Text(line)
+        self._bar.update(self._task, completed=done, total=total, visible=total is not None)
+        if self._logs and (now := time.monotonic()) > due:
+            self._next = now + _EVERY
+            logger.info("%s", line)

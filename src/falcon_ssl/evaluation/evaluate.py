@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -33,6 +33,7 @@ def evaluate_features(
     few_labels: Sequence[float] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
+    progress: Callable[[str], None] = lambda what: None,
 ) -> dict[str, float]:
     """Evaluate a network by its features: classification, clustering and collapse.
 
@@ -57,6 +58,7 @@ def evaluate_features(
         few_labels: Amounts of further probes, see `few_label_probes`.
         seed: Of everything drawn: splits, starts of k-means, permutations.
         device: Where linear probe and kNN compute.
+        progress: Called with the name of what begins.
 
     Returns:
         With labels: ``top1_linear``, ``top5_linear`` (more than ten classes), ``top1_knn``, and ``numbers_read``, the
@@ -71,6 +73,7 @@ def evaluate_features(
             if there are fewer test samples than classes, or fewer than 10 train samples.
     """
     own = own or test
+    progress("ranks and codes")
     found = collapse(own, num_codes=num_codes)
     if dictionary is not None and own.u is not None and own.code is not None:
         found["aligned_cosine"] = aligned_cosine(own.u, own.code, dictionary)
@@ -78,6 +81,7 @@ def evaluate_features(
         return found
     _, label_N = check_labeled_pair(train, test, num_classes=num_classes)
     found["numbers_read"] = float(train.z.shape[1])
+    progress(f"linear probe on {len(probe or train)} rows of {train.z.shape[1]} numbers")
     found |= linear_probe(
         probe or train,
         test,
@@ -86,9 +90,12 @@ def evaluate_features(
         seed=seed,
         device=device,
     )
+    if few_labels:
+        progress("linear probes on few labels")
     found |= few_label_probes(
         train, test, num_classes=num_classes, amounts=few_labels, seed=seed, device=device
     )
+    progress("kNN")
     found |= knn(
         train,
         test,
@@ -98,6 +105,7 @@ def evaluate_features(
         components=knn_components,
         device=device,
     )
+    progress("k-means")
     if own.code is not None:
         found |= code_agreement(own.code, label_N, seed=seed)
     for name, x in (("z", own.z), ("u", own.u)):

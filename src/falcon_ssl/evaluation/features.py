@@ -6,7 +6,7 @@ evaluated: fill in ``z`` and leave out what does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -163,6 +163,7 @@ def extract(
     indices: Tensor | None = None,
     readout: Readout = OWN,
     autocast: bool = False,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> Features:
     """Run the frozen network once over the images of a source.
 
@@ -181,6 +182,7 @@ def extract(
         readout: What z is read off ``method.evaluated_encoder``, without u and code; the encoder's own representation
             comes from ``embed``, with them.
         autocast: Whether the network computes in bfloat16.
+        progress: Called with the number of images of every batch, those of all ranks.
 
     Returns:
         Features on the CPU.
@@ -209,6 +211,7 @@ def extract(
         readout=readout,
         autocast=autocast,
     ):
+        progress(len(batch.index_B) * (world_size() if is_shared else 1))
         parts["index"].append(batch.index_B)
         parts["z"].append(batch.z_BD.cpu())
         if batch.u_BF is not None:
