@@ -294,14 +294,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 def test_interrupt_inside_an_epoch_then_resume(tmp_path: Path) -> None:
     """Ctrl-C ends with code 75 and one line; --resume ends where the whole run ends."""
     options = [
-        "--epochs",
-        "4",
-        "--batch_size",
-        "64",
-        "--falcon.dictionary",
-        "rademacher",
-        "--falcon.num_codes",
-        "64",
+        *("--epochs", "4", "--batch_size", "64", "--monitor.every_epochs", "0"),
+        *("--encoder.name", "digits_cnn", "--encoder.width", "16"),
+        *("--falcon.dictionary", "rademacher", "--falcon.num_codes", "64"),
     ]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     # A shell that started the tests in the background has told all its children to ignore Ctrl-C.

@@ -139,7 +139,13 @@ def test_runs_in_processes_of_their_own_have_it(
     run: Path, mark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", ":".join(map(str, (run.parent, *sys.path))))
-    job = Job("one", from_mapping(yaml.safe_load((run / "config.yaml").read_text())), (1, 8, 8))
+    config = from_mapping(yaml.safe_load((run / "config.yaml").read_text()))
+    config = replace(
+        config,
+        monitor=replace(config.monitor, every_epochs=0),
+        evaluation=replace(config.evaluation, untrained=False),
+    )
+    job = Job("one", config, (1, 8, 8))
     with falcon_ssl.trusting_code():
         run_jobs([job], tmp_path)
     assert read_status(tmp_path / "one").state == "done"

@@ -11,6 +11,7 @@ from falcon_ssl.commands import memory
 from falcon_ssl.commands.loading import prepare
 from falcon_ssl.config import from_mapping
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.methods import build_method
 
 HUGE: list[tuple[str, dict[str, Any]]] = [
     ("falcon.num_codes", {"falcon": {"dictionary": "rademacher", "num_codes": 10**12, "temperature": 1.0}}),
@@ -38,6 +39,46 @@ def test_a_small_machine_refuses_what_a_large_one_takes(monkeypatch: pytest.Monk
     monkeypatch.setattr(memory, "available_memory", lambda device: 2**16)
     with pytest.raises(InputError, match=r"at most \.?0\.1 MiB"):
         memory.check_memory(config, (1, 8, 8))
+
+
+def test_ranks_share_the_rows_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = from_mapping({"batch_size": 512, "views": {"size": 8, "preset": "grayscale"}})
+    alone = memory.sizes(config, (1, 8, 8))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    shared = memory.sizes(config, (1, 8, 8))
+    assert alone.pop("views of 8 pixels") == 4 * shared.pop("views of 8 pixels") == 4 * 2 * 512 * 64
+    assert alone == shared, "what every rank has"
+
+
+@pytest.mark.parametrize("method", ["falcon", "dino"])
+def test_weights_that_ranks_share(method: str) -> None:
+    """All of the encoder's once, a rank's part of them and of the moments; heads are on every rank."""
+    config = from_mapping({"method": method, "encoder": {"name": "digits_cnn"}})
+    built = build_method(config, image_shape=(1, 8, 8))
+    encoder = sum(p.numel() for p in built.encoder.parameters())
+    moved = sum(p.numel() for p in built.parameters() if p.requires_grad)
+    still = sum(p.numel() for p in built.parameters()) - moved  # of a teacher, with heads
+    assert (still > encoder) == (method == "dino")
+    teacher = encoder if method == "dino" else 0
+    for moments in (1, 2):
+        alone = memory.parameter_bytes(built, moments=moments)
+        assert alone == 4 * ((2 + moments) * moved + still)
+        heads = (2 + moments) * (moved - encoder) + still - teacher
+        whole = encoder + teacher
+        for ranks in (2, 4):
+            parts = ((1 + moments) * encoder + teacher) / ranks
+            shared = memory.parameter_bytes(built, moments=moments, ranks=ranks)
+            assert shared == pytest.approx(4 * (heads + whole + parts), rel=1e-3)
+
+
+def test_a_network_that_only_its_shards_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = {"name": "resnet18", "width": 2**13, "stem": "cifar"}
+    config = from_mapping({"encoder": wide, "engine": {"device": "cpu", "shard": True}})
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10**12)
+    with pytest.raises(InputError, match="weights"):
+        memory.check_memory(config, (1, 8, 8))
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    memory.check_memory(config, (1, 8, 8))
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ OPTIONS = [
 DYING = """
 import os, signal, sys
 from falcon_ssl import cli
+from falcon_ssl.core import distributed
 from falcon_ssl.engine.step import TrainingStep
 
+distributed.GRACE = 1.0  # there is no third rank to wait for
 take = TrainingStep.__call__
 
 def step(self, images, number):

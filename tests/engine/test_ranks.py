@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from support.training_ranks import (
 
 ROUNDING = 1e-8  # float64, over two steps
 SINGLE = 1e-5  # float32
+in_one_process = functools.cache(trained)  # every number of ranks is compared with it
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)])
@@ -39,7 +41,7 @@ def compare(found: dict[str, Tensor], truth: dict[str, Tensor], tolerance: float
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_ranks_train_what_one_process_trains(results: list[Any], kind: str) -> None:
-    truth = trained(config_of(kind))
+    truth = in_one_process(config_of(kind))
     for state in results:
         compare(state[kind], truth, ROUNDING)
 
@@ -53,7 +55,7 @@ def shards(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_ranks_that_share_the_weights_train_what_one_process_trains(shards: list[Any]) -> None:
     """Checkpoints too: of ranks that share weights, read by ranks that do not, and the other way around."""
     for kind in shards[0]:
-        truth = trained(sharded(kind if kind in KINDS else "dino"))
+        truth = in_one_process(sharded(kind if kind in KINDS else "dino"))
         for state in shards:
             compare(state[kind], truth, ROUNDING)
 
@@ -67,14 +69,14 @@ def test_ranks_share_the_images_of_an_evaluation(results: list[Any]) -> None:
 @pytest.mark.parametrize("results", [2], indirect=True)
 @pytest.mark.parametrize("kind", ACCUMULATED)
 def test_ranks_that_accumulate_too(results: list[Any], kind: str) -> None:
-    truth = trained(config_of(kind, encoder="resnet8"))
+    truth = in_one_process(config_of(kind, encoder="resnet8"))
     for state in results:
         compare(state["accumulate"][kind], truth, ROUNDING)
 
 
 @pytest.mark.parametrize("results", [2], indirect=True)
 def test_muon_keeps_to_float32_where_the_run_does(results: list[Any]) -> None:
-    truth = trained(config_of(MUON), dtype=torch.float32)
+    truth = in_one_process(config_of(MUON), dtype=torch.float32)
     for state in results:
         compare(state["float32"], truth, SINGLE)
 
@@ -92,7 +94,8 @@ def test_a_rank_that_stands_still_is_named(results: list[Any]) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "gedi"])
 def test_a_batch_in_parts_is_the_whole_batch(kind: str) -> None:
     """Without batch statistics in the encoder; heads with them see all of the batch."""
-    compare(trained(accumulating(kind)), trained(config_of(kind, encoder="resnet8")), ROUNDING)
+    truth = in_one_process(config_of(kind, encoder="resnet8"))
+    compare(trained(accumulating(kind)), truth, ROUNDING)
 
 
 def saved_bytes(kind: str, parts: int) -> int:

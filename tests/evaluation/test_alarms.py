@@ -1,5 +1,6 @@
 """Each alarm is provoked by a broken configuration; a healthy run gives none."""
 
+import itertools
 import json
 import math
 import re
@@ -218,6 +219,22 @@ def test_frozen_encoder():
     assert [f for f in found if f] == [{"frozen_encoder": f"for 20 steps: {words}"}]
     move()
     assert look(100) == {}
+
+
+def test_weights_that_other_numbers_of_ranks_add_have_not_moved(monkeypatch):
+    """A resumed run adds floating-point numbers in another order, to another sum; integers have one."""
+    network = nn.ModuleDict({"encoder": nn.Linear(30, 20)})
+    call = itertools.count()
+
+    def rounded(sums: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+        return [x * (1 + 1e-15 * next(call)) if x.is_floating_point() else x for x in sums]
+
+    monkeypatch.setattr("falcon_ssl.evaluation.alarms.whole_sums", rounded)
+    watcher, found = AlarmMonitor(patience=20, every=5), {}
+    for step in range(0, 60, 5):
+        u, _ = views(step, "healthy")
+        found |= watcher(Moment(step, 0.0, {}, u, network, is_epoch_end=False)).alarms
+    assert found.keys() == {"frozen_encoder"}
 
 
 def test_a_soft_complete_dictionary_is_uniform_rather_than_collapsed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,7 @@ def on_ranks(work: Work, num_ranks: int, folder: Path) -> list[Any]:
 
 
 def _main(work: Work, rank: int, num_ranks: int, folder: str) -> None:
+    gc.freeze()  # imports are no garbage, and to look through them would copy all their pages into this process
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",

@@ -73,12 +73,12 @@ def network():
     return Network().double()
 
 
-def losses_and_gradients(rows, *, parallel):
-    """Three steps' values, and the parameter gradients of the last, of every problem on the given rows."""
+def losses_and_gradients(rows, *, parallel, names=None):
+    """Three steps' values, and the parameter gradients of the last, of all or some problems on the given rows."""
     of_rows = [view[rows] for view in views()]
     results = {}
-    for name, build in problems().items():
-        plain, loss = network(), build()
+    for name in names or problems():
+        plain, loss = network(), problems()[name]()
         model = DistributedDataParallel(plain) if parallel else plain
         values = []
         for num_views, num_targets in ((2, 2), (2, 1), (4, 2)):
@@ -104,15 +104,21 @@ def shard(rank, world_size, *, equal):
 def disagreements(rank):
     """Error texts of ranks that hold different dictionaries or options."""
     u = torch.eye(4, WIDTH, dtype=torch.float64)
+    plain = {"dictionary": RademacherDictionary(CODES, WIDTH), "logit_scale": 3.0}
     cases = {
-        "seed": (RademacherDictionary(CODES, WIDTH, seed=rank), 3.0),
-        "codes": (RademacherDictionary(CODES + rank, WIDTH), 3.0),
-        "scale": (RademacherDictionary(CODES, WIDTH), 3.0 + rank),
+        "seed": {"dictionary": RademacherDictionary(CODES, WIDTH, seed=rank)},
+        "codes": {"dictionary": RademacherDictionary(CODES + rank, WIDTH)},
+        "scale": {"logit_scale": 3.0 + rank},
+        "precision": {"input_precision": ["tf32", "ieee", "bf16x3"][rank]},
+        "momentum": {
+            "marginal_momentum": 0.5 + rank / 8,
+            "running_marginal": torch.zeros(CODES, dtype=torch.float64),
+        },
     }
     messages = {}
-    for name, (dictionary, scale) in cases.items():
+    for name, different in cases.items():
         try:
-            falcon_loss((u, u), dictionary, logit_scale=scale)
+            falcon_loss((u, u), **plain | different)
         except InputError as error:
             messages[name] = str(error)
     return messages
@@ -122,14 +128,18 @@ def controls(rank, world_size):
     """Gradients that a local marginal and a detached sum would give: the comparison must tell them apart."""
     wrong = {}
     kept = falcon_reference.all_reduce_sum, falcon_chunked.all_reduce_sum_async
-    rows = shard(rank, world_size, equal=True)
+
+    def gradients(name):
+        rows = shard(rank, world_size, equal=True)
+        return losses_and_gradients(rows, parallel=True, names=[name])[name]["gradients"]
+
     try:
         falcon_reference.all_reduce_sum = lambda x: x + (kept[0](x.detach()) - x.detach())
-        wrong["detached"] = losses_and_gradients(rows, parallel=True)["reference"]["gradients"]
+        wrong["detached"] = gradients("reference")
         falcon_reference.all_reduce_sum = kept[0]
         # Only this rank's rows, as if they were all.
         falcon_chunked.all_reduce_sum_async = lambda x: lambda: x * world_size
-        wrong["local"] = losses_and_gradients(rows, parallel=True)["chunked"]["gradients"]
+        wrong["local"] = gradients("chunked")
     finally:
         falcon_reference.all_reduce_sum, falcon_chunked.all_reduce_sum_async = kept
     return wrong

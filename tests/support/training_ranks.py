@@ -251,13 +251,14 @@ def features() -> dict[str, Tensor]:
 
 def lost_rank(rank: int) -> str:
     """What a rank says of another that stands still for longer than the timeout."""
-    group = dist.new_group(timeout=timedelta(seconds=2))
+    grace, timeout = 1.0, 1.0
+    group = dist.new_group(timeout=timedelta(seconds=timeout))
     dist.barrier()
     if rank == 1:
-        time.sleep(2 + distributed.GRACE)
+        time.sleep(timeout + 2 * grace)
         return ""
     try:
-        with distributed.naming_lost_ranks():
+        with patch.object(distributed, "GRACE", grace), distributed.naming_lost_ranks():
             dist.all_reduce(torch.ones(1), group=group)
     except LostRankError as error:
         return str(error)

@@ -11,11 +11,15 @@ import torch
 from falcon_ssl.commands.resolve import LARGEST
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.devices import named_device
+from falcon_ssl.core.distributed import planned_ranks
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.machine import available_memory, bytes_text
-from falcon_ssl.methods import build_method
+from falcon_ssl.engine.shards import divided_encoders
+from falcon_ssl.methods import Method, build_method
 
-_OF_A_PARAMETER = 4 * 4  # bytes: weight, gradient, two moments, float32
+_FLOAT32 = 4  # bytes
+_MOMENTS = {"muon": 1, "lars": 1, "adam": 2, "adamw": 2}  # of a parameter, by optimizer
+_OF_HEADS = ("hidden_dim", "embed_dim", "num_prototypes")
 _WIDE = 2**12
 _FEW_CODES = 256  # of the dictionary in the network that is only counted
 
@@ -23,13 +27,15 @@ _FEW_CODES = 256  # of the dictionary in the network that is only counted
 def check_memory(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
     """Raise InputError where the largest parts of a run do not fit; names them, the largest first.
 
-    It is a lower bound: what a network keeps for its gradient is not part of it.
+    It is a lower bound, for one rank: what a network keeps for its gradient is not part of it.
     """
     device = named_device(config.engine.device)
     free = available_memory(device)
     needed = {name: count for name, count in sizes(config, image_shape).items() if count}
-    if sum(needed.values()) <= free and _is_wide(config):
-        needed |= _parameters(config, image_shape)
+    if sum(needed.values()) <= free and _is_worth_counting(config):
+        counted = _parameters(config, image_shape)
+        heads = {f"{config.method}.{name}" for name in _OF_HEADS} if counted else set()
+        needed = {name: count for name, count in needed.items() if name not in heads} | counted
     total = sum(needed.values())
     if total > free:
         largest = sorted(needed, key=lambda name: -needed[name])[:3]
@@ -43,15 +49,17 @@ def check_memory(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
 
 
 def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int]:
-    """Bytes of what a configuration states the size of."""
+    """Bytes on a rank of what a configuration states the size of."""
     views, codes, width = config.views, config.falcon.num_codes, config.falcon.embed_dim
+    of_a_parameter = _FLOAT32 * (2 + _MOMENTS[config.optim.name])
     channels, side = image_shape[0], max(image_shape[1:])
     large = views.size or min(side, LARGEST)
     small = (views.small_size or large) if views.small_views else 0
     pixels = views.count * large**2 + views.small_views * small**2
+    rows = config.batch_size // planned_ranks()
     found = {
-        f"views of {large} pixels": 4 * config.batch_size * channels * pixels,
-        "images to evaluate": 4
+        f"views of {large} pixels": _FLOAT32 * rows * channels * pixels,
+        "images to evaluate": _FLOAT32
         * config.evaluation.batch_size
         * channels
         * (views.evaluate_size or large) ** 2,
@@ -68,21 +76,25 @@ def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int
     own = getattr(config, config.method, None)  # None for a method of the user's
     hidden, outputs = getattr(own, "hidden_dim", 0) or 0, getattr(own, "num_prototypes", 0)
     outputs = sum(outputs) if isinstance(outputs, tuple) else outputs
-    found[f"{config.method}.hidden_dim"] = _OF_A_PARAMETER * hidden * hidden
+    found[f"{config.method}.hidden_dim"] = of_a_parameter * hidden * hidden
     inner = getattr(own, "embed_dim", hidden) or hidden
-    found[f"{config.method}.embed_dim"] = _OF_A_PARAMETER * (hidden or 1) * inner
-    found[f"{config.method}.num_prototypes"] = _OF_A_PARAMETER * outputs * inner
+    found[f"{config.method}.embed_dim"] = of_a_parameter * (hidden or 1) * inner
+    found[f"{config.method}.num_prototypes"] = of_a_parameter * outputs * inner
     if config.method == "lejepa":
-        found["lejepa.num_directions"] = 4 * config.lejepa.num_directions * config.lejepa.embed_dim
+        found["lejepa.num_directions"] = (
+            _FLOAT32 * config.lejepa.num_directions * config.lejepa.embed_dim
+        )
     if config.method == "gedi" and config.gedi.generative:
-        found["gedi.buffer_size"] = 4 * config.gedi.buffer_size * channels * large**2
+        found["gedi.buffer_size"] = _FLOAT32 * config.gedi.buffer_size * channels * large**2
     if config.method == "swav":
-        found["swav.queue_length"] = 4 * config.swav.queue_length * config.swav.embed_dim
+        found["swav.queue_length"] = _FLOAT32 * config.swav.queue_length * config.swav.embed_dim
     return found
 
 
-def _is_wide(config: RunConfig) -> bool:
-    """Whether the encoder is so wide that counting is worth its seconds: the meta device takes them to load."""
+def _is_worth_counting(config: RunConfig) -> bool:
+    """Whether the encoder is wide, or divided for its size: the meta device takes seconds to load."""
+    if config.engine.shard:
+        return True
     entries = [
         one
         for value in vars(config.encoder).values()
@@ -101,5 +113,29 @@ def _parameters(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[st
     with suppress(Exception):  # bad options are named when the run is built
         with torch.device("meta"):
             method = build_method(few, image_shape=(image_shape[0], large, large))
-        return {"weights": _OF_A_PARAMETER * sum(one.numel() for one in method.parameters())}
+        ranks = planned_ranks() if config.engine.shard else 1
+        return {
+            "weights": parameter_bytes(method, moments=_MOMENTS[config.optim.name], ranks=ranks)
+        }
     return {}
+
+
+def parameter_bytes(method: Method, *, moments: int, ranks: int = 1) -> int:
+    """Bytes of weights, gradients and moments on a rank.
+
+    Args:
+        method: On any device.
+        moments: Of a parameter.
+        ranks: R that the encoders are divided over. Every rank then has all of their weights before they are divided,
+            and again at the end of an epoch, beside its 1/R of weights and moments.
+    """
+    encoders = divided_encoders(method) if ranks > 1 else []
+    divided = {id(p) for encoder in encoders for p in encoder.parameters()}
+    total = 0
+    for p in method.parameters():
+        kept = 1 + moments * p.requires_grad  # numbers from step to step
+        if id(p) in divided:
+            total += p.numel() + kept * p.numel() // ranks
+        else:
+            total += (kept + p.requires_grad) * p.numel()
+    return _FLOAT32 * total

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 
 from falcon_ssl.core.devices import best_device
-from falcon_ssl.core.distributed import join_after_restart, naming_lost_ranks, world_size
+from falcon_ssl.core.distributed import (
+    join_after_restart,
+    naming_lost_ranks,
+    planned_ranks,
+    world_size,
+)
 
 PATIENCE = timedelta(days=1)  # for one that computes alone what the others wait for
 
@@ -23,7 +27,7 @@ class Processes:
     def __init__(self) -> None:
         self.device, self.rank, self.count = best_device(), 0, 1
         self._state = None
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if planned_ranks() > 1:
             from accelerate import PartialState
 
             if world_size() == 1:  # a command before this one has ended its group

@@ -45,6 +45,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_distributed() else 1
 
 
+def planned_ranks() -> int:
+    """Number of processes of this run, before they are joined too: torchrun sets the variable."""
+    return world_size() if is_distributed() else max(1, int(os.environ.get("WORLD_SIZE", "1")))
+
+
 def join_after_restart(device: str, timeout: timedelta) -> None:
     """Join the ranks of a job that torchrun has started again; nothing in a first attempt.
 

@@ -37,7 +37,7 @@ class Shards:
 
     def __init__(self, method: Method, optimizer: Optimizer) -> None:
         copy_from_first(method.state_dict().values())
-        encoders = _encoders(method)
+        encoders = divided_encoders(method)
         divided = [p for encoder in encoders for p in encoder.parameters()]
         whole = [p for p in method.parameters() if all(p is not one for one in divided)]
         # The same method with empty encoders, to be filled for those who ask for whole weights.
@@ -112,7 +112,7 @@ class Shards:
                 owner._parameters[name] = nothing
 
 
-def _encoders(method: Method) -> list[nn.Module]:
+def divided_encoders(method: Method) -> list[nn.Module]:
     """What is divided: the encoder, and those of teachers."""
     teachers = [child for child in method.modules() if isinstance(child, Teacher)]
     return [method.encoder, *(teacher["encoder"] for teacher in teachers)]

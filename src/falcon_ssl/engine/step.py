@@ -137,8 +137,9 @@ class TrainingStep:
         """Free what joins the ranks, before the process group ends: after it, DDP's destructor may wait for ever."""
         del self._model, self._stepper
         self.shards = None
-        self._accelerator.free_memory()
-        gc.collect()  # cycles hold DDP, and Accelerate lets go of it last
+        if self._accelerator.num_processes > 1:
+            self._accelerator.free_memory()
+            gc.collect()  # cycles hold DDP, and Accelerate lets go of it last
 
     @contextmanager
     def whole_method(self) -> Iterator[Method]:

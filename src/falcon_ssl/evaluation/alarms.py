@@ -37,6 +37,7 @@ PROGRESS = 0.1  # two views must come at least this fraction nearer to each othe
 SMOOTHING = 0.2  # weight of the newest step in what is smoothed, five steps after the last one
 TINY = 1e-6  # nats
 MOVED = 1e-4  # of the encoder's norm; the recipes for the digits move their sum by .18 and more in ten steps
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by their bytes
 EARLY = 5  # first values, from which total and gradient norm are measured
 GROWN = 30.0  # times as large as at first, smoothed; most learning runs stay below 1.7, some reach 9 and 19
 
@@ -53,8 +54,8 @@ class _State:
     raised: list[str] = field(default_factory=list)  # alarms whose symptom is still there
     read: int | None = None  # step whose terms were read last
     probed: int | None = None  # step of the last probe
-    weights: float | None = None  # sum of the encoder's weights then
-    first_weights: float | None = None  # the same at the first probe
+    fingerprint: int | None = None  # of the encoder's weights then
+    first_weights: float | None = None  # their sum at the first probe
     early: dict[str, list[float]] = field(default_factory=dict)  # first sizes of total, grad norm
     growth: dict[str, float] = field(default_factory=dict)  # log of times as large, smoothed
     difference: float | None = None  # of two views: consistency / mutual information, smoothed
@@ -259,13 +260,16 @@ class AlarmMonitor:
         if not parameters:
             return {}
         weights = [with_float64(local(parameter)) for parameter in parameters]
-        # A fingerprint: weights that an optimizer moves do not keep their sum.
-        sums = torch.stack(
-            whole_sums([weight.sum(dtype=torch.float64) for weight in weights], parameters)
-        )
-        norms = torch.stack(whole_norms([weight.norm().double() for weight in weights], parameters))
-        now, norm = torch.stack([sums.sum(), norms.norm()]).tolist()
-        before, self._state.weights = self._state.weights, now
+        # Their bits as integers: these have one sum in any order, whatever number of ranks adds them.
+        bits = [weight.view(INTEGERS[weight.itemsize]).sum() for weight in weights]
+        fingerprint = int(torch.stack(whole_sums(bits, parameters)).sum())
+        is_frozen = fingerprint == self._state.fingerprint
+        self._state.fingerprint = fingerprint
+        sums = [weight.sum(dtype=torch.float64) for weight in weights]
+        norms = [weight.norm().double() for weight in weights]
+        total = torch.stack(whole_sums(sums, parameters)).sum()
+        size = torch.stack(whole_norms(norms, parameters)).norm()
+        now, norm = torch.stack([total, size]).tolist()
         if self._state.first_weights is None:
             self._state.first_weights = now
             return {}
@@ -276,8 +280,8 @@ class AlarmMonitor:
             "nothing is learned, is the learning rate too small?"
         )
         return {
-            "frozen_encoder": frozen if now == before else None,
-            "no_progress": still if 0 < moved < MOVED else None,  # 0 is frozen
+            "frozen_encoder": frozen if is_frozen else None,
+            "no_progress": still if moved < MOVED and not is_frozen else None,
         }
 
     def _raise(self, step: int, symptoms: Symptoms) -> dict[str, str]:

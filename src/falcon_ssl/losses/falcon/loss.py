@@ -140,6 +140,7 @@ def falcon_loss(
         prior=prior,
         marginal=marginal,
         backend=backend,
+        input_precision=input_precision,
         running_marginal=running_marginal,
         marginal_momentum=marginal_momentum,
     )
@@ -219,6 +220,7 @@ class FalconLoss(nn.Module):
         self.marginal: Marginal = marginal
         self.backend: Backend = backend
         self.block_size = block_size
+        self.input_precision: InputPrecision = input_precision
         self.marginal_momentum = marginal_momentum
         self._norms_are_checked = False
         self.register_buffer("prior", prior, persistent=False)
@@ -257,6 +259,7 @@ class FalconLoss(nn.Module):
             prior=self.prior,
             marginal=self.marginal,
             backend=self.backend,
+            input_precision=self.input_precision,
             running_marginal=self.running_marginal if self.training else None,
             marginal_momentum=self.marginal_momentum if self.training else 0.0,
         )
@@ -285,6 +288,7 @@ def _loss(
     prior: Tensor | None,
     marginal: Marginal,
     backend: Backend,
+    input_precision: InputPrecision,
     running_marginal: Tensor | None,
     marginal_momentum: float,
 ) -> LossTerms:
@@ -296,7 +300,8 @@ def _loss(
         lambda: (
             f"{dictionary}, codes {dictionary.checksum()}, logit_scale={logit_scale}, beta={beta}, "
             f"prior_matching={prior_matching}, num_views={len(views)}, num_places={num_places}, "
-            f"num_targets={num_targets}, marginal={marginal}, backend={backend}"
+            f"num_targets={num_targets}, marginal={marginal}, marginal_momentum={marginal_momentum}, "
+            f"backend={backend}, input_precision={input_precision}"
         ),
         device,
     )
