@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import signal
+import tarfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,11 +27,13 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
-from falcon_ssl import commands
+from falcon_ssl import commands, load_encoder
+from falcon_ssl.cli.printing import print_runs
 from falcon_ssl.commands.evaluate import _certificate
+from falcon_ssl.commands.initial import read_initial
 from falcon_ssl.commands.loading import load_method, prepare
-from falcon_ssl.commands.studies.grid import read_grid
-from falcon_ssl.commands.studies.table import read_cells
+from falcon_ssl.commands.studies.grid import make_runs, read_grid
+from falcon_ssl.commands.studies.table import _options, table_record
 from falcon_ssl.config import ReadingConfig, from_mapping, to_mapping
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.core.errors import InputError
@@ -38,6 +41,8 @@ from falcon_ssl.data import load_splits, read_images
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.evaluation import diagnose, load_features, load_prototypes
 from falcon_ssl.records.checkpoints import _own_sum, newest_checkpoint
+from falcon_ssl.records.embeddings import PartsFolder
+from falcon_ssl.records.listing import list_runs
 from falcon_ssl.report import build_comparison, build_report
 from support.images import encoded, pixels
 from support.mutations import damaged_arrays, damaged_bytes, damaged_value
@@ -106,7 +111,7 @@ def test_the_control_finds_tracebacks_and_hangs(monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = from_mapping(to_mapping(SHORT) | {"epochs": 2, "evaluation": {"untrained": False}})
-    run = commands.pretrain(config, out=tmp_path_factory.mktemp("fuzz") / "run", monitors=[])
+    run = commands.pretrain(config, out=tmp_path_factory.mktemp("fuzz") / "run")
     commands.evaluate(run)
     return run
 
@@ -228,7 +233,7 @@ def test_state(run: Path) -> None:
 
     def load() -> None:
         newest_checkpoint(run)
-        commands.pretrain(config, out=run, resume=True, monitors=None)
+        commands.pretrain(config, out=run, resume=True)
 
     kept = path.parent
 
@@ -466,10 +471,30 @@ def test_grids(tmp_path: Path) -> None:
 
 
 def test_tables_of_runs(tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
-    cell = {"run": "digits/falcon-seed0", "state": "done", "options": {"epochs": 1}, "metrics": {}}
+    grid_file, path = tmp_path / "grid.yaml", tmp_path / "table.json"
+    grid_file.write_text(yaml.safe_dump(GRID))
+    grid = read_grid(grid_file)
+    (done,) = make_runs(grid)
+    cell = {
+        "run": done.name,
+        "dataset": done.dataset,
+        "row": done.row,
+        "seed": 0,
+        "state": "done",
+        "options": _options(done.config),
+        "note": "a fifth",
+        "precision": "no",
+        "metrics": {"top1_linear": 0.9},
+        "random_encoder": {"top1_linear": 0.5},
+        "seconds": 3.0,
+        "images_per_s": 900.0,
+        "numbers_read": 64,
+    }
     path.write_text(json.dumps({"cells": [cell, dict(cell, run="other")]}))
-    try_all("table", in_json(path), lambda: read_cells(tmp_path))
+    record = table_record(grid, [done], tmp_path / "runs", tmp_path)
+    assert record["datasets"]["digits"]["rows"]["falcon"]["top1_linear"]["mean"] == 0.9
+    damage = in_json(path)
+    try_all("table", damage, lambda: table_record(grid, [done], tmp_path / "runs", tmp_path))
 
 
 def test_baselines(run: Path, tmp_path: Path) -> None:
@@ -479,3 +504,189 @@ def test_baselines(run: Path, tmp_path: Path) -> None:
     about = json.loads((run / "data.json").read_text())
     path.write_text(json.dumps({"top1_linear": 0.5, "about": about}))
     try_all("baseline", in_json(path), lambda: _baseline(path, run, data=None))
+
+
+def test_lists_of_runs(run: Path) -> None:
+    names = ["metrics.jsonl", "evaluation.json", "environment.json", "diagnosis.json"]
+    whole = {name: (run / name).read_bytes() for name in names}
+    options = yaml.safe_load((run / "config.yaml").read_text())
+
+    def damage(chance: random.Random) -> None:
+        for name, content in whole.items():
+            (run / name).write_bytes(content)
+        (run / "config.yaml").write_text(yaml.safe_dump(options))
+        name = chance.choice([*names, "config.yaml"])
+        if name == "metrics.jsonl":
+            lines = [json.loads(line) for line in whole[name].splitlines()]
+            changed = [damaged_value(line, chance) for line in lines]
+            text = "\n".join(json.dumps(line) for line in changed).encode()
+            (run / name).write_bytes(damaged_bytes(text, chance) if chance.random() < 0.3 else text)
+        elif name == "config.yaml":
+            odd = damaged_value(dict.fromkeys(("data", "epochs", "method"), 1), chance)
+            changed = {**options, **odd} if isinstance(odd, dict) else odd
+            (run / name).write_text(yaml.safe_dump(changed), errors="surrogatepass")
+        else:
+            in_json(run / name)(chance)
+
+    try_all("list", damage, lambda: print_runs(list_runs(run.parent), str(run.parent)))
+
+
+def tar_bytes(labels: list[bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, label in enumerate(labels):
+            for name, content in ((".png", encoded(pixels(number))), (".cls", label)):
+                info = tarfile.TarInfo(f"{number:04}{name}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def lying_head(content: bytes, chance: random.Random) -> bytes:
+    """A tar file in which a name, a size or a kind is another, with a checksum that belongs to it."""
+    data = bytearray(content)
+    found = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"]
+    at, (start, length) = chance.choice(found), chance.choice([(0, 100), (124, 12), (156, 1)])
+    odd = [b"\xff" * length, b"7" * length, bytes(length), chance.randbytes(length)]
+    if length == 12:
+        odd += [(-1024).to_bytes(12, "big", signed=True), b"\x80" + b"\x7f" * 11]
+    if length == 1:
+        odd = [bytes([kind]) for kind in b"xgLKSDV5\x00"]
+    data[at + start : at + start + length] = chance.choice(odd)
+    data[at + 148 : at + 156] = b" " * 8
+    data[at + 148 : at + 156] = b"%06o\x00 " % sum(data[at : at + 512])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tar_files(tmp_path: Path, stream: bool) -> None:
+    path = tmp_path / "train-0.tar"
+
+    def damage(chance: random.Random) -> None:
+        labels = [b"%d" % number for number in range(6)]
+        what = chance.choice(["label", "head", "head", "bytes"])
+        if what == "label":
+            labels[3] = chance.choice([b"9" * 31, b"-1", b"", b"1e3", b"\xff", b"4_0", b"7" * 400])
+        data = tar_bytes(labels)
+        if what == "head":
+            data = lying_head(data, chance)
+        elif what == "bytes":
+            data = damaged_bytes(data, chance)
+        path.write_bytes(data)
+
+    reading = ReadingConfig(stream=stream, max_unreadable=1.0)
+    try_all(f"tar-{stream}", damage, lambda: read_everything(f"tar:{path}", reading))
+
+
+def test_exports(run: Path, tmp_path: Path) -> None:
+    """Folders of weights, of this library and of timm, to load and to start from."""
+    folder = Path(commands.export(run, out=tmp_path / "export", to="safetensors"))
+    weights, about = (folder / name for name in ("model.safetensors", "falcon_ssl.json"))
+    config = folder / "config.json"
+    whole = {path: path.read_bytes() for path in (weights, about)}
+    described = {
+        "architecture": "resnet10t",
+        "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+    }
+
+    def damage(chance: random.Random) -> None:
+        for path, content in whole.items():
+            path.write_bytes(content)
+        config.unlink(missing_ok=True)
+        what = chance.choice([weights, about, about, config])
+        if what == config:  # as timm writes it
+            about.unlink()
+            config.write_text(json.dumps(damaged_value(described, chance)))
+        elif what == weights:
+            weights.write_bytes(damaged_bytes(whole[weights], chance))
+        else:
+            in_json(about)(chance)
+
+    def load() -> None:
+        method = load_method(run)[1]
+        with suppress(InputError):
+            load_encoder(folder)
+        read_initial(str(folder)).fill(method.encoder, in_channels=1)
+
+    try_all("export", damage, load)
+
+
+def test_tables_of_embeddings(run: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    path = Path(commands.embed(run, out=tmp_path / "z.parquet"))
+    table, content = pq.read_table(path), path.read_bytes()
+    about = json.loads(table.schema.metadata[b"falcon_ssl"])
+
+    def damage(chance: random.Random) -> None:
+        what = chance.choice(["bytes", "about", "column", "column"])
+        if what == "bytes":
+            path.write_bytes(damaged_bytes(content, chance))
+            return
+        changed = table
+        if what == "about":
+            text = json.dumps(damaged_value(about, chance)).encode()
+            text = damaged_bytes(text, chance) if chance.random() < 0.3 else text
+            changed = table.replace_schema_metadata({b"falcon_ssl": text})
+        else:
+            odd = [
+                ["a"],
+                [None],
+                [1.5],
+                [[1.0]],
+                [[]],
+                [10**15],
+                [-1],
+                [b"\xff"],
+                [True],
+                [[None]],
+                [["x"]],
+            ]
+            odd += [[[float("nan")] * 4], [[1.0, 2.0], [1.0]]]
+            values = chance.choice(odd) * len(table)
+            name = chance.choice(table.column_names)
+            changed = table.drop_columns([name])
+            if chance.random() < 0.9:
+                changed = changed.append_column(name, [values[: len(table)]])
+        pq.write_table(changed, path, row_group_size=chance.choice([100, 10**6]))
+
+    def load() -> None:
+        for use in (commands.duplicates, lambda file: commands.search(file, [0])):
+            with suppress(InputError):
+                use(path)
+        commands.search(path, [chart])
+
+    chart = tmp_path / "0.png"
+    chart.write_bytes(encoded(pixels(0, size=(8, 8), channels=1)))
+    load()
+    try_all("embeddings", damage, load)
+
+
+def test_parts_of_embeddings(tmp_path: Path) -> None:
+    """An embedding that was stopped, and continues beside parts that are damaged."""
+    out = tmp_path / "z.parquet"
+    columns = {"row": np.arange(20), "z": np.ones((20, 3), np.float32), "split": ["train"] * 20}
+
+    def damage(chance: random.Random) -> None:
+        shutil.rmtree(f"{out}.parts", ignore_errors=True)
+        begun = PartsFolder(out, {"data": "digits"})
+        begun.begin(overwrite=False)
+        for number in range(2):
+            begun.write(number, columns)
+        begun._lock.release()  # type: ignore[union-attr]
+        path = begun.path / chance.choice(["about.json", "part-000000.parquet"])
+        path.write_bytes(damaged_bytes(path.read_bytes(), chance))
+
+    def load() -> None:
+        folder = PartsFolder(out, {"data": "digits"})
+        try:
+            folder.begin(overwrite=False)
+            for number in range(2):
+                if not folder.has(number):
+                    folder.write(number, columns)
+            folder.finish(2)
+        finally:
+            if folder._lock is not None:
+                folder._lock.release()
+
+    try_all("parts", damage, load)

@@ -160,3 +160,36 @@ def test_a_table_of_another_tool(tmp_path: Path) -> None:
     assert [group.indices for group in commands.duplicates(path, similarity=0.999)] == [[4, 19]]
     with pytest.raises(InputError, match="does not say what embedded"):
         commands.search(path, [__file__])
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "received"),
+    [
+        ("z", ["word"] * NUM, "text"),
+        ("z", [1.5] * NUM, r"double|float64 \[40\]"),
+        ("z", [[1.0, float("nan")]] * NUM, r"float64 \[40, 2\]"),
+        ("row", [0.5] * NUM, r"float64 \[40\]"),
+        ("path", [7] * NUM, r"int64 \[40\]"),
+    ],
+)
+def test_columns_of_other_kinds_are_named(
+    column: str, values: list[object], received: str, table: Path, tmp_path: Path
+) -> None:
+    whole, odd = pq.read_table(table), tmp_path / "odd.parquet"
+    pq.write_table(whole.drop_columns([column]).append_column(column, [values]), odd)
+    for use in (lambda: commands.duplicates(odd), lambda: commands.search(odd, [0])):
+        with pytest.raises(InputError, match=rf"a column {column} of another kind: .*{received}"):
+            use()
+
+
+def test_damage_to_a_table_is_named(table: Path, tmp_path: Path) -> None:
+    whole, odd = pq.read_table(table), tmp_path / "odd.parquet"
+    for text, message in ((b"{", "valid JSON"), (b'{"run": 3}', "an entry checkpoint|run: 3")):
+        pq.write_table(whole.replace_schema_metadata({b"falcon_ssl": text}), odd)
+        with pytest.raises(InputError, match=message):
+            commands.search(odd, [0])
+    content = bytearray(table.read_bytes())
+    content[200:2000] = bytes(1800)
+    odd.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read .*odd\.parquet"):
+        commands.duplicates(odd)

@@ -98,3 +98,30 @@ def test_labels_are_integers(labels: list[object], tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "train.parquet")
     with pytest.raises(InputError, match="the column label holds no labels"):
         load_splits(f"parquet:{tmp_path}")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_labels_that_are_identifiers_are_refused(stream: bool, tmp_path: Path) -> None:
+    """A probe would have a row for every number below the largest."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [{"bytes": encoded(pixels(i)), "path": None} for i in range(2)]
+    pq.write_table(pa.table({"image": images, "label": [1, 10**9]}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match=r"no numbers of classes: received 1000000000 among them"):
+        load_splits(f"parquet:{tmp_path}", ReadingConfig(stream=stream))
+
+
+def test_names_that_are_not_utf8_are_written_all_the_same(tmp_path: Path) -> None:
+    """From archives of other systems: lists, tables and pages hold UTF-8."""
+    folder = tmp_path / "images"
+    for name, content in ((b"caf\xe9", encoded(pixels(1))), (b"th\xe9", b"broken")):
+        (folder / os.fsdecode(name)).mkdir(parents=True)
+        (folder / os.fsdecode(name) / os.fsdecode(name + b".png")).write_bytes(content)
+    reading = ReadingConfig(max_unreadable=0.5, in_memory=False, image_size=12, folder_labels=True)
+    skipped = tmp_path / "skipped.txt"
+    train = load_splits(f"folder:{folder}", reading, skipped_path=skipped).train
+    assert read_images(train, torch.arange(2))[0].tolist() == [0]
+    assert "th\\xe9/th\\xe9.png\t" in skipped.read_text(encoding="utf-8")
+    assert train.class_names == ["caf\\xe9", "th\\xe9"]
+    assert train.paths(torch.tensor([0]))[0].endswith("caf\\xe9/caf\\xe9.png")

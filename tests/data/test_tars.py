@@ -81,3 +81,22 @@ def test_what_is_no_tar_file_is_refused(tmp_path, write_tar):
         load_splits(f"tar:{tmp_path / 'nowhere'}")
     with pytest.raises(InputError, match="no images in the tar files"):
         load_splits(f"tar:{write_tar('words.tar', {'1.txt': b'words'})}")
+
+
+def test_a_member_of_negative_size_is_no_endless_file(tmp_path, write_tar):
+    """Python 3.11.7's tarfile would read the members before it again and again."""
+    data = bytearray(write_tar("whole.tar", {"1.png": 1, "2.png": 2}).read_bytes())
+    head = data.rindex(b"2.png")
+    data[head + 124 : head + 136] = (-1024).to_bytes(12, "big", signed=True)
+    data[head + 148 : head + 156] = b" " * 8
+    data[head + 148 : head + 156] = b"%06o\x00 " % sum(data[head : head + 512])
+    (tmp_path / "endless.tar").write_bytes(data)
+    with pytest.raises(InputError, match=r"cannot read a tar file.*-1024 bytes"):
+        load_splits(f"tar:{tmp_path / 'endless.tar'}")
+
+
+def test_labels_have_63_bits_and_minus_one_hides_them(write_tar):
+    with pytest.raises(InputError, match=r"cannot read a tar file.*the label 9+ in 1\.cls"):
+        load_splits(f"tar:{write_tar('long.tar', {'1.png': 1, '1.cls': b'9' * 31})}")
+    hidden = write_tar("hidden.tar", {"1.png": 1, "1.cls": b"-1", "2.png": 2, "2.cls": b"3"})
+    assert load_splits(f"tar:{hidden}").train.labels is None

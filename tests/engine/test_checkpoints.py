@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from falcon_ssl import commands
 from falcon_ssl.commands.loading import load_method
 from falcon_ssl.config import RunConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import saving
 from falcon_ssl.engine.checkpoint import save_checkpoint
 from falcon_ssl.records.checkpoints import checkpoint_paths, newest_checkpoint
@@ -110,6 +112,25 @@ def test_a_run_on_other_codes_is_refused(whole: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text().replace("dictionary_seed: 0", "dictionary_seed: 1"))
     with pytest.raises(InputError, match="the codes are not those"):
         commands.load_run(run)
+
+
+def test_what_another_version_kept_of_a_monitor_is_named(tmp_path: Path) -> None:
+    class Watching:
+        def __init__(self, state: dict[str, Any]) -> None:
+            self.state = state
+
+        def __call__(self, moment: Moment) -> Observation:
+            return Observation()
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.state
+
+        def load_state_dict(self, state: Mapping[str, Any]) -> None:
+            self.state["seen"] = state["seen"]
+
+    run = commands.pretrain(SHORT, out=tmp_path / "run", monitors=[Watching({"before": 1})])
+    with pytest.raises(InputError, match=r"the state of Watching does not fit: .*KeyError: 'seen'"):
+        commands.pretrain(SHORT, out=run, monitors=[Watching({})], resume=True)
 
 
 def test_files_are_readable_by_whom_the_umask_lets(whole: Path) -> None:

@@ -104,6 +104,27 @@ def test_what_is_no_run_is_no_line_and_a_damaged_one_has_its_problem(
     assert "[red]run" in said
 
 
+DAMAGE = {
+    "epochs of words": ("config.yaml", lambda run: run.write_text(run.read_text().replace("epochs: 4", "epochs: a"))),
+    "a number of words": ("evaluation.json", lambda run: run.write_text('{"top1_linear": "x"}')),
+    "half a diagnosis": ("diagnosis.json", lambda run: run.write_text("{")),
+    "a line of a number": ("metrics.jsonl", lambda run: run.write_text("3\n")),
+    "an alarm without name": ("metrics.jsonl", lambda run: run.write_text('{"step": 5, "alarm": {"x": 1}}\n')),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_record_is_a_problem_of_its_run_alone(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(tmp_path / "whole")
+    name, damage = DAMAGE[kind]
+    damage(begun(tmp_path / "damaged") / name)
+    assert cli.main(["runs", str(tmp_path)]) == 0
+    assert str(tmp_path / "damaged" / name) in capsys.readouterr().out
+    assert not by_name(tmp_path)["whole"].problem
+
+
 def test_no_folder_and_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="no such folder"):
         list_runs(tmp_path / "nowhere")

@@ -53,7 +53,7 @@ class EmbeddedImages:
     def caption(self, index: int, cosine: float) -> str:
         """A few words below a picture."""
         label = self._columns.get("class_name")
-        word = label[index] if label is not None else Path(self.place(index)).stem
+        word = (label and label[index]) or Path(self.place(index)).stem
         return f"{cosine:.2f} {word[-_WORD:]}"
 
     def draw(self, sheet: Path, rows: Sequence[Sequence[tuple[Tensor | int, str]]]) -> None:
@@ -75,14 +75,16 @@ class EmbeddedImages:
 
     def _pixels(self, index: int) -> Tensor:
         """Pixels [C, H, W] of an image of the table. InputError: it is not where it was."""
-        source, rows = self._sources[self._columns["split"][index]]
-        row = self._columns["row"][index]
-        at = torch.tensor([np.searchsorted(rows, row)])
+        sources = self._sources
+        split, row = self._columns["split"][index], self._columns["row"][index]
         path = self._columns["path"][index] if "path" in self._columns else None
-        if at >= len(rows) or rows[at] != row or not _is_same(path, data_paths(source, at)[0]):
+        source, rows = sources.get(split, (None, np.empty(0)))
+        at = torch.tensor([np.searchsorted(rows, row)])
+        found = at < len(rows) and rows[at] == row
+        if source is None or not found or not _is_same(path, data_paths(source, at)[0]):
             raise InputError(
                 "the images have changed since",
-                received=f"{source.name}, row {row}",
+                received=f"{split}, row {row}",
                 expected=self.place(index),
                 fix="embed them again",
             )

@@ -29,6 +29,8 @@ from falcon_ssl.views import Normalization, Views
 logger = logging.getLogger(__name__)
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+_CFG = {"mean?": [float], "std?": [float]}
+_TIMM = {"architecture?": str, "pretrained_cfg?": _CFG}  # its config.json
 EXPECTED = (
     "timm:NAME, hf:OWNER/NAME, a file .safetensors or .pth, or the folder of a run or an export"
 )
@@ -139,7 +141,7 @@ def _from_folder(source: str, folder: Path) -> Initial:
     initial = _from_file(source, file)
     if (folder / ABOUT).is_file():
         return _described(initial, read_about(folder))
-    about = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    about = read_json(folder / CONFIG, _TIMM) if (folder / CONFIG).is_file() else {}
     if "architecture" in about:  # as timm writes it
         known = about.get("pretrained_cfg", {})
         normalization = None

@@ -40,3 +40,8 @@ def read_inside(path: str, root: Path | None) -> bytes:
     if not whole.is_relative_to(os.path.realpath(root)):
         raise OSError(f"{path} lies outside of {root}: a table names files in its own folder alone")
     return read_file(whole)
+
+
+def path_text(path: str | Path) -> str:
+    r"""A path as text for records and tables: bytes that are not UTF-8, in names of old archives, as ``\xe9``."""
+    return os.fsencode(path).decode(errors="backslashreplace")

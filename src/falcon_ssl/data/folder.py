@@ -14,7 +14,7 @@ from torch import Tensor
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.encoded import EncodedSplit, Records
-from falcon_ssl.data.files import read_file
+from falcon_ssl.data.files import path_text, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class FolderRecords(Records):
 
     def place(self, index: int) -> str:
         """Path of a file."""
-        return str(self.root / self._paths[index])
+        return path_text(self.root / self._paths[index])
 
     def path(self, index: int) -> str:
         """Path of a file."""
@@ -98,7 +98,7 @@ class FolderRecords(Records):
                 expected="images in one folder for each class",
                 fix="move it, or leave out folder_labels",
             )
-        return [path.parts[0] for path in self._paths]
+        return [path_text(path.parts[0]) for path in self._paths]
 
 
 def folder_splits(root: Path, *, labeled: bool) -> tuple[list[EncodedSplit], str]:
@@ -120,7 +120,12 @@ def folder_splits(root: Path, *, labeled: bool) -> tuple[list[EncodedSplit], str
         )
     names = sorted(set(parts[0].classes())) if labeled else None
     splits = [
-        EncodedSplit(str(part.root), part, _labels(part.classes(), names) if names else None, names)
+        EncodedSplit(
+            path_text(part.root),
+            part,
+            _labels(part.classes(), names) if names else None,
+            names,
+        )
         for part in parts
     ]
     split = f"folders train and {test_root.name}" if test_root else "all images; no test part"

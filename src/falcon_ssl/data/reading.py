@@ -22,6 +22,7 @@ from falcon_ssl.data.source import Source, fits
 logger = logging.getLogger(__name__)
 
 _NUM_HEADS = 64  # images whose heads decide size and channels of all
+_MOST_CLASSES = 10**6  # larger labels are identifiers, and not numbers of classes
 _USUAL_SIZE, _STEP = (
     128,
     8,
@@ -57,11 +58,18 @@ def open_records(
     `load_splits`.
 
     Raises:
-        InputError: No images, or too many unreadable ones.
+        InputError: No images, too many unreadable ones, or labels that are no numbers of classes.
     """
     name, records = split.name, split.records
     if len(records) == 0:
         raise InputError(f"{name} is empty", received="0 images", expected="at least 1")
+    if split.labels is not None and (largest := int(split.labels.max())) >= _MOST_CLASSES:
+        raise InputError(
+            f"the labels of {name} are no numbers of classes",
+            received=f"{largest} among them",
+            expected=f"0, 1, 2, ..., below {_MOST_CLASSES}",
+            fix="number the classes one after the other",
+        )
     skipped = Skipped(name, len(records), max_unreadable=reading.max_unreadable, path=skipped_path)
     heads = _heads(records, skipped)
     resized_to = None

@@ -64,7 +64,7 @@ def count_skipped(parts: Sequence[Skipped]) -> int:
     places = {place for part in parts for place in part.places}
     for path in {part.path for part in parts if part.path is not None}:
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             places |= {line.split("\t")[0] for line in lines}
     return len(places)
 
@@ -89,7 +89,7 @@ def skipped_sentence(parts: Sequence[Skipped]) -> str:
 def _append_once(path: Path, place: str, reason: str) -> None:
     """Add an image to a list that lacks it: a resumed run meets the same images again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with path.open("a+", encoding="utf-8", errors="replace") as file:
         file.seek(0)
         if not any(line.startswith(f"{place}\t") for line in file):
             file.write(f"{place}\t{reason}\n")

@@ -82,9 +82,10 @@ class TarRecords(Records):
         return self.place(index)
 
     def labels(self) -> Tensor | None:
-        """int64 [N]; None unless every sample has one."""
+        """int64 [N]; None unless every sample has one, or where they are hidden as -1."""
         found = [sample.label for sample in self._samples]
-        return None if None in found else torch.tensor(found)
+        labels = None if None in found else torch.tensor(found)
+        return None if labels is None or int(labels.min()) < 0 else labels
 
 
 def tar_splits(path: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
@@ -123,7 +124,7 @@ def _samples(file: Path) -> list[_Sample]:
     """The samples of a tar file that have an image."""
     suffixes = known_suffixes()
     try:
-        with tarfile.open(file, "r:") as archive:
+        with tarfile.open(file, "r:", errors="backslashreplace") as archive:
             return list(_indexed(file, archive, suffixes))
     except (OSError, tarfile.TarError, ValueError) as error:
         raise InputError(
@@ -135,16 +136,37 @@ def _samples(file: Path) -> list[_Sample]:
 
 
 def _indexed(file: Path, archive: tarfile.TarFile, suffixes: set[str]) -> Iterator[_Sample]:
-    members = (one for one in archive if one.isreg() and not Path(one.name).name.startswith("."))
-    for _, group in groupby(members, key=lambda one: _key(one.name)):
+    for _, group in groupby(_files(archive), key=lambda one: _key(one.name)):
         parts = list(group)
         image = next((p for p in parts if Path(p.name).suffix.lower() in suffixes), None)
         if image is None:
             continue
         label = next((p for p in parts if p.name.endswith(f".{_LABEL}")), None)
-        stated = None if label is None else archive.extractfile(label)
-        number = None if stated is None else int(stated.read(32))
+        number = None if label is None else _integer(archive, label)
         yield _Sample(file, image.name, image.offset_data, image.size, number)
+
+
+def _integer(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int | None:
+    """What a file holds. ValueError: no integer, or one of more than 63 bits."""
+    content = archive.extractfile(member)
+    number = None if content is None else int(content.read(32))
+    if number is not None and abs(number) >= 2**63:
+        raise ValueError(f"the label {number} in {member.name}")
+    return number
+
+
+def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The regular files of an archive whose names do not begin with a dot.
+
+    Raises:
+        ValueError: A member of negative size, after which tarfile would read the ones before it again, for ever.
+    """
+    for one in archive:
+        archive.members.clear()  # type: ignore[attr-defined]  # all so far, about a KB each
+        if one.size < 0:
+            raise ValueError(f"{one.name} has {one.size} bytes")
+        if one.isreg() and not Path(one.name).name.startswith("."):
+            yield one
 
 
 def _key(name: str) -> str:

@@ -112,7 +112,15 @@ class Saver:
                 expected=f"{len(state['monitors'])}, as when it was saved",
             )
         for monitor, kept in zip(self._monitors, state["monitors"], strict=True):
-            monitor.load_state_dict(kept)
+            try:
+                monitor.load_state_dict(kept)
+            except (LookupError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"the state of {type(monitor).__name__} does not fit",
+                    received=f"{type(error).__name__}: {error}",
+                    expected="what this version of it saves",
+                    fix="resume with the version that began the run, or start again",
+                ) from error
         if self._accelerator.is_main_process:
             for name in state["kept_as"]:  # a crash may have come before
                 keep_checkpoint(path, self._folder.kept(name))

@@ -71,11 +71,7 @@ def _read_arrays(path: Path) -> Mapping[str, Any]:
     if path.suffix == PARQUET:
         file = EmbeddingFile(path)
         wanted = {name: "index" if name == "row" else name for name in file.names}
-        try:
-            columns = file.read(*(name for name, new in wanted.items() if new in ARRAY_NAMES))
-        except (OSError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-            expected = "columns as falcon-ssl embed writes them"
-            raise InputError(f"{path} cannot be read", received=error, expected=expected) from error
+        columns = file.read(*(name for name, new in wanted.items() if new in ARRAY_NAMES))
         return {wanted[name]: values for name, values in columns.items()}
     if not path.is_file():
         expected = "an existing .npz, .safetensors or .parquet"

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,12 +29,13 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.records.files import read_json, unreadable, write_json
 from falcon_ssl.records.lock import Lock
+from falcon_ssl.records.schema import EMBEDDINGS_FORM, check_form
 
 Columns: TypeAlias = Mapping[str, "NDArray[Any] | Sequence[str | None]"]
 
 COLUMNS = ("path", "row", "split", "label", "class_name", "code", "probability", "z", "u")
 PARQUET, ARRAY_SUFFIXES = ".parquet", (".npz", ".safetensors")
-_WORDS = ("path", "split", "class_name")
+_WORDS, _VECTORS = ("path", "split", "class_name"), ("z", "u")
 _ABOUT = "about.json"
 _KEY = b"falcon_ssl"  # of the metadata
 
@@ -61,7 +63,9 @@ class PartsFolder:
         self._lock = Lock(self.path)
         if (self.path / _ABOUT).is_file():
             wanted = json.loads(json.dumps(self._about))
-            begun = read_json(self.path / _ABOUT)
+            begun: dict[str, Any] = {}
+            with suppress(InputError) if overwrite else nullcontext():
+                begun = read_json(self.path / _ABOUT)
             if begun == wanted:
                 return
             if not overwrite:
@@ -93,22 +97,23 @@ class PartsFolder:
         Memory: a part, for a .parquet.
 
         Raises:
-            InputError: No part has a row.
+            InputError: No part has a row, or one is damaged.
         """
         import pyarrow as pa  # type: ignore[import-untyped]
 
         pq = _parquet()
         parts = [self._part(number) for number in range(num_parts)]
-        full = [part for part in parts if pq.read_metadata(part).num_rows]
+        full = [part for part in parts if _read(part, pq.read_metadata).num_rows]
         if not full:
             raise InputError("no image could be read", received="0 rows", expected="at least 1")
-        schema = pa.unify_schemas([pq.read_schema(part) for part in full])
+        schema = pa.unify_schemas([_read(part, pq.read_schema) for part in full])
         schema = pa.schema([schema.field(name) for name in COLUMNS if name in schema.names])
         empty = schema.with_metadata({_KEY: json.dumps(self._about)}).empty_table()
         whole = self.path / f"whole{PARQUET}"
         with pq.ParquetWriter(whole, empty.schema, **_WRITING) as writer:
             for part in full:  # a column that it lacks is null
-                one = pa.concat_tables([empty, pq.read_table(part)], promote_options="default")
+                rows = _read(part, pq.read_table)
+                one = pa.concat_tables([empty, rows], promote_options="default")
                 writer.write_table(one)
         file = EmbeddingFile(whole)
         unfinished = whole
@@ -151,8 +156,7 @@ class EmbeddingFile:
         try:
             self._file = pq.ParquetFile(self.path)
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            fix = "write it again: falcon-ssl embed RUN --out F.parquet"
-            raise unreadable(self.path, error, "a whole .parquet", fix) from error
+            raise unreadable(self.path, error, "a whole .parquet", _WRITE_AGAIN) from error
         self.names: list[str] = self._file.schema_arrow.names
         if "z" not in self.names:
             raise InputError(
@@ -163,16 +167,31 @@ class EmbeddingFile:
         if len(self) == 0:
             raise InputError(f"{self.path.name} is empty", received="0 rows", expected="at least 1")
         stated = (self._file.schema_arrow.metadata or {}).get(_KEY)
-        self.about: dict[str, Any] = json.loads(stated) if stated else {}
+        self.about: dict[str, Any] = _about(self.path, stated) if stated else {}
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
 
     def groups(self, *names: str) -> Iterator[dict[str, Any]]:
-        """Columns of one row group after the other: arrays, [N, D] for lists of numbers, lists of strings."""
+        """Columns of one row group after the other: arrays, [N, D] for lists of numbers, lists of strings.
+
+        Raises:
+            InputError: A damaged row group, or a column of another kind than `embed` writes.
+        """
+        widths: dict[str, int] = {}
         for group in range(self._file.num_row_groups):
-            table = self._file.read_row_group(group, columns=list(names))
-            yield {name: _array(table.column(name)) for name in names}
+            try:
+                table = self._file.read_row_group(group, columns=list(names))
+                found = {name: _array(table.column(name)) for name in names}
+            except InputError:
+                raise
+            except Exception as error:  # damaged columns can make pyarrow raise anything
+                received = f"row group {group}: {error}"
+                raise unreadable(self.path, received, "a whole .parquet", _WRITE_AGAIN) from error
+            for name, values in found.items():
+                _check_column(self.path, name, values, width=widths.get(name))
+            widths = {name: found[name].shape[1] for name in _VECTORS if name in found}
+            yield found
 
     def sample(self, name: str, count: int) -> Any:
         """At most ``count`` rows of a column, evenly spaced, in the memory of these and of a group."""
@@ -189,6 +208,7 @@ class EmbeddingFile:
         return {name: _joined([part[name] for part in parts]) for name in names}
 
 
+_WRITE_AGAIN = "write it again: falcon-ssl embed RUN --out F.parquet"
 _WRITING: Mapping[str, Any] = {
     "compression": "zstd",
     "use_dictionary": list(_WORDS),  # a dictionary of floats only costs time
@@ -237,7 +257,8 @@ def _array(column: Any) -> Any:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         return column.to_pylist()
     array = column.combine_chunks()
-    if not (pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type)):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_list(array.type) for is_list in lists):
         return array.to_numpy(zero_copy_only=False)
     flat = array.flatten().to_numpy(zero_copy_only=False)
     if array.null_count or pc.count_distinct(pc.list_value_length(array)).as_py() > 1:
@@ -247,6 +268,52 @@ def _array(column: Any) -> Any:
             expected="as many numbers in every row",
         )
     return flat.reshape(len(array), -1)
+
+
+def _read(part: Path, read: Callable[[Path], Any]) -> Any:
+    """What is read of a part. InputError: it is damaged."""
+    try:
+        return read(part)
+    except Exception as error:  # damaged columns can make pyarrow raise anything
+        fix = "delete it: the same command then makes it again"
+        raise unreadable(part, error, "a part as it was written", fix) from error
+
+
+def _about(path: Path, stated: bytes) -> dict[str, Any]:
+    """What a table says of itself. InputError: it is damaged."""
+    try:
+        about: dict[str, Any] = json.loads(stated)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, error, "valid JSON in its metadata", _WRITE_AGAIN) from error
+    check_form(path, about, EMBEDDINGS_FORM, fix=_WRITE_AGAIN)
+    return about
+
+
+def _check_column(path: Path, name: str, values: Any, *, width: int | None) -> None:
+    """Raise InputError where a column of a row group is of another kind than `embed` writes.
+
+    Args:
+        path: The table.
+        name: Of the column.
+        values: All of it in this row group.
+        width: Of its lists in the groups before; None for the first.
+    """
+    kind = "text" if isinstance(values, list) else values.dtype.kind
+    if name in _WORDS:
+        expected, is_fine = "text", kind == "text"
+    elif name in _VECTORS:
+        expected = "finite numbers, as many in every row"
+        is_fine = kind in "iuf" and values.ndim == 2 and width in (None, values.shape[1])
+        is_fine = is_fine and bool(np.isfinite(values).all())
+    elif name in COLUMNS:
+        kinds = "iu" if name == "row" else "iuf"  # a label that is missing is NaN
+        expected, is_fine = "a number in every row", kind in kinds and values.ndim == 1
+    else:
+        return
+    if not is_fine:
+        received = kind if kind == "text" else f"{values.dtype} {list(values.shape)}"
+        what = f"{path.name} has a column {name} of another kind"
+        raise InputError(what, received=received, expected=expected, fix=_WRITE_AGAIN)
 
 
 def _joined(parts: list[Any]) -> Any:

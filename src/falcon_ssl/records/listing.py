@@ -24,11 +24,15 @@ from falcon_ssl.records.folder import (
     RunFolder,
 )
 from falcon_ssl.records.lock import is_locked
+from falcon_ssl.records.schema import METRICS_LINE, check_form
 
 State: TypeAlias = Literal["running", "finished", "stopped", "failed"]
 
 DEPTH = 4  # levels of folders that are searched
 NUMBERS = ("top1_linear", "top1_knn", "effective_rank_u")
+_NUMBERS = {f"{name}?": (float, None) for name in NUMBERS}
+_LINE = {**METRICS_LINE, "total?": (float, None)}
+_CONFIG = {"data": str, "epochs": int, "method?": str}
 
 
 @dataclass(frozen=True)
@@ -121,20 +125,23 @@ def _listed(run: Path) -> Listed:
     state = run_state(run)
     try:
         config = read_yaml(run / CONFIG)
+        check_form(run / CONFIG, config, _CONFIG)
         line, probed, alarms = _last_of(run / METRICS)
         evaluation = _record(run, EVALUATION) or probed
+        check_form(run / EVALUATION, evaluation, _NUMBERS)
+        verdict = _record(run, DIAGNOSIS).get("verdict", "")
     except (InputError, OSError) as error:
         return Listed(run, state, changed, problem=str(error))
     return Listed(
         run,
         state,
         changed,
-        method=str(config.get("method", "")),
-        data=str(config.get("data", "")),
-        epochs=int(config.get("epochs", 0)),
+        method=config.get("method", ""),
+        data=config["data"],
+        epochs=config["epochs"],
         line=line,
-        numbers={name: float(evaluation[name]) for name in NUMBERS if name in evaluation},
-        verdict=str(_record(run, DIAGNOSIS).get("verdict", "")),
+        numbers={name: evaluation[name] for name in NUMBERS if evaluation.get(name) is not None},
+        verdict=verdict,
         alarms=alarms,
     )
 
@@ -151,18 +158,19 @@ def _last_of(path: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...
     step: dict[str, Any] = {}
     probe: dict[str, Any] = {}
     alarms: list[str] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for text in reversed(lines):
-        is_alarm, is_probe = '"alarm": {' in text, '"monitor": {' in text
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for row in reversed(text.splitlines()):
+        is_alarm, is_probe = '"alarm": {' in row, '"monitor": {' in row
         if (is_probe and probe) or (step and not is_alarm and not is_probe):
             continue
         try:
-            line = json.loads(text)
-        except ValueError:  # the last one, which is being written
+            line = json.loads(row)
+        except (ValueError, RecursionError):  # the last one, which is being written
             continue
-        if is_alarm:
-            alarms.insert(0, str(line["alarm"]["name"]))
-        elif is_probe:
+        check_form(path, line, _LINE)
+        if "alarm" in line:
+            alarms.insert(0, line["alarm"]["name"])
+        elif "monitor" in line:
             probe = line["monitor"]
         else:
             step = line

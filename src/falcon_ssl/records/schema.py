@@ -94,6 +94,16 @@ EVALUATION_FORM = {
     "baseline?": _NUMBERS,
     "certificate?": {"sentence?": str, "certified?": bool, "*": (float, None)},
 }
+EMBEDDINGS_FORM = {
+    "run": str,
+    "checkpoint": str,
+    "step": int,
+    "weights": str,
+    "readout": {},
+    "data": str,
+    "reading": {},
+    "image_shape": _is_image_shape,
+}
 EXPORT_FORM = {
     "to": str,
     "encoder": {"name": str},
@@ -110,6 +120,20 @@ EXPORT_FORM = {
 CONFIG_FORM: Form = {"encoder?": {}, "views?": {}, "optim?": {}, "engine?": {}}
 BASELINE_FORM = {"about?": {}, "options?": {}, "seconds?": {"*": float}}
 TABLE_FORM = {"cells?": [{"run": str, "state": str, "options?": {}}]}
+DONE_CELL = {
+    "run": str,
+    "dataset": str,
+    "row": str,
+    "seed": int,
+    "options": {},
+    "note": str,
+    "precision": (str, None),
+    "metrics": _NUMBERS,
+    "random_encoder": _NUMBERS,
+    "seconds": (float, None),
+    "images_per_s": (float, None),
+    "numbers_read?": (float, None),
+}
 ENVIRONMENT_FORM = {"command?": [str], "*": (float, str, bool, None, list)}
 
 

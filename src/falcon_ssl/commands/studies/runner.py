@@ -66,7 +66,7 @@ def read_status(run: Path) -> Status:
     found = _checkpoint(run)
     step = found.step if found else 0
     if (run / FAILURE).is_file():
-        lines = (run / FAILURE).read_text(encoding="utf-8").strip().splitlines()
+        lines = (run / FAILURE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return Status("failed", step, lines[-1] if lines else "")
     return Status("stopped", step) if step else Status("to do")
 

@@ -26,6 +26,7 @@ from falcon_ssl.records.folder import (
     TABLE,
 )
 from falcon_ssl.records.provenance import environment
+from falcon_ssl.records.schema import DONE_CELL, check_form
 from falcon_ssl.report.families import spread
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,17 @@ Cell = Mapping[str, Any]  # the record of one run in table.json
 
 _EXECUTION = ("data", "engine")  # options that do not change what a run is
 COST = ("seconds", "images_per_s")  # of the training
+_PATCHES = {"options": {"num_centers": int}, "seconds": {"fit": float}, "about": {"device": str}}
 
 
 def read_cells(table: Path) -> dict[str, Cell]:
     """The finished cells of a folder's ``table.json`` by run, with their options; none without that file."""
     path = table / TABLE
     cells = read_json(path, RECORD_FORMS[TABLE]).get("cells", []) if path.is_file() else []
-    return {cell["run"]: cell for cell in cells if cell["state"] == "done" and "options" in cell}
+    found = {cell["run"]: cell for cell in cells if cell["state"] == "done" and "options" in cell}
+    for name, cell in found.items():
+        check_form(path, cell, DONE_CELL, path=name)
+    return found
 
 
 def recorded(runs: Sequence[GridRun], table: Path) -> dict[str, Cell]:
@@ -186,7 +191,7 @@ def _encoder(config: RunConfig) -> str:
 def _spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     """Mean and sample standard deviation over the seeds, of the columns, the width of what was read and the cost."""
     values = {key: [one["metrics"].get(key) for one in done] for key in columns}
-    return _known(values | {key: [one[key] for one in done] for key in ("numbers_read", *COST)})
+    return _known(values | {key: [one.get(key) for one in done] for key in ("numbers_read", *COST)})
 
 
 def _random_spreads(done: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
@@ -203,7 +208,7 @@ def _baseline(path: Path, columns: Sequence[str]) -> dict[str, Any] | None:
     """The row of what `falcon-ssl baseline` has written into a folder of the data set's name, beside the table."""
     if not path.is_file():
         return None
-    found = read_json(path)
+    found = read_json(path, _PATCHES)
     values = {key: [found.get(key)] for key in ("numbers_read", *columns)}
     return {
         "label": f"patch k-means, {found['options']['num_centers']} centers, nothing trained",
