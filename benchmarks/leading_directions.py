@@ -3,7 +3,7 @@
     python benchmarks/leading_directions.py --cifar10 parquet:PATH
 
 S = E[u u^T] has eigenvectors v of share s = v^T S v, and the two views of an image agree on v by
-rho = v^T E[u u'^T] v / s. To lowest order, docs/theory.md, the pull of a term on the logarithm of the amplitude of v is
+rho = v^T E[u u'^T] v / s. To lowest order (docs/theory-training.md) a term pulls the logarithm of v's amplitude by
 
     invariance   2 beta (s / T) (rho - mean rho)         prior   -2 kappa (s / T^2) (v^T (S - diag S) v - mean)
 

@@ -84,3 +84,4 @@ def test_the_page_of_unknown_addresses_finds_its_styles_on_a_disk(site: Path) ->
     text = (site / "404.html").read_text(encoding="utf-8")
     assert not re.search(r'\b(?:href|src)="?/', text.replace(BASE, ""))
     assert BASE in text
+    assert 'href="#' not in text  # the base would lead it to the root

@@ -148,7 +148,7 @@ def test_random_embeddings_satisfy_none_of_it():
 
 @pytest.mark.parametrize("shares", [(8, 8, 8, 8, 8, 8, 8, 8), (32, 12, 8, 4, 4, 2, 1, 1)])
 def test_the_prior_holds_leading_directions_by_their_square_and_renyi2_twice_as_hard(shares):
-    """docs/theory.md: loss = const - (beta / T) sum_v rho_v s_v + (kappa / 2 T^2) (|S|^2 - 1/F), kappa 1/2 or 1."""
+    """docs/theory-training.md: loss = const - (beta / T) sum_v rho_v s_v + (kappa / 2 T^2) (|S|^2 - 1/F)."""
     width, temperature = 8, 16.0
     v_FF = HadamardDictionary(width, width).block(0, width, dtype=torch.float64) / math.sqrt(width)
     agreeing = torch.tensor([round(0.75 * share) for share in shares])
