@@ -40,9 +40,8 @@ class Limits(NamedTuple):
 
 
 LIMITS = {80: Limits(255, 0, 163 * 1024), 90: Limits(255, 0, 227 * 1024)}  # A100, H100
-SHARED_OF_FIRST = (
-    99 * 1024
-)  # the smallest of all since Ampere: the first tile of every list runs anywhere
+# The least of all since Ampere: the first tile of every list runs anywhere.
+SHARED_OF_FIRST = 99 * 1024
 CORES = {80: r"mma\.sync", 90: r"mma\.sync|wgmma\.mma_async"}
 PRECISIONS = {  # name: (dtype of embeddings, PRECISION)
     "bf16": ("bf16", "bf16x1"),

@@ -177,9 +177,8 @@ def step(
     latency = on.latency_inside + on.latency_between * math.log2(max(1, gpus / 8))
     ring = 2 * (gpus - 1) / gpus / link
     products = 2 * loss["products"] * rows * WIDTH * codes / speed
-    signs = (
-        3 * 2 * 2 * WIDTH * codes / on.memory
-    )  # blocks of codes, unpacked and read in bfloat16, three times
+    # Blocks of codes, unpacked and read in bfloat16, three times.
+    signs = 3 * 2 * 2 * WIDTH * codes / on.memory
     marginal, gradient = loss["bytes_a_code"] * codes * ring, 4 * encoder["parameters"] * ring
     exposed = max(0.0, gradient - 0.8 * backward) + max(0.0, marginal - products / 4)
     waits = loss["collectives"] * latency

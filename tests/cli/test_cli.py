@@ -220,8 +220,8 @@ def test_any_folder_of_images(
     assert run("evaluate", str(folder_run), "--reading.holdout", "0.5") == 2
     assert "what the run held out" in capsys.readouterr().err
 
-    labelled = ["--reading.folder_labels", "true", "--reading.max_unreadable", "0.05"]
-    assert run("evaluate", str(folder_run), "--data", f"folder:{photos}", *labelled) == 0
+    labeled = ["--reading.folder_labels", "true", "--reading.max_unreadable", "0.05"]
+    assert run("evaluate", str(folder_run), "--data", f"folder:{photos}", *labeled) == 0
     found = json.loads((folder_run / "evaluation.json").read_text())
     assert found["about"]["class_names"] == ["cats", "dogs"]
     assert 0 <= found["top1_knn"] <= 1

@@ -134,7 +134,7 @@ def test_a_folder_gives_the_features_of_the_run(
     torch.testing.assert_close(found, again(again.preprocess(files)), rtol=1e-4, atol=1e-5)
 
     card = (folder / "README.md").read_text()
-    assert "Licence" in card
+    assert "License" in card
     assert str(photos) not in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
     seen = decode(Path(files[0]).read_bytes(), encoder.preprocess.image_shape)

@@ -134,7 +134,7 @@ def test_the_command_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     for bad, message in (
         (words, "the folder exists"),
         ([*words, "--overwrite", "--finetune.labels", "1"], "too few labeled images"),
-        ([*words, "--overwrite", "--finetune.labels", "2.5"], "unknown finetune.labels"),
+        ([*words, "--overwrite", "--finetune.labels", "2.5"], "unknown amount in finetune.labels"),
         ([*words, "--overwrite", "--finetune.labels", "0"], "finetune.labels is not positive"),
         ([*words, "--overwrite", "--data", f"folder:{photos}"], "has no images"),
     ):

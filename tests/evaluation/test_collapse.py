@@ -92,7 +92,7 @@ def test_equal_rows_have_no_rank_and_no_spread(value):
     measures = representation_measures(x, name="u")
     assert measures["effective_rank_u"] == 0
     assert measures["mean_cosine_u"] == pytest.approx(1 if value else 0, abs=1e-6)
-    assert measures["mean_cosine_centred_u"] == pytest.approx(0, abs=1e-3)
+    assert measures["mean_cosine_centered_u"] == pytest.approx(0, abs=1e-3)
     assert all(math.isfinite(value) for value in measures.values())
 
 

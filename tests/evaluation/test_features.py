@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.data import TensorSource
 from falcon_ssl.dictionary.rademacher import RademacherDictionary
 from falcon_ssl.evaluation import Features, extract, load_features
-from falcon_ssl.evaluation.features import evaluation_mode
 
 
 class Network(nn.Module):

@@ -59,11 +59,11 @@ def test_too_few_images_are_left_out_with_a_warning(caplog: pytest.LogCaptureFix
     assert "few labels: 1 leaves 2 images, left out" in caplog.text
 
 
-@pytest.mark.parametrize("amount", [0.0, -1.0, 2.5])
+@pytest.mark.parametrize("amount", [0.0, -1.0, 2.5, float("inf")])
 def test_amounts_that_are_none(amount: float) -> None:
     with pytest.raises(InputError, match="unknown amount"):
         EvaluationConfig(few_labels=(amount,))
-    with pytest.raises(InputError, match="unknown amount of labels"):
+    with pytest.raises(InputError, match="unknown amount in labels"):
         drawn_rows(torch.tensor([0, 1]), amount, seed=0)
 
 

@@ -159,7 +159,7 @@ def test_missing_timm_names_the_install_command(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(InputError, match=r"pip install 'falcon-ssl\[timm\]'"):
+    with pytest.raises(InputError, match=r'pip install "falcon-ssl\[timm\]"'):
         build_encoder("timm:resnet18", in_channels=3)
 
 

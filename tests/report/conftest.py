@@ -56,7 +56,7 @@ def _curves(num_steps: int, num_codes: int, rng: np.random.Generator) -> list[di
 
 
 @cache
-def _pictures(num_codes: int, width: int, seed: int, labelled: bool) -> Mapping[str, np.ndarray]:
+def _pictures(num_codes: int, width: int, seed: int, labeled: bool) -> Mapping[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     digits = load_digits()
     chosen = rng.permutation(len(digits.target))[:360]
@@ -77,7 +77,7 @@ def _pictures(num_codes: int, width: int, seed: int, labelled: bool) -> Mapping[
         "covariance_random_FF": (width / 360 * random_u.T @ random_u).astype(np.float32),
         "adjacency_MM": (u[rows] @ u[rows].T).astype(np.float32),
         "adjacency_code_M": code[rows],
-        "adjacency_label_M": labels[rows] if labelled else unknown[rows],
+        "adjacency_label_M": labels[rows] if labeled else unknown[rows],
         "spectrum_z": _shares(z),
         "spectrum_u": _shares(u),
         "spectrum_random_z": _shares(flat),
@@ -85,15 +85,15 @@ def _pictures(num_codes: int, width: int, seed: int, labelled: bool) -> Mapping[
         "code_counts_C": np.bincount(code, minlength=num_codes),
         "projection": np.array("the projection that was recorded"),
         "map_xy_M2": xy.astype(np.float32),
-        "map_label_M": labels if labelled else unknown,
+        "map_label_M": labels if labeled else unknown,
         "map_thumbnails": (images * 255 / 16).round().astype(np.uint8),
     }
 
 
-def _evaluation(num_codes: int, width: int, shift: float, labelled: bool) -> dict[str, Any]:
+def _evaluation(num_codes: int, width: int, shift: float, labeled: bool) -> dict[str, Any]:
     free = {
         "mean_cosine_z": 0.11,
-        "mean_cosine_centred_z": -0.002,
+        "mean_cosine_centered_z": -0.002,
         "feature_std_z": 0.83,
         "effective_rank_z": 38.4,
         "effective_rank_share_z": 0.6,
@@ -110,7 +110,7 @@ def _evaluation(num_codes: int, width: int, shift: float, labelled: bool) -> dic
         "within_entropy_codes": -1.31,
     }
     untrained = {key: value * 0.4 for key, value in free.items()}
-    if labelled:
+    if labeled:
         for name, mine, random in (
             ("top1_linear", 0.9861, 0.9311),
             ("top1_knn", 0.9889, 0.9417),
@@ -136,12 +136,13 @@ def _evaluation(num_codes: int, width: int, shift: float, labelled: bool) -> dic
         "num_test": 360,
         "num_codes": num_codes,
         "embed_dim": width,
-        "versions": {"falcon_ssl": "0.1.0", "torch": "2.13.0", "scikit-learn": "1.9.1"},
+        "falcon_ssl": "0.1.0",
+        "torch": "2.13.0",
         "device": "cpu",
         "seconds": 3.2,
     }
     found = {**free, "random_encoder": untrained, "about": about}
-    if labelled:
+    if labeled:
         about |= {"num_classes": 10, "class_names": [str(k) for k in range(10)]}
         found["chance"] = {"top1": 0.1}
     return found
@@ -158,7 +159,7 @@ def make_run() -> MakeRun:
         num_codes: int = 1024,
         width: int = 128,
         num_steps: int = 5,
-        labelled: bool = True,
+        labeled: bool = True,
         evaluated: bool = True,
         pictured: bool = False,
         extra_lines: tuple[Mapping[str, Any], ...] = (),
@@ -184,14 +185,12 @@ def make_run() -> MakeRun:
         }  # fmt: skip
         (folder / "environment.json").write_text(json.dumps(environment))
         if evaluated:
-            metrics = _evaluation(num_codes, width, 0.002 * rng.normal(), labelled)
+            metrics = _evaluation(num_codes, width, 0.002 * rng.normal(), labeled)
             (folder / "evaluation.json").write_text(json.dumps({**metrics, **changed_metrics}))
             healthy = {"verdict": "healthy", "collapses": []}
             (folder / "diagnosis.json").write_text(json.dumps(healthy))
         if pictured:
-            np.savez_compressed(
-                folder / "arrays.npz", **_pictures(num_codes, width, seed, labelled)
-            )
+            np.savez_compressed(folder / "arrays.npz", **_pictures(num_codes, width, seed, labeled))
         return folder
 
     return write

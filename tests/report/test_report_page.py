@@ -109,7 +109,7 @@ def test_names_from_outside_cannot_become_markup(make_run: Any, tmp_path: Path) 
 
 
 def test_without_labels_there_is_no_accuracy_and_it_says_so(make_run: Any, tmp_path: Path) -> None:
-    path = build_report(make_run(tmp_path / "run", labelled=False, pictured=True))
+    path = build_report(make_run(tmp_path / "run", labeled=False, pictured=True))
     text = text_of(path)
     assert "No sign of collapse; whether it learned is not measured." in text
     assert "Learned without collapse" not in text
@@ -263,17 +263,15 @@ def test_a_completely_collapsed_run_can_be_drawn(make_run: Any, tmp_path: Path) 
     assert "nan" not in path.read_text(encoding="utf-8").split("<main>")[1].split("<script>")[0]
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_the_adjacency_of_a_run_without_codes(
-    labelled: bool, make_run: Any, tmp_path: Path
-) -> None:
-    folder = make_run(tmp_path / "run", labelled=labelled, pictured=True)
+@pytest.mark.parametrize("labeled", [True, False])
+def test_the_adjacency_of_a_run_without_codes(labeled: bool, make_run: Any, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", labeled=labeled, pictured=True)
     arrays = dict(np.load(folder / "arrays.npz"))
     assert "Adjacency: one block per code" in text_of(build_report(folder))
     arrays["adjacency_code_M"] = np.full_like(arrays["adjacency_code_M"], -1)
     np.savez(folder / "arrays.npz", **arrays)
     text = text_of(build_report(folder))
-    assert f"Adjacency, sorted by {'class' if labelled else 'similarity'}" in text
+    assert f"Adjacency, sorted by {'class' if labeled else 'similarity'}" in text
     for words in ("one block per code", "inside and between codes", "mean cosine, same code"):
         assert words not in text
 
@@ -298,7 +296,7 @@ def test_neighbors_are_shown_with_and_without_labels(make_run: Any, tmp_path: Pa
     assert html.count('class="alike"') == 4
     assert html.count('class="sheet near"') == 2 * 2 * 4
     no_labels = with_neighbors(
-        make_run(tmp_path / "bare", labelled=False), neighbors_label_T=np.full(9, -1)
+        make_run(tmp_path / "bare", labeled=False), neighbors_label_T=np.full(9, -1)
     )
     html = build_report(no_labels).read_text(encoding="utf-8")
     assert 'class="sheet near"' in html

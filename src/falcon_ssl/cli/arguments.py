@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,11 +10,6 @@ from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
 
 OWN_IMAGES = ReadingConfig()
-
-
-def is_main_process() -> bool:
-    """Whether this is the one of the processes of torchrun that prints: the first."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def given(**options: Any) -> dict[str, Any]:

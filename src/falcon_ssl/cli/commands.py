@@ -9,19 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from falcon_ssl.cli.arguments import OWN_IMAGES, given, images_of, is_main_process, named_sets
+from falcon_ssl.cli.arguments import OWN_IMAGES, given, images_of, named_sets
 from falcon_ssl.cli.downstream import duplicates, embed, export, finetune, search
 from falcon_ssl.cli.pages import compare, report, runs, views, watch
 from falcon_ssl.cli.studies import reproduce, speedrun, sweep, tune
 from falcon_ssl.config.evaluation import EvaluationConfig, Representation
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.recipes import recipe_path
-from falcon_ssl.config.run import (
-    ReadingConfig,
-    RunConfig,
-    from_mapping,
-)
+from falcon_ssl.config.run import ReadingConfig, RunConfig, from_mapping
 from falcon_ssl.core.errors import CollapseError
+from falcon_ssl.core.machine import is_main_process
 from falcon_ssl.records.folder import BASELINE, DIAGNOSIS, INITIAL
 
 DEMO_RECIPE = "digits"
@@ -139,7 +136,7 @@ def baseline(
     knn_components: int | None = None,
     reading: ReadingConfig = OWN_IMAGES,
 ) -> None:
-    """Evaluate features without a gradient on labelled images: whitened patches and k-means (Coates, Ng, 2011).
+    """Evaluate features without a gradient on labeled images: whitened patches and k-means (Coates, Ng, 2011).
 
     Args:
         data: Images: digits, folder:PATH, parquet:DIR or hf:NAME.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from falcon_ssl.cli.arguments import OWN_IMAGES, given, images_of, is_main_process
+from falcon_ssl.cli.arguments import OWN_IMAGES, given, images_of
 from falcon_ssl.config.evaluation import Representation
 from falcon_ssl.config.export import Format
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.config.run import ReadingConfig
+from falcon_ssl.core.machine import is_main_process
 from falcon_ssl.records.folder import FINETUNE
 
 SHOWN = 10  # groups of duplicates that are printed

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import yaml
 from safetensors import SafetensorError
 
-from falcon_ssl.cli.arguments import is_main_process
 from falcon_ssl.cli.commands import COMMANDS
 from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
 from falcon_ssl.config.run import to_mapping
@@ -26,6 +25,7 @@ from falcon_ssl.core.errors import (
     LostRankError,
     StoppedError,
 )
+from falcon_ssl.core.machine import is_main_process
 from falcon_ssl.core.version import __version__
 
 # How torch says it, on a CPU, a GPU and in its libraries.
@@ -81,8 +81,8 @@ def _run(words: list[str]) -> int:
     try:
         arguments = parse(name, COMMANDS[name], options)
     except InputError as error:
-        said = "" if "--help" in str(error) else f" See falcon-ssl {name} --help."
-        raise UsageError(f"{error}{said}") from error
+        hint = "" if "--help" in str(error) else f" See falcon-ssl {name} --help."
+        raise UsageError(f"{error}{hint}") from error
     if arguments.pop("print_config", False):
         print(yaml.safe_dump(to_mapping(arguments["config"]), sort_keys=False), end="")
     else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
 
-from falcon_ssl.config.mapping import choices, without_none
+from falcon_ssl.config.mapping import as_yaml, choices, without_none
 from falcon_ssl.config.run import RunConfig
 
 
@@ -74,7 +74,7 @@ class Option:
 def _as_typed(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_as_typed, value)) or "[]"
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return as_yaml(value)
 
 
 def options_of(function: Callable[..., None]) -> list[Option]:

@@ -113,9 +113,9 @@ def print_speedrun(record: dict[str, Any]) -> None:
 
 def print_tuning(tuning: Any) -> None:
     """All settings, the chosen one marked, and what to do with it."""
-    labelled = list(tuning.by_labels)
+    labeled = list(tuning.by_labels)
     table = Table(title="chosen: the largest RankMe without collapse or alarm")
-    for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labelled):
+    for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labeled):
         table.add_column(column, justify="right" if column else "left")
     for one in tuning.candidates:
         bits = "" if one.shared_bits is None else f"{one.shared_bits:.2f}"
@@ -125,7 +125,7 @@ def print_tuning(tuning: Any) -> None:
             f"{one.rankme:.1f}",
             bits,
             ", ".join([one.verdict, *one.alarms]),
-            *(f"{one.by_labels[name]:.4f}" for name in labelled),
+            *(f"{one.by_labels[name]:.4f}" for name in labeled),
         )
     _print_whole(table)
     for name, found in tuning.by_labels.items():

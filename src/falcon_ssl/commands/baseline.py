@@ -51,7 +51,7 @@ def baseline(
     """Fit `PatchKMeans` to the training images, evaluate it as a run is evaluated, write ``baseline.json``.
 
     Args:
-        data: Labelled images with a test part, for example "parquet:PATH".
+        data: Labeled images with a test part, for example "parquet:PATH".
         out: Folder of the record.
         reading: How to read them; None for the defaults.
         num_centers: K; the representation has grid^2 K numbers.
@@ -76,7 +76,7 @@ def baseline(
         raise InputError(
             "the baseline needs labels and a test part",
             received=data,
-            expected="labelled training and test images",
+            expected="labeled training and test images",
             fix="use --reading.holdout 0.2, or --reading.folder_labels true for folders of classes",
         )
     device = best_device()
@@ -123,9 +123,8 @@ def baseline(
         **found,
         "numbers_read": network.width,
         "seconds": {name: round(end - begin, 2) for name, (begin, end) in parts},
-        "cpu_seconds": round(
-            time.process_time() - began, 2
-        ),  # of all threads: a busy machine does not stretch them
+        # Of all threads: a busy machine does not stretch them.
+        "cpu_seconds": round(time.process_time() - began, 2),
         "options": {
             **options,
             "knn_components": evaluation.knn_components,

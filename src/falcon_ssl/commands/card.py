@@ -9,7 +9,7 @@ from typing import Any
 from falcon_ssl.config.sources import joined_name, source_names
 from falcon_ssl.core.version import __version__
 from falcon_ssl.networks import Readout
-from falcon_ssl.records.metrics import GROUPS, describe, is_few_labels
+from falcon_ssl.records.metrics import GROUPS, describe
 from falcon_ssl.records.run import Run
 from falcon_ssl.report.formatting import format_duration, format_number
 
@@ -52,9 +52,9 @@ def model_card(run: Run, about: Mapping[str, Any], *, folder: Path, usage: str) 
             f" |\n{_training(run)}"
         ],
         "What it is worth": _numbers(run, about),
-        "Licence": [
-            "falcon-ssl is under the MIT licence. These weights were computed from the images above: whether and how"
-            " they may be passed on depends on the licence of those images, which the command that wrote this does not"
+        "License": [
+            "falcon-ssl is under the MIT license. These weights were computed from the images above: whether and how"
+            " they may be passed on depends on the license of those images, which the command that wrote this does not"
             " know. Say it in `license:` at the head of this file before you publish it."
         ],
     }
@@ -189,10 +189,7 @@ def _numbers(run: Run, about: Mapping[str, Any]) -> list[str]:
         if (value := run.metric(name)) is None:
             continue
         metric = describe(name)
-        plain = "top1" if is_few_labels(name) else name.removesuffix("_linear").removesuffix("_knn")
-        chance = run.metric("chance", plain)
-        chance = run.metric("chance_nmi_codes") if name == "nmi_codes" else chance
-        numbers = (value, run.metric("random_encoder", name), chance)
+        numbers = (value, run.metric("random_encoder", name), run.chance(name))
         cells = " | ".join(
             "" if one is None else format_number(one, metric.kind) for one in numbers
         )

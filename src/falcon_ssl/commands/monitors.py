@@ -31,16 +31,16 @@ def default_monitors(run: RunParts) -> list[Monitor]:
         )
     ]
     if config.monitor.every_epochs and splits.test is not None:
-        labelled = splits.test.labels is not None and splits.train.labels is not None
+        labeled = splits.test.labels is not None and splits.train.labels is not None
         monitors.append(
             QualityMonitor(
                 splits.test,
                 views,
-                train=splits.train if labelled else None,
+                train=splits.train if labeled else None,
                 every_epochs=config.monitor.every_epochs,
                 last_epoch=config.epochs,
                 plateau=config.monitor.plateau,
-                linear=config.monitor.linear and labelled,
+                linear=config.monitor.linear and labeled,
                 knn_components=config.evaluation.knn_components,
                 readout=Readout.of(config.evaluation),
                 autocast=reads_bf16(config, named_device(config.engine.device)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import CollapseError, InputError, StoppedError
+from falcon_ssl.core.machine import is_main_process
 from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.core.parts import part_name
 from falcon_ssl.core.theory import effective_temperature
@@ -213,7 +213,7 @@ def _free_folder(out: str | Path, *, overwrite: bool, resume: bool) -> RunFolder
         return RunFolder.open(out)
     folder = RunFolder(out)
     folder.check_free(overwrite=overwrite)
-    if os.environ.get("RANK", "0") == "0":  # other ranks may be listing already
+    if is_main_process():  # other ranks may be listing already
         (folder.path / SKIPPED).unlink(missing_ok=True)
     return folder
 

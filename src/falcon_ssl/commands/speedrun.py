@@ -133,7 +133,7 @@ def _check_images(splits: Splits, data: str) -> None:
     num_classes = None if labels is None else int(labels.max()) + 1
     if train.image_shape != SHAPE or num_classes not in CLASSES:
         channels, height, width = train.image_shape
-        classes = "no labelled test part" if num_classes is None else f"{num_classes} classes"
+        classes = "no labeled test part" if num_classes is None else f"{num_classes} classes"
         raise InputError(
             "the speed run is one of CIFAR",
             received=f"{data}: {channels} x {height} x {width}, {classes}",

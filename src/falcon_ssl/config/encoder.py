@@ -29,8 +29,8 @@ class EncoderConfig(Options, group="encoder"):
     )
     stages: int | None = option(
         None,
-        "How many of their four stages to build, for small images on a CPU, null is all; of whitened_cnn 2 or more, "
-        "null is 2.",
+        "Stages to build, for small images on a CPU: of resnet10, resnet18 and resnet50 four at most (null), of "
+        "whitened_cnn 2 (null) or more.",
     )
     widths: tuple[int, ...] | None = option(
         None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from falcon_ssl.config.bounds import Options, option
+from falcon_ssl.core.checks import check_label_amount
 from falcon_ssl.core.errors import InputError
 
 
@@ -119,9 +120,4 @@ class EvaluationConfig(Options, group="evaluation"):
         if self.crops not in (1, 9):
             raise InputError("unknown evaluation.crops", received=self.crops, expected="1 or 9")
         for amount in self.few_labels:
-            if not (0 < amount < 1 or (amount >= 1 and amount == int(amount))):
-                raise InputError(
-                    "unknown amount in evaluation.few_labels",
-                    received=amount,
-                    expected="fractions below 1, or whole numbers of images a class",
-                )
+            check_label_amount("evaluation.few_labels", amount)

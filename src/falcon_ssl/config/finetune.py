@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from falcon_ssl.config.bounds import Options, option
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.checks import check_label_amount
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,5 @@ class FinetuneConfig(Options, group="finetune"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels is not None and self.labels >= 1 and self.labels != int(self.labels):
-            raise InputError(
-                "unknown finetune.labels",
-                received=self.labels,
-                expected="a fraction below 1, or a whole number of images a class",
-            )
+        if self.labels is not None:
+            check_label_amount("finetune.labels", self.labels)

@@ -248,6 +248,16 @@ def without_none(kind: Any) -> Any:
     return inner
 
 
+def as_yaml(value: Any) -> str:
+    """A plain value as YAML and the command line write it.
+
+    Example:
+        >>> as_yaml(None), as_yaml(True), as_yaml(0.1)
+        ('null', 'true', '0.1')
+    """
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
 def choices(kind: Any) -> list[str]:
     """The words that a Literal or a bool may be; none for other types."""
     words = ("true", "false") if kind is bool else get_args(kind)

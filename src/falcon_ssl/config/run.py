@@ -156,8 +156,8 @@ class OptimConfig(Options, group="optim"):
     )
     lr: float | None = option(
         None,
-        "Peak learning rate, for the batch size as it is (no hidden scaling); null: 0.02 with muon, 0.002 with adamw "
-        "and adam, 0.3 with lars.",
+        "Peak learning rate, for the batch size as it is (no hidden scaling); null: "
+        f"{', '.join(f'{rate:g} with {name}' for name, rate in LEARNING_RATES.items())}.",
         above=0,
     )
     lr_rest: float = option(

@@ -39,6 +39,16 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise InputError(f"unknown {name}", received=repr(value), expected=f"one of {known}")
 
 
+def check_label_amount(name: str, amount: float) -> None:
+    """Raise InputError unless an amount of labels is a fraction below 1, or from 1 on a whole number a class."""
+    if not (0 < amount < 1 or (amount >= 1 and amount % 1 == 0)):
+        raise InputError(
+            f"unknown amount in {name}",
+            received=amount,
+            expected="a fraction below 1, or a whole number of images a class",
+        )
+
+
 def check_matrix(name: str, value: Tensor, *, columns: int | None = None) -> None:
     """Raise InputError unless ``value`` is a real floating [N, columns] tensor with N >= 1."""
     if value.dim() != 2:

@@ -26,9 +26,8 @@ class InputError(ValueError):
         ending = f"; {fix}" if fix else ""
         stop = "" if ending.endswith("?") else "."
         text = f"{what}: received {received}, expected {expected}{ending}{stop}"
-        super().__init__(
-            " ".join(text.splitlines())
-        )  # libraries write several lines, and files hold anything
+        # Libraries write several lines, and files hold anything.
+        super().__init__(" ".join(text.splitlines()))
 
 
 class CollapseError(RuntimeError):

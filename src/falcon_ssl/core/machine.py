@@ -1,4 +1,4 @@
-"""What this process may take of the machine: memory and cores."""
+"""What this process may take of the machine, memory and cores, and which of a run's processes it is."""
 
 from __future__ import annotations
 
@@ -68,6 +68,11 @@ def bytes_text(count: float) -> str:
         ('512.0 MiB', '1.5 GiB')
     """
     return f"{count / 2**20:,.1f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"
+
+
+def is_main_process() -> bool:
+    """Whether this is the one of the processes of torchrun that prints: the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _machine() -> int:

@@ -23,10 +23,8 @@ logger = logging.getLogger(__name__)
 
 _NUM_HEADS = 64  # images whose heads decide size and channels of all
 _MOST_CLASSES = 10**6  # larger labels are identifiers, and not numbers of classes
-_USUAL_SIZE, _STEP = (
-    128,
-    8,
-)  # side of images of several sizes where nobody chooses one; smaller ones in steps
+# Side of images of several sizes where nobody chooses one; smaller ones in steps.
+_USUAL_SIZE, _STEP = 128, 8
 
 
 class Opened(NamedTuple):

@@ -16,7 +16,7 @@ from falcon_ssl.dictionary.base import BLOCK, Dictionary, check_block
 class CompleteDictionary(Dictionary):
     """All 2^F sign vectors of width F.
 
-    The softmax over them factorises into F independent bits, p(w) = prod_f (1 + t_f w_f) / 2 with
+    The softmax over them factorizes into F independent bits, p(w) = prod_f (1 + t_f w_f) / 2 with
     t = tanh(L / sqrt(F) u), so that the loss has a closed form whose cost does not depend on C at all. Bit f of a
     code's index is the sign of its feature f.
 

@@ -22,9 +22,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import AdamW
 
 from falcon_ssl.config.finetune import FinetuneConfig
+from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.data import Source, read_ahead, read_images
 from falcon_ssl.engine.progress import WorkProgress
-from falcon_ssl.evaluation.features import evaluation_mode
 from falcon_ssl.views import Views
 
 EVALUATED_AT_ONCE = 512

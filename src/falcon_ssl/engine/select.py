@@ -24,9 +24,7 @@ def assign_unless(skip: Tensor | None, old: list[Tensor], new: Sequence[Tensor])
     if skip is None:
         torch._foreach_copy_(old, list(new))
         return
-    if (
-        skip.device.type == "cpu"
-    ):  # no launches to save, and one walk through memory in place of three
+    if skip.device.type == "cpu":  # no launches to save: one walk through memory, not three
         keep = skip.bool()
         for before, after in zip(old, new, strict=True):
             torch.where(keep, before, after, out=before.detach())

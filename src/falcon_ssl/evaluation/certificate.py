@@ -1,6 +1,6 @@
 """A certificate from the loss terms alone: how far from the optimum, and proof that nothing collapsed.
 
-Three numbers that add up to the distance from the optimum of the theory (docs: theory, "optimality gap"):
+Three numbers that add up to the distance from the optimum of the theory (docs/theory.md, "The optimum"):
 
     loss - bound = beta (entropy - H_least) + beta consistency + (D - D_min)
 
@@ -10,7 +10,7 @@ All are zero exactly at the optimum. And a threshold: a network that gives every
 
 Its least value over all p is the collapse threshold. A measured loss below it cannot come from such a network; nor from
 one whose assignments depend on the view or the place in it but not on the image, whatever the marginals: with m_o the
-mean over the places of target o, and m over all targets, I >= mean_o H(m_o) and I >= H(m) (docs: theory, "Places").
+mean over the places of target o, and m over all targets, I >= mean_o H(m_o) and I >= H(m) (docs/theory-views.md).
 Pure Python numbers in and out.
 """
 

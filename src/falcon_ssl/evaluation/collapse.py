@@ -133,7 +133,7 @@ def representation_measures(x_ND: Tensor, *, name: str) -> dict[str, float]:
         name: "z" or "u": the suffix of the keys.
 
     Returns:
-        ``mean_cosine`` of the rows as they are (1 = all alike) and ``mean_cosine_centred``;
+        ``mean_cosine`` of the rows as they are (1 = all alike) and ``mean_cosine_centered``;
         ``feature_std`` (mean over features); ``effective_rank`` of the centered rows and
         ``effective_rank_share`` of min(D, N - 1), the most that N rows allow.
     """
@@ -142,7 +142,7 @@ def representation_measures(x_ND: Tensor, *, name: str) -> dict[str, float]:
     rank = effective_rank(spectrum(x))
     return {
         f"mean_cosine_{name}": mean_cosine(x_ND),
-        f"mean_cosine_centred_{name}": mean_cosine(x_ND, center_D=x.mean_D),
+        f"mean_cosine_centered_{name}": mean_cosine(x_ND, center_D=x.mean_D),
         f"feature_std_{name}": float(x.covariance_DD.diagonal().sqrt().mean()),
         f"effective_rank_{name}": rank,
         f"effective_rank_share_{name}": rank / max(1, min(width, num_rows - 1)),

@@ -105,9 +105,8 @@ class Standardization(NamedTuple):
         dtype = _products_dtype(z_ND.shape[1], torch.device(device)) or z_ND.dtype
         x_ND = torch.empty(z_ND.shape, dtype=dtype, device=device)
         for x_BD, z_BD in zip(torch.split(x_ND, BLOCK), torch.split(z_ND, BLOCK), strict=True):
-            x_BD.copy_(
-                (z_BD - self.mean_D) / self.scale_D
-            )  # whole, it would take the memory of z again
+            # Whole, it would take the memory of z again.
+            x_BD.copy_((z_BD - self.mean_D) / self.scale_D)
         return x_ND
 
 

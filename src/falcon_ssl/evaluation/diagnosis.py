@@ -216,7 +216,7 @@ def _ideals(features: Features, num_codes: int | None) -> dict[str, float]:
         if rows is not None:
             ideals |= {
                 f"mean_cosine_{name}": 0.0,
-                f"mean_cosine_centred_{name}": 0.0,
+                f"mean_cosine_centered_{name}": 0.0,
                 f"effective_rank_{name}": float(min(rows.shape[1], len(rows) - 1)),
                 f"effective_rank_share_{name}": 1.0,
             }

@@ -7,7 +7,6 @@ evaluated: fill in ``z`` and leave out what does not exist.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from falcon_ssl.core.checks import check_at_least, check_finite, check_matrix, check_same_length
 from falcon_ssl.core.distributed import gather_on_host, rank, world_size
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.data import Source, read_ahead, read_images
 from falcon_ssl.dictionary.assign import nearest_codes
 from falcon_ssl.dictionary.base import Dictionary
@@ -293,18 +293,6 @@ def extracted(
                 if not readout.is_own:
                     z_BD = readout(method.evaluated_encoder, x_BCHW)  # type: ignore[arg-type]
             yield ExtractedBatch(index_B, z_BD.float(), None if u_BF is None else u_BF.float())
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every submodule has the mode it had, even on an error."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes.items():
-            child.training = training
 
 
 def unknown_suffix(path: Path, expected: str) -> InputError:

@@ -9,8 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from falcon_ssl.core.checks import check_at_least
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.checks import check_at_least, check_label_amount
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.linear_probe import LEAST, linear_probe
 from falcon_ssl.records.metrics import few_labels_name
@@ -85,12 +84,7 @@ def drawn_rows(label_N: Tensor, amount: float, *, seed: int) -> Tensor:
         >>> drawn_rows(torch.tensor([0, 0, 0, 0, 1, 1]), 0.5, seed=0).bincount().sum()
         tensor(3)
     """
-    if amount <= 0 or (amount >= 1 and amount != int(amount)):
-        raise InputError(
-            "unknown amount of labels",
-            received=amount,
-            expected="a fraction below 1, or a whole number of images a class",
-        )
+    check_label_amount("labels", amount)
     generator = torch.Generator().manual_seed(seed)
     chosen = []
     for one in torch.unique(label_N):

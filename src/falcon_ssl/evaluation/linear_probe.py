@@ -215,7 +215,7 @@ def fit_logistic_regression(
     start: Classifier | None = None,
     tolerance: float = FINE,
 ) -> Classifier:
-    """Minimise mean cross-entropy + alpha/2 ||W||^2 (the bias is free) by full-batch L-BFGS.
+    """Minimize mean cross-entropy + alpha/2 ||W||^2 (the bias is free) by full-batch L-BFGS.
 
     The Hessian is bounded by 1/2 x^T x / N + alpha I for each class (Boehning, 1992), so we solve
     for T in W = P T with P = (1/2 x^T x / N + alpha I)^(-1/2): the same minimum, reached in far

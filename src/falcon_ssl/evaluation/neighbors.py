@@ -25,9 +25,8 @@ from falcon_ssl.evaluation.components import ROWS, Whitening
 
 Array: TypeAlias = "NDArray[Any]"
 
-COMPONENTS = (
-    128  # whitened axes; with half of them more strangers are alike, with twice as many copies less
-)
+# Whitened axes; with half of them more strangers are alike, with twice as many copies less.
+COMPONENTS = 128
 BLOCK = 4096  # rows that are searched for at a time
 NEIGHBORS = 16  # of each row that may be its duplicates
 

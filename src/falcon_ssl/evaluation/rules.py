@@ -40,8 +40,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "representation": (
         Rule("mean_cosine_z", warning=0.95, collapsed=0.999),
         Rule("mean_cosine_u", warning=0.5, collapsed=0.95),
-        Rule("mean_cosine_centred_z"),
-        Rule("mean_cosine_centred_u"),
+        Rule("mean_cosine_centered_z"),
+        Rule("mean_cosine_centered_u"),
         Rule("feature_std_z"),
         Rule("feature_std_u"),
     ),

@@ -20,7 +20,7 @@ class Terms(Protocol):
 
     @property
     def total(self) -> Tensor:
-        """What is minimised."""
+        """What is minimized."""
         ...
 
     def _asdict(self) -> dict[str, Tensor]: ...

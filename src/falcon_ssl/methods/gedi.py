@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from falcon_ssl.config import GEDIConfig
 from falcon_ssl.core.distributed import all_gather_rows, all_reduce_max, rank, row_counts
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.core.monitor import StuckValue
 from falcon_ssl.dictionary.prototypes import OneHotDictionary
 from falcon_ssl.losses import energy, energy_loss, gedi_loss
@@ -74,7 +74,7 @@ class GEDI(Projected):
         if self.langevin is None or not self.training:
             return out
         images = views[0]
-        with _eval_mode(self):
+        with evaluation_mode(self):
             drawn = self.draw(images)
             noise = _Draws(len(images), images, seed=2 * self.step + 1).normal()
             noisy = images + self.config.data_noise * noise
@@ -194,16 +194,3 @@ def _range(images: Tensor) -> tuple[Tensor, Tensor]:
     extremes = torch.stack([-images.amin(dim=(0, 2, 3)), images.amax(dim=(0, 2, 3))])
     low, high = all_reduce_max(extremes)[:, :, None, None]
     return -low, high
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside."""
-    training = [child for child in module.modules() if child.training]
-    for child in training:
-        child.training = False
-    try:
-        yield
-    finally:
-        for child in training:
-            child.training = True

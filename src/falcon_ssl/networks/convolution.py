@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-FEW_PIXELS = (
-    6  # side of a map; measured on AVX-512 in bfloat16, the step of 4 pixels takes half the time
-)
+# Of a side of a map; measured on AVX-512 in bfloat16, the step of 4 pixels takes half the time.
+FEW_PIXELS = 6
 
 
 class SmallMapConv2d(nn.Conv2d):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.core.parts import PREFIX, is_part, make_part_of
 from falcon_ssl.networks.digits import DigitsCNN
 from falcon_ssl.networks.readout import OWN, Readout
@@ -152,11 +153,8 @@ def representation_width(
     for parameter in encoder.parameters():
         image = image.to(parameter)
         break
-    was_training = encoder.training
-    encoder.eval()
-    with torch.no_grad():
+    with evaluation_mode(encoder), torch.no_grad():
         z_ND = readout(encoder, image)
-    encoder.train(was_training)
     if z_ND.dim() != 2:
         raise InputError(
             "the encoder does not return representations",

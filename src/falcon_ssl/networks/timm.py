@@ -151,15 +151,8 @@ def _tokens(model: Any, images: Tensor, n: int) -> tuple[tuple[Tensor, Tensor], 
 
 
 def _import_timm() -> ModuleType:
-    try:
+    with train_extra("an encoder of timm", extra="timm"):
         return import_beside_torchvision("timm")
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "timm is not installed",
-            received=str(error),
-            expected="the optional dependency timm",
-            fix="install it with: pip install 'falcon-ssl[timm]'",
-        ) from error
 
 
 def import_beside_torchvision(name: str) -> ModuleType:

@@ -166,13 +166,12 @@ def _adapted(
         return None
     if (before[0], *before[2:]) != (after[0], *after[2:]):
         return None
-    said = f"{before[1]} -> {after[1]} channels"
+    change = f"{before[1]} -> {after[1]} channels"
     if after[1] == 1:
-        return theirs.sum(dim=1, keepdim=True), f"{said}, summed"
+        return theirs.sum(dim=1, keepdim=True), f"{change}, summed"
     tiled = theirs.repeat(1, math.ceil(after[1] / before[1]), 1, 1)[:, : after[1]]
-    return tiled * (
-        before[1] / after[1]
-    ), f"{said}, repeated and divided by {after[1] / before[1]:g}"
+    factor = before[1] / after[1]
+    return tiled * factor, f"{change}, repeated and divided by {1 / factor:g}"
 
 
 def _resized_positions(
@@ -199,7 +198,7 @@ def _check_all_there(
     missing: Mapping[str, str],
     allowed: Sequence[str],
 ) -> None:
-    lacking = [said for name, said in missing.items() if name not in allowed]
+    lacking = [reason for name, reason in missing.items() if name not in allowed]
     if not lacking:
         return
     modules = list(dict.fromkeys(n.partition(".")[0] for n in missing if n not in allowed))

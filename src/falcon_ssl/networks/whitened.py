@@ -65,9 +65,8 @@ class WhitenedStem(nn.Module):
         """
         generator = torch.Generator().manual_seed(0)
         kept, parts = -(-LEARNED_FROM // len(images)), []
-        for some in torch.split(
-            images.float(), 256
-        ):  # all patches of all images may not fit in memory
+        # All patches of all images may not fit in memory.
+        for some in torch.split(images.float(), 256):
             p_NLP = unfold(some, self.patch_size, stride=self.stride).transpose(1, 2)
             drawn = torch.randperm(p_NLP.shape[1], generator=generator)[:kept]
             parts.append(p_NLP[:, drawn].flatten(0, 1))

@@ -79,10 +79,10 @@ def run_state(run: Path) -> State:
     except InputError:
         pass
     try:
-        said = read_json(run / ENVIRONMENT, RECORD_FORMS[ENVIRONMENT]).get("stopped_by")
+        stopped_by = read_json(run / ENVIRONMENT, RECORD_FORMS[ENVIRONMENT]).get("stopped_by")
     except InputError:
-        said = None
-    return "stopped" if said else "failed"
+        stopped_by = None
+    return "stopped" if stopped_by else "failed"
 
 
 def list_runs(folder: str | Path) -> list[Listed]:

@@ -82,7 +82,7 @@ METRICS: Mapping[str, Metric] = {
         "1 means cluster collapse"),
     "mean_cosine": Metric("mean cosine", "score", GEOMETRY, "lower",
         "of two different rows, as they are; 1 means all alike", "ideal 0 · collapsed 1"),
-    "mean_cosine_centred": Metric("centered mean cosine", "score", GEOMETRY, None,
+    "mean_cosine_centered": Metric("centered mean cosine", "score", GEOMETRY, None,
         "of two different rows after subtracting the mean", "near 0 by construction"),
     "feature_std": Metric("standard deviation per feature", "real", GEOMETRY, None,
         "mean over features; 0 means all rows alike", "collapsed 0"),
@@ -140,6 +140,15 @@ def _few_labels(key: str) -> Metric | None:
         return Metric(f"its spread, {of}", "percent", ACCURACY, None, meaning)
     meaning = "the linear probe when it sees these labels alone: mean over draws"
     return Metric(f"linear probe, {of}", "percent", ACCURACY, "higher", meaning)
+
+
+# What may stand beside a run: the encoder before training, and features without a gradient.
+BASELINE_LABEL = "patch k-means"
+
+
+def start_label(weights: object) -> str:
+    """What an encoder was before training, by its ``init.weights``."""
+    return "initial weights" if weights else "random encoder"
 
 
 def describe(key: str) -> Metric:

@@ -48,15 +48,10 @@ def find_commit(package: Path) -> dict[str, Any]:
     # Not that of an installed package: somebody's repository may be further up.
     if not (root / ".git").exists():
         return found
-    command = [
-        "git",
-        "-C",
-        str(root),
-        *["status", "--porcelain=v2", "--branch", "--untracked-files=all"],
-    ]
+    status = ["status", "--porcelain=v2", "--branch", "--untracked-files=all", "--", "src"]
     try:
-        said = subprocess.run(
-            [*command, "--", "src"],
+        lines = subprocess.run(
+            ["git", "-C", str(root), *status],
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},  # somebody may be committing
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -66,10 +61,9 @@ def find_commit(package: Path) -> dict[str, Any]:
         ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return found
-    commits = [
-        line.removeprefix("# branch.oid ") for line in said if line.startswith("# branch.oid")
-    ]
+    mark = "# branch.oid "
+    commits = [line.removeprefix(mark) for line in lines if line.startswith(mark)]
     if not commits or commits[0] == "(initial)":
         return found
-    changes = any(not line.startswith("#") for line in said)
+    changes = any(not line.startswith("#") for line in lines)
     return {"commit": commits[0], "uncommitted_changes": changes}

@@ -31,6 +31,7 @@ from falcon_ssl.records.folder import (
     METRICS,
     RECORD_FORMS,
 )
+from falcon_ssl.records.metrics import is_few_labels, start_label
 from falcon_ssl.records.schema import CONFIG_FORM, check_form
 
 Array: TypeAlias = "NDArray[Any]"
@@ -114,6 +115,10 @@ class Run:
             value = value.get(key) if isinstance(value, Mapping) else None
         return as_number(value)
 
+    def chance(self, key: str) -> float | None:
+        """See `chance_of`."""
+        return chance_of(self.evaluation, key)
+
     def about(self, key: str) -> Any:
         """What ``evaluation.json`` says about the data and sizes; None when it does not."""
         about = self.evaluation.get("about")
@@ -123,8 +128,7 @@ class Run:
     def started_from(self) -> str:
         """What the network was before training, which stands beside it: "random encoder" or "initial weights"."""
         init = self.config.get("init")
-        given = isinstance(init, Mapping) and init.get("weights")
-        return "initial weights" if given else "random encoder"
+        return start_label(init.get("weights") if isinstance(init, Mapping) else None)
 
     @property
     def embed_dim(self) -> float | None:
@@ -136,6 +140,19 @@ class Run:
     def representation_width(self) -> float | None:
         """D, the width of the representation z, when its spectrum was recorded."""
         return float(len(self.arrays["spectrum_z"])) if "spectrum_z" in self.arrays else None
+
+
+def chance_of(evaluation: Mapping[str, Any], key: str) -> float | None:
+    """What chance reaches by a number of an ``evaluation.json`` that holds it; None where it does not.
+
+    Example:
+        >>> chance_of({"chance": {"top1": 0.1}}, "top1_linear_1pct")
+        0.1
+    """
+    if key == "nmi_codes":
+        return as_number(evaluation.get("chance_nmi_codes"))
+    name = "top1" if is_few_labels(key) else key.removesuffix("_linear").removesuffix("_knn")
+    return as_number((evaluation.get("chance") or {}).get(name))
 
 
 def as_number(value: object) -> float | None:

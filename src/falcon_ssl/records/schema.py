@@ -86,7 +86,6 @@ EVALUATION_FORM = {
         "embed_dim?": (int, None),
         "logit_scale?": (float, None),
         "class_names?": ([str], None),
-        "versions?": ({}, None),
         "readout?": (_READOUT, None),
     },
     "chance?": _NUMBERS,

@@ -47,8 +47,8 @@ def _ticks(axis: Axis) -> list[float]:
     fair = (axis.high - axis.low) * 50 / abs(axis.end - axis.start)
     power = 10.0 ** math.floor(math.log10(fair))
     # Changing over at the geometric means keeps every distance within a factor 1.6 of the fair one.
-    share = (fair / power) ** 2
-    step = power * next(m for m, n in ((1, 2), (2, 5), (5, 10), (10, 20)) if share <= m * n)
+    ratio = (fair / power) ** 2
+    step = power * next(m for m, n in ((1, 2), (2, 5), (5, 10), (10, 20)) if ratio <= m * n)
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
 

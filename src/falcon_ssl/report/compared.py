@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from falcon_ssl.config import METHODS
-from falcon_ssl.records.metrics import Kind, describe
+from falcon_ssl.config.mapping import as_yaml
+from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.diagnosis import as_status
 from falcon_ssl.report.document import Cell, Rows, Table
@@ -220,8 +221,5 @@ def _mean_time(family: Family) -> str:
     return format_duration(found.mean) if found else DASH
 
 
-def _written(value: Any, kind: Kind = "real") -> str:
-    number = as_number(value) if isinstance(value, float) else None
-    if number is not None:
-        return format_number(number, kind)
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+def _written(value: Any) -> str:
+    return format_number(value) if isinstance(value, float) else as_yaml(value)

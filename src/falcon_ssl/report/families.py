@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from falcon_ssl.config.mapping import flat_mapping
 from falcon_ssl.records.metrics import Kind
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.formatting import NARROW_SPACE, format_number
@@ -71,7 +72,7 @@ def families(runs: Sequence[Run]) -> list[Family]:
     """Group runs that differ only by seeds, in order of first appearance.
 
     Two runs belong together when every option is equal but those named ``seed`` or ``..._seed``. A
-    family is labelled by the options in which it differs from the others of its method, and by the
+    family is labeled by the options in which it differs from the others of its method, and by the
     method where there are several; by its first folder where that would be long or empty.
     """
     members: dict[str, list[Run]] = {}
@@ -86,9 +87,9 @@ def families(runs: Sequence[Run]) -> list[Family]:
         changed = differing(peers)
         own = options(group[0])
         # The complete dictionary has no num_codes to choose.
-        idle = "complete" in own.values()
-        said = [name for name in changed if not (idle and name.endswith("num_codes"))]
-        words += [_words(name, own.get(name)) for name in said]
+        is_complete = "complete" in own.values()
+        named = [name for name in changed if not (is_complete and name.endswith("num_codes"))]
+        words += [_words(name, own.get(name)) for name in named]
         short = words and len(changed) <= MOST_OPTIONS
         found.append(Family(", ".join(words) if short else group[0].name, tuple(group)))
     return found
@@ -96,13 +97,7 @@ def families(runs: Sequence[Run]) -> list[Family]:
 
 def options(run: Run) -> Options:
     """The configuration as one level, ``optim.lr`` for a nested name, without the seeds."""
-
-    def flatten(value: Any, name: str) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            return {name: value}
-        return {k: v for key in value for k, v in flatten(value[key], f"{name}.{key}").items()}
-
-    flat = {name.removeprefix("."): value for name, value in flatten(run.config, "").items()}
+    flat = flat_mapping(run.config)
     return {name: value for name, value in flat.items() if not name.endswith("seed")}
 
 

@@ -23,7 +23,7 @@ def neighbors_figure(run: Run) -> Figure | None:
     names = class_names(run, labels) if is_labeled else [""] * len(thumbnails)
     pictures = tiles("near", thumbnails, names)
     networks = {"neighbors_QK": "this run", "neighbors_random_QK": run.started_from}
-    parts, said = [], []
+    parts, counts = [], []
     for key, network in networks.items():
         if key not in run.arrays:
             continue
@@ -34,14 +34,14 @@ def neighbors_figure(run: Run) -> Figure | None:
                 network, _rows(row_QK, alike, pictures)
             )
         )
-        said.append(f"{alike.sum()} of {alike.size} by {network}")
+        counts.append(f"{alike.sum()} of {alike.size} by {network}")
     height, width = thumbnails.shape[1:3]
     drawn = "pixelated" if max(height, width) <= FEW_PIXELS else "auto"
     style = tile_style(
         "near", thumbnails, extra=f"aspect-ratio:{width / height:.3f};image-rendering:{drawn}"
     )
     framed = (
-        f" Framed: of the class of the image, which training never saw ({', '.join(said)})."
+        f" Framed: of the class of the image, which training never saw ({', '.join(counts)})."
         if is_labeled
         else ""
     )

@@ -67,7 +67,7 @@ def covariance_figure(run: Run) -> Figure | None:
     )
 
 
-def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
+def gallery_figures(labeled: Sequence[tuple[str, Run]]) -> list[Figure]:
     """The covariances, then the adjacencies, of several runs in small."""
     found = []
     covariance = "H = √(F/N)·u over the test split, not centered; values beyond ±1 are drawn as ±1."
@@ -79,7 +79,7 @@ def gallery_figures(labelled: Sequence[tuple[str, Run]]) -> list[Figure]:
         ("covariance_FF", "Covariance HᵀH", covariance),
         ("adjacency_MM", "Adjacency", adjacency),
     ):
-        drawn = [(label, run.arrays[key]) for label, run in labelled if key in run.arrays]
+        drawn = [(label, run.arrays[key]) for label, run in labeled if key in run.arrays]
         if drawn:
             found.append(Figure(title, Matrices("gallery", drawn), caption, span="wide"))
     return found
@@ -105,7 +105,7 @@ def adjacency_figure(run: Run) -> Figure | None:
     adjacency, codes = run.arrays["adjacency_MM"], codes_of_adjacency(run)
     size = adjacency.shape[0]
     labels = run.arrays.get("adjacency_label_M")
-    labelled = labels is not None and labels.min() >= 0
+    labeled = labels is not None and labels.min() >= 0
     stripes, sorting = [], "similarity to their mean"
     title = "Adjacency: one block per code"
     if codes is not None:
@@ -116,15 +116,15 @@ def adjacency_figure(run: Run) -> Figure | None:
             f" The first stripe changes shade where the code changes ({order.max() + 1} codes)."
         )
     else:
-        title = f"Adjacency, sorted by {'class' if labelled else 'similarity'}"
-        if labelled:
+        title = f"Adjacency, sorted by {'class' if labeled else 'similarity'}"
+        if labeled:
             sorting = "class, then by similarity to the class's mean"
         words = f" The rows are a subsample, sorted by {sorting}."
         if run.setting("dictionary") == "complete":
             words += (
                 " Of all 2^F codes nearly every image has one of its own, so none makes a block."
             )
-    if labels is not None and labelled:
+    if labels is not None and labeled:
         num_classes = int(labels.max()) + 1
         stripes.append([class_color(int(k), num_classes) for k in labels])
         words += " The colored stripe shows the class, which training never saw."

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from falcon_ssl.core.notebook import html_table
-from falcon_ssl.records.metrics import describe, is_few_labels
+from falcon_ssl.records.metrics import BASELINE_LABEL, describe, is_few_labels, start_label
+from falcon_ssl.records.run import chance_of
 from falcon_ssl.report.formatting import format_number
 
 SUMMARY = (
@@ -47,24 +48,21 @@ class Evaluation(dict[str, Any]):
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Names of the columns, and the rows: the run beside the encoder before training, and chance."""
-        chance: dict[str, float | None] = dict.fromkeys(
-            ("ami_kmeans_z", "ami_kmeans_u", "ami_codes"), 0.0
-        )
-        chance |= dict.fromkeys(("top1_linear", "top1_knn"), self["chance"].get("top1"))
-        chance["nmi_codes"] = self.get("chance_nmi_codes")
-        before = "initial weights" if self["about"].get("initial_weights") else "random encoder"
-        names = {"random_encoder": before, "baseline": "patch k-means"}
+        names = {
+            "random_encoder": start_label(self["about"].get("initial_weights")),
+            "baseline": BASELINE_LABEL,
+        }
         others: dict[str, Mapping[str, Any]] = {
             names[key]: self[key] for key in names if key in self
         }
         few = [name for name in self if is_few_labels(name)]
-        chance |= dict.fromkeys(few, chance["top1_linear"])
         rows = []
         for name in (SUMMARY[0], *few, *SUMMARY[1:]):
             if name not in self:
                 continue
             metric = describe(name)
-            numbers = self[name], *(one.get(name) for one in others.values()), chance.get(name)
+            chance = 0.0 if name.startswith("ami") else chance_of(self, name)
+            numbers = self[name], *(one.get(name) for one in others.values()), chance
             cells = [format_number(number, metric.kind) for number in numbers]
             if (spread := self.get(f"{name}_std")) is not None:
                 cells[0] += f" ± {100 * spread:.1f}"

@@ -237,7 +237,7 @@ def _label(record: Mapping[str, Any], dataset: str, row: Mapping[str, Any]) -> s
 def _leaders(record: Mapping[str, Any]) -> str:
     """Who is best by the first column, on every data set."""
     key = record["columns"][0]
-    said = []
+    leaders = []
     for dataset, data in record["datasets"].items():
         means = {
             row["label"]: spread
@@ -246,10 +246,10 @@ def _leaders(record: Mapping[str, Any]) -> str:
         }
         if len(means) > 1:
             label = max(means, key=lambda name: means[name].mean)
-            said.append(f"on {dataset} {label} with {means[label].text(describe(key).kind)}")
-    if not said:
+            leaders.append(f"on {dataset} {label} with {means[label].text(describe(key).kind)}")
+    if not leaders:
         return "Too few cells are finished to compare any."
-    return f"Best by {describe(key).label}: {', '.join(said)}."
+    return f"Best by {describe(key).label}: {', '.join(leaders)}."
 
 
 def _spread(numbers: Mapping[str, Any], key: str) -> Spread | None:

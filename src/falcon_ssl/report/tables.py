@@ -15,7 +15,7 @@ from falcon_ssl.config.evaluation import describe_readout
 from falcon_ssl.config.run import LEARNING_RATES
 from falcon_ssl.core.machine import bytes_text
 from falcon_ssl.core.theory import effective_temperature
-from falcon_ssl.records.metrics import GROUPS, METRICS, Metric, describe, is_few_labels
+from falcon_ssl.records.metrics import BASELINE_LABEL, GROUPS, METRICS, Metric, describe
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, MarkKind, Rows, Table
 from falcon_ssl.report.formatting import DASH, format_duration, format_number
@@ -34,7 +34,6 @@ LATEST = {
 
 def headline_cards(run: Run) -> list[Card]:
     """The six most informative numbers among those recorded, each with what to compare it with."""
-    top1 = run.metric("chance", "top1")
     sizes = [as_number(run.about(name)) for name in ("num_codes", "num_test")]
     known = [size for size in sizes if size is not None]  # more codes than rows cannot be used
     most = {
@@ -46,8 +45,8 @@ def headline_cards(run: Run) -> list[Card]:
         "mutual_information_bits": run.metric("certificate", "max_bits"),
         "effective_rank_z": run.representation_width,
     }
-    chance = {"top1_linear": top1, "top1_knn": top1, "ami_kmeans_z": 0.0}
-    candidates = [_card(run, key, most[key], chance.get(key)) for key in most]
+    chance = {"ami_kmeans_z": 0.0}
+    candidates = [_card(run, key, most[key], chance.get(key, run.chance(key))) for key in most]
     return [card for card in candidates if card is not None][:MOST_CARDS]
 
 
@@ -118,13 +117,7 @@ def metric_table(run: Run) -> Table | None:
 
     def row(key: str, metric: Metric) -> list[Cell]:
         reference = metric.reference
-        few = is_few_labels(key)
-        chance = run.metric(
-            "chance", "top1" if few else key.removesuffix("_linear").removesuffix("_knn")
-        )
-        if key == "nmi_codes":
-            chance = run.metric("chance_nmi_codes")
-        if chance is not None:
+        if (chance := run.chance(key)) is not None:
             stated = f"chance {format_number(chance, metric.kind)}"
             reference = f"{stated} · {reference}" if reference else stated
         numbers = run.metric(key), *(run.metric(other, key) for other in others)
@@ -164,7 +157,7 @@ def references(runs: list[Run]) -> dict[str, str]:
     """What stands beside runs: the key of its numbers in ``evaluation.json``, and its column's title."""
     started = {run.started_from for run in runs}
     before = started.pop() if len(started) == 1 else "before training"
-    known = {"random_encoder": before, "baseline": "patch k-means"}
+    known = {"random_encoder": before, "baseline": BASELINE_LABEL}
     return {
         key: title
         for key, title in known.items()
@@ -213,9 +206,9 @@ def how_it_was_made(run: Run) -> list[Block]:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Name and value of everything recorded about the making; what is absent is left out."""
-    environment, recorded = run.environment, run.about("versions") or {}
-    others = {k: environment[k] for k in ("falcon_ssl", "torch", "python") if k in environment}
-    versions = [f"{name} {one}" for name, one in {**recorded, **others, **recorded}.items()]
+    environment = run.environment
+    made_by = {k: environment.get(k) or run.about(k) for k in ("falcon_ssl", "torch", "python")}
+    versions = [f"{name} {version}" for name, version in made_by.items() if version]
 
     def count(value: Any) -> str:
         number = as_number(value)

@@ -95,9 +95,8 @@ def _mix_neighbors(images: Tensor, starts: Tensor, lengths: Tensor, *, size: int
     ``starts`` and ``lengths`` [2, N] on the CPU are those of the rows and of the columns, in pixels; negative for a
     flip.
     """
-    unit = (
-        2 / torch.tensor(images.shape[2:])[:, None]
-    )  # grid_sample counts from -1 to 1 along a side
+    # grid_sample counts from -1 to 1 along a side.
+    unit = 2 / torch.tensor(images.shape[2:])[:, None]
     line = torch.stack([starts * unit - 1, lengths * unit / size])
     start, step = line.to(images.device, non_blocking=True)[..., None]
     down, right = torch.addcmul(start, step, pixel_centers(size, images.device))

@@ -25,9 +25,8 @@ from falcon_ssl.networks import fit_to_images
 logger = logging.getLogger(__name__)
 
 STEPS = 3  # that are timed, after one that is not
-LARGEST = (
-    32 * 224**2
-)  # pixels of a batch timed without a GPU: some GB with a ViT, where 256 images took 23
+# Pixels of a batch timed without a GPU: some GB with a ViT, where 256 images took 23.
+LARGEST = 32 * 224**2
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is minimised, apart from how: the options of the loss, and the divergence between marginal and prior.
+"""What is minimized, apart from how: the options of the loss, and the divergence between marginal and prior.
 
 Df = -sum_j q_j log m_j                  forward
 Dr =  sum_j m_j log(m_j / q_j)           reverse, KL(m || q)

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import torch
 import triton
 
-IS_INTERPRETED = (
-    os.environ.get("TRITON_INTERPRET") == "1"
-)  # as Triton itself decides, when a kernel is defined
+# As Triton itself decides, when a kernel is defined.
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 LARGEST_CODES = 128  # of any tile; splits of the codes are multiples of it
 
 
@@ -44,9 +43,8 @@ class Tile(NamedTuple):
 
 
 _HALF = (Tile(64, 64, 64, 8), Tile(64, 128, 64, 8))
-_SHORT = (
-    Tile(64, 64, 16, 8),
-)  # products without tensor cores are unrolled, and spill, beyond this
+# Products without tensor cores are unrolled, and spill, beyond this.
+_SHORT = (Tile(64, 64, 16, 8),)
 _FLOAT = (Tile(64, 64, 32, 8), *_SHORT)
 _ALL = {"half": _HALF, "bf16x3": _FLOAT, "tf32": _FLOAT, "ieee": _SHORT}
 TILES: dict[str, dict[str, tuple[Tile, ...]]] = {
