@@ -4,7 +4,7 @@
     PYTHONPATH=OTHER/src python benchmarks/launches.py --out /tmp/other     the same of another checkout
 
 Operations are counted as tests/support/simulated_gpu.py says. Unlogged steps; random images of 32 pixels, ResNet-8.
-Where the color operations of the views are compiled, each counts as many launches as Inductor makes CPU kernels of it.
+Where the operations of the views on pixels are compiled, each counts as many launches as Inductor makes CPU kernels.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from falcon_ssl.commands.loading import build
 from falcon_ssl.config.run import from_mapping
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.step import TrainingStep
-from falcon_ssl.views import color
+from falcon_ssl.views import color, filters
 from record import arguments, command, machine, markdown, write_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.simulated_gpu import Log, on_gpu, simulated_gpu
 
-Adjust: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Pixels: TypeAlias = Callable[..., Tensor]
 LARS = {"optim": {"name": "lars"}}
 ADAMW = {"optim": {"name": "adamw"}}
 IMAGENET = {"views": {"preset": "imagenet", "size": 32}}
-COMPILED = ", colors compiled"
+COMPILED = ", views compiled"
 STEPS: dict[str, dict[str, Any]] = {
     "FALCON": {},
     f"FALCON{COMPILED}": {},
@@ -77,14 +77,18 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     )
     shape = (1, 8, 8) if config.encoder.name == "digits_cnn" else (3, 32, 32)
     is_compiled = name.endswith(COMPILED)
-    kernels = [compiled_kernels(adjust) for adjust in color._ADJUST] if is_compiled else []
+    if is_compiled:
+        for function in (*color._ADJUST, color.to_grayscale, filters.solarize):
+            compiled_kernels(function)  # before there is a simulated GPU
     with simulated_gpu() as log:
         torch.manual_seed(0)
         views, method = build(config, shape)
         if is_compiled:
-            pairs = zip(color._ADJUST, kernels, strict=True)
-            noted = tuple(counted(adjust, count, log) for adjust, count in pairs)
-            with mock.patch.object(color, "_compiled", return_value=noted):
+            noted = functools.partial(counted, log=log)
+            with (
+                mock.patch.object(color, "compiled", noted),
+                mock.patch.object(filters, "compiled", noted),
+            ):
                 views.compile()
         accelerator = on_gpu(build_accelerator(config.engine))
         step = TrainingStep(method, views, config=config, num_steps=1000, accelerator=accelerator)
@@ -105,24 +109,25 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def counted(adjust: Adjust, kernels: int, log: Log) -> Adjust:
-    """A color operation that is noted as so many launches."""
+def counted(function: Pixels, *, log: Log) -> Pixels:
+    """An operation on pixels that is noted as the launches of its compiled form."""
 
-    def run(images: Tensor, factor: Tensor) -> Tensor:
+    def run(*tensors: Tensor) -> Tensor:
         launches, operations = log.launches.copy(), log.operations.copy()
-        result = adjust(images, factor)
+        result = function(*tensors)
         log.launches, log.operations = launches, operations
-        log.launch(f"compiled {adjust.__name__}", kernels)
+        log.launch(f"compiled {function.__name__}", compiled_kernels(function))
         return result
 
     return run
 
 
 @functools.cache
-def compiled_kernels(adjust: Adjust) -> int:
+def compiled_kernels(function: Pixels) -> int:
     """How many kernels Inductor makes of an operation for a CPU."""
     metrics.reset()
-    torch.compile(adjust, dynamic=True, fullgraph=True)(torch.rand(16, 3, 32, 32), torch.rand(16))
+    tensors = [torch.rand(16, 3, 32, 32)] + [torch.rand(16)] * (function in color._ADJUST)
+    torch.compile(function, dynamic=True, fullgraph=True)(*tensors)
     return metrics.generated_kernel_count
 
 

@@ -1,4 +1,4 @@
-"""The color operations of views under torch.compile: each is one graph, at any number and size of images."""
+"""Operations of views on pixels under torch.compile: each is one graph, at any number and size of images."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import torch
 
 from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.engine.speed import compile_views
-from falcon_ssl.views import build_views, color
+from falcon_ssl.views import build_views, color, filters
 
 
-@pytest.mark.parametrize("adjust", color._ADJUST)
-def test_an_operation_is_one_graph(adjust: Any) -> None:
+@pytest.mark.parametrize("function", [*color._ADJUST, color.to_grayscale, filters.solarize])
+def test_an_operation_is_one_graph(function: Any) -> None:
     from torch._dynamo.testing import CompileCounter
 
     graphs = CompileCounter()
-    compiled = torch.compile(adjust, dynamic=True, fullgraph=True, backend=graphs)
+    compiled = torch.compile(function, dynamic=True, fullgraph=True, backend=graphs)
     for shape in ((6, 3, 8, 8), (5, 3, 12, 12)):
         images, factor = torch.rand(shape), torch.rand(shape[0]) - 0.5
-        expected = adjust(images.clone(), factor)
-        torch.testing.assert_close(compiled(images.clone(), factor), expected)
+        more = (factor,) if function in color._ADJUST else ()
+        expected = function(images.clone(), *more)
+        torch.testing.assert_close(compiled(images.clone(), *more), expected)
     assert graphs.frame_count == 1
     assert graphs.op_count > 1
 
@@ -31,11 +32,13 @@ def test_a_run_that_compiles_compiles_its_views(
     options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    monkeypatch.setattr(color, "_compiled", lambda: made.append(1) or color._ADJUST)
+    for module in (color, filters):
+        monkeypatch.setattr(module, "compiled", lambda function: made.append(1) or function)
     views, plain = build_views("cifar"), build_views("cifar")
     compile_views(views, EngineConfig(**options))
     compile_views(object(), EngineConfig(**options))  # of the user's own: nothing to compile
-    assert len(made) == (2 if options else 0), "one jitter a view"
+    of_a_view = len([*color._ADJUST, color.to_grayscale, filters.solarize])
+    assert len(made) == (2 * of_a_view if options else 0)
     images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     drawn = (one(images, generator=torch.Generator().manual_seed(0)) for one in (views, plain))
     for mine, theirs in zip(*drawn, strict=True):

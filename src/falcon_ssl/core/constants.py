@@ -18,9 +18,20 @@ def constant(
         >>> constant((1.0, 2.0), device) is constant((1.0, 2.0), device)
         True
     """
-    if torch.compiler.is_compiling():  # a compiler writes a few numbers into its kernel
-        return torch.tensor(numbers, dtype=dtype, device=device)
+    if torch.compiler.is_compiling():
+        return _chosen_by_place(numbers, device, dtype)
     return _copied(numbers, device, dtype)
+
+
+def _chosen_by_place(
+    numbers: tuple[float, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """As an expression of the index, which a compiler writes into its kernel; a tensor would get one of its own."""
+    place = torch.arange(len(numbers), device=device)
+    chosen = torch.full((len(numbers),), numbers[-1], dtype=dtype, device=device)
+    for k, number in enumerate(numbers[:-1]):
+        chosen = torch.where(place == k, torch.full_like(chosen, number), chosen)
+    return chosen
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,7 +5,6 @@ The functions may write to their argument: pass a tensor that nobody else needs.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +13,15 @@ from torch import Tensor
 
 from falcon_ssl.core.constants import constant
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.views.draw import Random, change_rows, chosen_rows, permutation, uniform_each
+from falcon_ssl.views.compiled import compiled
+from falcon_ssl.views.draw import (
+    Change,
+    Random,
+    change_rows,
+    chosen_rows,
+    permutation,
+    uniform_each,
+)
 
 _LUMA = (0.299, 0.587, 0.114)
 _SIXTH = 1 / 6  # of a turn: between neighbors of red, yellow, green, cyan, blue, magenta
@@ -72,8 +79,9 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     hue.sub_(hue.round())
     shifts = constant((0.0, _SIXTH, -_SIXTH), images.device, images.dtype)[:, None, None]
     amount = torch.add(hue, shifts, out=images).abs_().sub_(_SIXTH).clamp_(0, _SIXTH)
-    new_red = torch.addcmul(most, amount[:, :1], chroma, value=-6)
-    return torch.cat([new_red, torch.addcmul(least, amount[:, 1:], chroma, value=6)], dim=1)
+    signs = constant((-6.0, 6.0, 6.0), images.device, images.dtype)[:, None, None]
+    is_red = constant((1, 0, 0), images.device, torch.bool)[:, None, None]
+    return torch.where(is_red, most, least).addcmul_(amount.mul_(signs), chroma)
 
 
 def to_grayscale(images: Tensor) -> Tensor:
@@ -90,11 +98,6 @@ _ADJUST: tuple[_Adjust, ...] = (
 )
 
 
-@functools.cache
-def _compiled() -> tuple[_Adjust, ...]:
-    return tuple(torch.compile(adjust, dynamic=True) for adjust in _ADJUST)
-
-
 @dataclass(frozen=True)
 class ColorJitter:
     """Brightness, contrast, saturation and hue, each by a random amount, in random order.
@@ -108,6 +111,7 @@ class ColorJitter:
         saturation: Amount a; needs three channels.
         hue: Amount a, at most 0.5; needs three channels.
         probability: Of touching an image at all.
+        adjust: What is done to the pixels, in the order of the amounts.
     """
 
     brightness: float = 0.0
@@ -115,13 +119,11 @@ class ColorJitter:
     saturation: float = 0.0
     hue: float = 0.0
     probability: float = 1.0
-    adjust: tuple[_Adjust, ...] = field(default=_ADJUST, init=False, repr=False, compare=False)
+    adjust: tuple[_Adjust, ...] = field(default=_ADJUST, kw_only=True, repr=False, compare=False)
 
     def compiled(self) -> ColorJitter:
-        """The same by torch.compile: a kernel or two for each of the four, in place of up to 22."""
-        jitter = replace(self)
-        object.__setattr__(jitter, "adjust", _compiled())
-        return jitter
+        """The same by torch.compile."""
+        return replace(self, adjust=tuple(compiled(adjust) for adjust in self.adjust))
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
@@ -146,14 +148,20 @@ class RandomGrayscale:
 
     Args:
         probability: Of touching an image.
+        change: What is done to the pixels.
     """
 
     probability: float
+    change: Change = field(default=to_grayscale, kw_only=True, repr=False, compare=False)
+
+    def compiled(self) -> RandomGrayscale:
+        """The same by torch.compile."""
+        return replace(self, change=compiled(self.change))
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
-        return change_rows(images, rows, to_grayscale)
+        return change_rows(images, rows, self.change)
 
 
 def _per_image(values: Tensor) -> Tensor:

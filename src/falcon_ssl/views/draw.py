@@ -32,6 +32,7 @@ class BatchSlice(NamedTuple):
 
 
 Random: TypeAlias = torch.Generator | BatchSlice  # a plain generator: the batch is all there is
+Change: TypeAlias = Callable[[Tensor], Tensor]  # images to images; may write to its argument
 
 
 def uniform(count: int, low: float, high: float, *, generator: Random, tries: int = 0) -> Tensor:
@@ -77,10 +78,10 @@ def chosen_rows(count: int, probability: float, *, generator: Random) -> Tensor:
     return torch.nonzero(uniform(count, 0, 1, generator=generator) < probability).flatten()
 
 
-def change_rows(images: Tensor, rows: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+def change_rows(images: Tensor, rows: Tensor, change: Change) -> Tensor:
     """Replace the images [N, ...] at ``rows`` (int64 [K] on the CPU) by ``change`` of them, in place.
 
-    ``change`` maps [K, ...] to [K, ...] and may write to its argument.
+    ``change`` maps [K, ...] to [K, ...].
     """
     if len(rows) == 0:
         return images

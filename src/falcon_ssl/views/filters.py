@@ -5,12 +5,13 @@ The functions may write to their argument: pass a tensor that nobody else needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.draw import Random, change_rows, chosen_rows, normal_like, uniform
+from falcon_ssl.views.compiled import compiled
+from falcon_ssl.views.draw import Change, Random, change_rows, chosen_rows, normal_like, uniform
 from falcon_ssl.views.separable import apply_separable, gaussian_matrix
 
 
@@ -64,14 +65,20 @@ class RandomSolarize:
 
     Args:
         probability: Of touching an image.
+        change: What is done to the pixels.
     """
 
     probability: float
+    change: Change = field(default=solarize, kw_only=True, repr=False, compare=False)
+
+    def compiled(self) -> RandomSolarize:
+        """The same by torch.compile."""
+        return replace(self, change=compiled(self.change))
 
     def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         rows = chosen_rows(len(images), self.probability, generator=generator)
-        return change_rows(images, rows, solarize)
+        return change_rows(images, rows, self.change)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from falcon_ssl.core.constants import constant
@@ -43,9 +44,13 @@ class Normalization:
                 expected=f"{len(self.mean)}",
                 fix="choose the views cifar or imagenet for color, grayscale or digits for gray, else bands",
             )
-        mean = constant(self.mean, images.device, images.dtype)[:, None, None]
-        inverse = constant(tuple(1 / std for std in self.std), images.device, images.dtype)
-        return images.sub_(mean).mul_(inverse[:, None, None])
+        means, stds = (one * (images.shape[1] // len(one)) for one in (self.mean, self.std))
+        offset = tuple(-mean / std for mean, std in zip(means, stds, strict=True))
+        scale, shift = (
+            constant(numbers, images.device, images.dtype)[:, None, None]
+            for numbers in (tuple(1 / std for std in stds), offset)
+        )
+        return torch.addcmul(shift, images, scale, out=images)  # one launch
 
 
 class Views:
