@@ -37,7 +37,7 @@ figures: $(VENV)/.installed  ## draw the figures of the documentation again; nee
 	$(BIN)/python docs/_site/figures.py
 
 # PYTHON:TORCH pairs; those whose Python is not here are left out, a TORCH that is left out is the newest.
-MATRIX ?= python3.11:2.6.0 python3.12:2.9.0 python3.13:
+MATRIX ?= python3.10:2.6.0 python3.11:2.13.0 python3.12:2.9.0 python3.13:
 test-matrix:  ## the tests of the loss, dictionaries, options and theory on several Pythons and torches
 	@for pair in $(MATRIX); do \
 	  python=$${pair%%:*}; torch=$${pair#*:}; home=build/matrix/$$python-$${torch:-newest}; \
