@@ -76,7 +76,7 @@ def duplicates(
         )
     )
     check_fraction("similarity", similarity)
-    space = Space.of(table.sample("z", ROWS))
+    space = Space.whitened(table.sample("z", ROWS))
     y_NK = np.concatenate([space(group["z"]) for group in table.groups("z")])
 
     def progress(rows: int) -> None:

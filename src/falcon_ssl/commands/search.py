@@ -36,7 +36,7 @@ class Hit(NamedTuple):
     Args:
         place: Where it is: its path, or its split and row.
         row: Its number in the table, from 0.
-        cosine: Of the whitened representations, see `falcon_ssl.evaluation.neighbors`.
+        cosine: Of the centered representations, see `falcon_ssl.evaluation.neighbors`.
     """
 
     place: str
@@ -87,7 +87,7 @@ def search(
     asked = np.stack([next(z_of_files) if row is None else rows[row] for row in queries])
 
     groups = (group["z"] for group in table.groups("z"))
-    found = nearest(asked, groups, space=Space.of(table.sample("z", ROWS)), k=k + 1)
+    found = nearest(asked, groups, space=Space.centered(table.sample("z", ROWS)), k=k + 1)
     known = EmbeddedImages(table)
     hits = []
     for query, row_k, cosine_k in zip(queries, found.row, found.cosine, strict=True):

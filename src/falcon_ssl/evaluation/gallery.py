@@ -60,6 +60,6 @@ def neighbor_gallery(
 def _rows(z_ND: Array, query_Q: Array) -> Array:
     """Rows of the queries, each before those of its nearest [Q, 1 + K]."""
     k = min(NEIGHBORS, len(z_ND) - 1)
-    found = nearest(z_ND[query_Q], [z_ND], space=Space.of(z_ND), k=k + 1)
+    found = nearest(z_ND[query_Q], [z_ND], space=Space.centered(z_ND), k=k + 1)
     others = [row_k[row_k != query][:k] for query, row_k in zip(query_Q, found.row, strict=True)]
     return np.concatenate([query_Q[:, None], np.stack(others)], axis=1)

@@ -1,12 +1,14 @@
-"""Which images are alike: nearest ones and groups of near-duplicates, by the cosine of whitened representations.
+"""Which images are alike: nearest ones by centered representations, groups of near-duplicates by whitened ones.
 
-    y = (z - m) V e^(-1/2),     m the mean, V and e the 128 leading principal axes of standardized z and their variances
+    y = z - m                     centered: m the mean
+    y = (z - m) V e^(-1/2)        whitened: V and e the leading principal axes of standardized z and their variances
     cos(i, j) = <y_i, y_j> / (|y_i| |y_j|)
 
-z as it is has a few directions of most variance: on 600 photographs and 60 altered copies, embedded by a network
-trained on them for 30 epochs, half of the other images had a cosine above .97 with their nearest. Of whitened ones the
-largest was .88, and copies (recompressed, resized, brightened or cut by 4 %) had at least .92. The search is
-scikit-learn's, exact.
+Centered ones rank: the six nearest are of the class of an image as often as those of z as it is, or more often, while
+whitening amplifies what is noise in few images (docs/embeddings.md has the numbers). Whitened ones set a limit: z has a
+few directions of most variance, so that on 600 photographs and 60 altered copies, embedded by a network trained on them
+for 30 epochs, half of the other images had a cosine above .97 with their nearest. Of whitened ones the largest was .88,
+and copies (recompressed, resized, brightened or cut by 4 %) had at least .92. The search is scikit-learn's, exact.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from falcon_ssl.core.checks import check_at_least, check_fraction
@@ -25,7 +28,7 @@ from falcon_ssl.evaluation.components import ROWS, Whitening
 
 Array: TypeAlias = "NDArray[Any]"
 
-# Whitened axes; with half of them more strangers are alike, with twice as many copies less.
+# Axes of near-duplicates; with half of them more strangers are alike, with twice as many copies less.
 COMPONENTS = 128
 BLOCK = 4096  # rows that are searched for at a time
 NEIGHBORS = 16  # of each row that may be its duplicates
@@ -36,7 +39,7 @@ class Nearest(NamedTuple):
 
     Args:
         row: Their numbers, int64 [Q, k].
-        cosine: Of the whitened representations, float32 [Q, k].
+        cosine: In the space of the search, float32 [Q, k].
     """
 
     row: Array
@@ -44,19 +47,26 @@ class Nearest(NamedTuple):
 
 
 class Space(NamedTuple):
-    """Where images are compared: unit rows of whitened representations."""
+    """Where images are compared: unit rows y / |y|."""
 
-    whiten: Whitening
+    transform: Callable[[Tensor], Tensor]
 
     @classmethod
-    def of(cls, z_ND: Array) -> Space:
-        """The space of some rows, at most 20 000 of them; fewer axes where there are few rows."""
+    def centered(cls, z_ND: Array) -> Space:
+        """That of nearest images, by the mean of some rows."""
+        mean_D = torch.tensor(z_ND).mean(dim=0)
+        return cls(lambda z_MD: z_MD - mean_D)
+
+    @classmethod
+    def whitened(cls, z_ND: Array) -> Space:
+        """That of near-duplicates, by the axes of some rows, at most 20 000 of them; fewer axes of few rows."""
         sample_ND = torch.tensor(z_ND[:: -(-len(z_ND) // ROWS)])
-        return cls(Whitening.of(sample_ND, min(COMPONENTS, max(2, len(sample_ND) // 4))))
+        whiten = Whitening.of(sample_ND, min(COMPONENTS, max(2, len(sample_ND) // 4)))
+        return cls(whiten.__call__)
 
     def __call__(self, z_ND: Array) -> Array:
-        """Unit rows y / |y|, float32 [N, K]."""
-        y_NK: Array = normalize(self.whiten(torch.tensor(z_ND))).numpy()
+        """Unit rows, float32 [N, K]."""
+        y_NK: Array = normalize(self.transform(torch.tensor(z_ND))).numpy()
         return y_NK
 
 

@@ -49,7 +49,7 @@ def neighbors_figure(run: Run) -> Figure | None:
         "Images and their nearest neighbors",
         Markup('{}<div class="pair">{}</div>').format(style, Markup("").join(parts)),
         f"{len(run.arrays['neighbors_QK'])} images of the {split_name(run)}, drawn at random, each before"
-        " those nearest to it by the cosine of whitened representations z, as falcon-ssl search finds them."
+        " those nearest to it by the cosine of centered representations z, as falcon-ssl search finds them."
         " A network that has learned brings what is in the images together, and not their colors and"
         f" backgrounds alone.{framed}",
         span="wide",
