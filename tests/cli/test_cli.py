@@ -128,6 +128,7 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
         (["runs", "OUT", "OUT"], "unknown argument"),
         (["evaluate", "OUT"], "no run folder"),
         (["report", "OUT"], "run folder"),
+        (["report", "OUT", "--out", "OUT.pdf"], "a name that ends in .html"),
         (["evaluate"], "evaluate: missing argument RUN"),
         (
             ["pretrain", "--out", "OUT", "--encoder.stem", "wide"],
@@ -284,10 +285,11 @@ def test_a_folder_that_cannot_be_written_is_one_line(
 ) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
-    assert run("pretrain", "--out", str(blocked / "run"), *TINY) == 1
+    assert run("pretrain", "--out", str(blocked / "run"), *TINY) == 2
     assert run("export", str(digits_run), "--out", str(blocked / "e")) == 1
     error = capsys.readouterr().err
-    assert error.count("the run failed") == 2
+    assert "the run folder cannot be made" in error
+    assert error.count("the run failed") == 1
     assert "Traceback" not in error
 
 

@@ -80,7 +80,7 @@ def test_the_command_line(table: Path, photos: Path, capsys: pytest.CaptureFixtu
         ([str(table), str(NUM)], "no such row"),
         ([str(table), "1", "--out", str(out)], "the file exists"),
         ([str(table), "1", "--k", "0"], "k is too small"),
-        ([str(table), str(table)], "cannot read the image"),
+        ([str(table), str(table)], "received cannot identify image file, expected an image file"),
         ([str(photos / "03.png"), "1"], "not a table of embeddings"),
         ([str(table), str(photos / "03.png"), "--run", "gone"], "is not there"),
     ):

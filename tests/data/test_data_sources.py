@@ -123,6 +123,8 @@ class TestFolder:
     def test_missing_and_empty_folders_are_refused(self, tmp_path):
         with pytest.raises(InputError, match="no such image folder"):
             load_splits(f"folder:{tmp_path / 'nowhere'}")
+        with pytest.raises(InputError, match=f"paths are relative to {Path.cwd()}"):
+            load_splits("folder:nowhere")
         with pytest.raises(InputError, match=r"has no images: received no files.*\.jpeg"):
             load_splits(f"folder:{tmp_path}")
         for name in ("a.heic", "b.txt", "c/d.txt", ".e.png"):

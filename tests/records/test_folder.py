@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -70,3 +71,13 @@ def test_where_nothing_can_be_locked_a_warning_is_given(
     monkeypatch.setattr(lock.FileLock, "acquire", refuse)
     with lock.Lock(tmp_path):
         assert "cannot be locked" in caplog.text
+
+
+def test_where_no_folder_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunFolder(tmp_path / "new" / "run").check_free(overwrite=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="the run folder cannot be made"):
+        RunFolder(tmp_path / "file" / "run").check_free(overwrite=False)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(InputError, match=f"expected {tmp_path} to be a folder that may be"):
+        RunFolder(tmp_path / "new" / "run").check_free(overwrite=False)

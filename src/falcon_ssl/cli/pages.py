@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from falcon_ssl.config.run import RunConfig
+from falcon_ssl.core.errors import InputError
 
 
 def report(run: str, *, out: str | None = None) -> None:
@@ -85,5 +86,7 @@ def views(config: RunConfig, *, out: str, num_images: int = 8, overwrite: bool =
 def _page(out: str) -> Path:
     """A page to write, in a folder that is made where there is none."""
     path = Path(out)
+    if path.suffix not in (".html", ".htm"):
+        raise InputError("unknown kind of page", received=out, expected="a name that ends in .html")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

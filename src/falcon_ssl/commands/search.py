@@ -20,6 +20,7 @@ from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.devices import best_device
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import decoder
+from falcon_ssl.data.skipped import reason_text
 from falcon_ssl.evaluation.components import ROWS
 from falcon_ssl.evaluation.neighbors import Space, nearest
 from falcon_ssl.networks import Readout
@@ -184,5 +185,5 @@ def _decoded(file: Path, decode: Callable[[bytes], Tensor]) -> Tensor:
         return decode(file.read_bytes())
     except Exception as error:  # a broken file can make Pillow raise anything
         raise InputError(
-            f"cannot read the image {file}", received=error, expected="an image file"
+            f"cannot read the image {file}", received=reason_text(error), expected="an image file"
         ) from error

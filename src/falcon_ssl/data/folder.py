@@ -49,6 +49,7 @@ class FolderRecords(Records):
                 "there is no such image folder",
                 received=root,
                 expected="a folder with images in it",
+                fix="" if root.is_absolute() else f"paths are relative to {Path.cwd()}",
             )
         self.root = root
         paths, suffixes = sorted(_files(root)), known_suffixes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,6 +101,14 @@ class RunFolder:
                 another process writes to it.
         """
         if not self.path.exists():
+            around = next(one for one in self.path.absolute().parents if one.exists())
+            if not (around.is_dir() and os.access(around, os.W_OK)):
+                raise InputError(
+                    "the run folder cannot be made",
+                    received=self.path,
+                    expected=f"{around} to be a folder that may be written",
+                    fix="choose another --out",
+                )
             return
         check_unlocked(self.path)
         if self.path.is_dir() and {file.name for file in self.path.iterdir()} <= _BEFORE_A_RUN:
