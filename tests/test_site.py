@@ -85,3 +85,17 @@ def test_the_page_of_unknown_addresses_finds_its_styles_on_a_disk(site: Path) ->
     assert not re.search(r'\b(?:href|src)="?/', text.replace(BASE, ""))
     assert BASE in text
     assert 'href="#' not in text  # the base would lead it to the root
+
+
+def test_the_api_has_arguments_and_options_with_their_meaning(site: Path) -> None:
+    """Functions of `commands` are named as their modules, whose first lines must not stand in their place."""
+    commands, options = (
+        (site / "api" / page).read_text(encoding="utf-8")
+        for page in ("commands.html", "config.html")
+    )
+    for name in ("pretrain", "evaluate", "diagnose", "embed", "finetune", "speedrun"):
+        assert f'id="falcon_ssl.commands.{name}.{name}"' in commands.replace(
+            "id=falcon", 'id="falcon'
+        )
+    assert "Passes over the training images." in options
+    assert "option(" not in options
