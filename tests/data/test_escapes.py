@@ -12,6 +12,7 @@ from falcon_ssl.config import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits, read_images
 from falcon_ssl.data.decode import decode
+from falcon_ssl.records.files import write_text
 from support.images import encoded, pixels
 
 ALL_BROKEN = ReadingConfig(max_unreadable=1.0, in_memory=False, image_size=12)
@@ -125,3 +126,5 @@ def test_names_that_are_not_utf8_are_written_all_the_same(tmp_path: Path) -> Non
     assert "th\\xe9/th\\xe9.png\t" in skipped.read_text(encoding="utf-8")
     assert train.class_names == ["caf\\xe9", "th\\xe9"]
     assert train.paths(torch.tensor([0]))[0].endswith("caf\\xe9/caf\\xe9.png")
+    write_text(tmp_path / "page.html", "folder:" + os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == "folder:caf\\udce9"

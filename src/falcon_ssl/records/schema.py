@@ -32,6 +32,11 @@ def _is_image_shape(value: object) -> bool:
     return len(sizes) == 3 and all(type(one) is int and 1 <= one <= 2**14 for one in sizes)
 
 
+def _is_pair(value: object) -> bool:
+    """Two numbers."""
+    return isinstance(value, list) and len(value) == 2 and all(_is(one, float) for one in value)
+
+
 _NUMBERS = {"*": (float, None)}
 METRICS_LINE = {
     "step": int,
@@ -112,7 +117,7 @@ EXPORT_FORM = {
         "mean": [float],
         "std": [float],
         "keep_16bit?": bool,
-        "value_range?": ([float], None),
+        "value_range?": (_is_pair, None),
     },
     "readout": _READOUT,
 }
