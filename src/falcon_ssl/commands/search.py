@@ -170,7 +170,8 @@ def _embed(
             fix="embed the images again",
         )
     # JSON has lists where the options have tuples.
-    read = {k: tuple(v) if isinstance(v, list) else v for k, v in about["readout"].items()}
+    known = {k: v for k, v in about["readout"].items() if k in Readout.__dataclass_fields__}
+    read = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
     config, method, views = load_method(
         run, device=device, evaluation=read, checkpoint=about["checkpoint"]
     )

@@ -103,7 +103,7 @@ EMBEDDINGS_FORM = {
     "checkpoint": str,
     "step": int,
     "weights": str,
-    "readout": {},
+    "readout": _READOUT,
     "data": str,
     "reading": {},
     "image_shape": _is_image_shape,
