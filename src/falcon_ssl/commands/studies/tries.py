@@ -11,7 +11,7 @@ from falcon_ssl.commands.studies.table import Cell
 from falcon_ssl.config.mapping import merged
 from falcon_ssl.core.errors import InputError
 
-RATE = "optim.lr"
+RATES = ("optim.lr", "optim.lr_rest")  # of the optimizer, and of AdamW beside Muon
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Best:
     value: float  # of the first column
     tries: int  # how many of the row are finished
     is_chosen: bool  # whether the row has these options
-    at_edge: bool  # whether no smaller or no larger learning rate was tried
+    at_edge: bool  # whether no smaller or no larger learning rate was tried, of those that differ
 
 
 def tuning_grid(grid: Grid) -> Grid:
@@ -94,10 +94,14 @@ def best_tries(grid: Grid, cells: Iterable[Cell]) -> list[Best]:
         if not means:
             continue
         best = max(means, key=means.__getitem__)
-        rates = {_flat(merged(row.options, tried[one]))[RATE] for one in means}
-        rate = _flat(merged(row.options, tried[best]))[RATE]
         is_chosen = merged(row.options, tried[best]) == row.options
-        at_edge = rate in (min(rates), max(rates))
+        options = {one: _flat(merged(row.options, tried[one])) for one in tried}
+        at_edge = any(
+            len({of.get(rate) for of in options.values()}) > 1
+            and options[best][rate] in (min(rates), max(rates))
+            for rate in RATES
+            if (rates := [options[one][rate] for one in means if rate in options[one]])
+        )
         found.append(Best(name, best, tried[best], means[best], len(means), is_chosen, at_edge))
     return found
 
