@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 import yaml
 
 from falcon_ssl import cli
-from falcon_ssl.commands.studies.grid import Grid, Selection, make_runs, read_grid
+from falcon_ssl.commands.studies.grid import Grid, GridRow, Selection, make_runs, read_grid
 from falcon_ssl.commands.studies.reproduce import reproduce
 from falcon_ssl.commands.studies.table import read_cells
-from falcon_ssl.commands.studies.tries import best_tries, tuning_grid, with_tries
+from falcon_ssl.commands.studies.tries import Best, best_tries, tuning_grid, with_tries
 from falcon_ssl.config.recipes import grid_names
 from falcon_ssl.core.errors import InputError
 from support.copied_runs import CopiedRuns
@@ -92,6 +93,25 @@ def test_the_best_try_and_what_is_to_be_done_about_it(path: Path) -> None:
     assert not best.is_chosen
     assert best.at_edge
     assert best_tries(grid, []) == []
+
+
+def test_the_rate_that_the_tries_differ_in_has_an_edge(path: Path) -> None:
+    grid = read_grid(path)
+    tried = tuple({"optim": {"lr_rest": rate}} for rate in (5e-4, 2e-3, 8e-3))
+    options = {"optim": {"name": "muon", "lr": 2e-2, "lr_rest": 2e-3}}
+    grid = replace(grid, rows={"vicreg": GridRow("VICReg", options=options, tries=tried)})
+
+    def best(*values: float) -> Best:
+        names = ("lr_rest0.0005", "lr_rest0.002", "lr_rest0.008")
+        found = [
+            {"row": f"vicreg/{name}", "metrics": {"top1_knn": value}}
+            for name, value in zip(names, values, strict=True)
+        ]
+        return best_tries(grid, found)[0]
+
+    assert best(0.5, 0.6, 0.5).is_chosen
+    assert not best(0.5, 0.6, 0.5).at_edge, "one rate of Muon for all is no edge"
+    assert best(0.5, 0.6, 0.7).at_edge
 
 
 def test_the_command_runs_the_tries_and_says_what_is_best(
