@@ -9,7 +9,7 @@ import torch
 
 from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.engine.speed import compile_views
-from falcon_ssl.views import build_views, color, filters
+from falcon_ssl.views import apply, build_views, color, filters
 
 
 @pytest.mark.parametrize("function", [*color._ADJUST, color.to_grayscale, filters.solarize])
@@ -32,7 +32,7 @@ def test_a_run_that_compiles_compiles_its_views(
     options: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
-    for module in (color, filters):
+    for module in (apply, color):
         monkeypatch.setattr(module, "compiled", lambda function: made.append(1) or function)
     views, plain = build_views("cifar"), build_views("cifar")
     compile_views(views, EngineConfig(**options))

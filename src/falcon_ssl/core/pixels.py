@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.uint8, torch.uint16)
+LUMA = (0.299, 0.587, 0.114)  # of red, green, blue in gray: ITU-R BT.601, as Pillow converts
 
 
 def full_scale(dtype: torch.dtype) -> int:

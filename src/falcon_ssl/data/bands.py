@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.core.pixels import full_scale
+from falcon_ssl.core.pixels import LUMA, full_scale
 from falcon_ssl.data.decode import Shape, check_size, plain, upright_image
 
 Pixels: TypeAlias = np.ndarray[Any, Any]
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def decode_bands(
@@ -96,7 +95,9 @@ def _with_channels(x_HWC: Pixels, channels: int) -> Pixels:
     if found == 1 and channels == 3:
         return np.repeat(x_HWC, 3, axis=2)
     if found == 3 and channels == 1:
-        return (x_HWC.astype(np.float32) @ _LUMA)[..., None].astype(x_HWC.dtype)
+        return (x_HWC.astype(np.float32) @ np.array(LUMA, dtype=np.float32))[..., None].astype(
+            x_HWC.dtype
+        )
     if found != channels:
         raise ValueError(f"{found} bands, expected {channels}")
     return x_HWC

@@ -13,7 +13,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_GRAY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _IJG_LUMINANCE_SUM = 3688  # of the quantization table of the JPEG standard, quality 50
 
 
@@ -91,7 +91,7 @@ def read_head(data: bytes) -> Head:
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5:
             width, height = height, width
-        channels = 1 if image.mode in _GREY_MODES else 3
+        channels = 1 if image.mode in _GRAY_MODES else 3
         return Head((channels, height, width), _encoding(image))
 
 

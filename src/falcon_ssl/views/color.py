@@ -13,6 +13,8 @@ from torch import Tensor
 
 from falcon_ssl.core.constants import constant
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.pixels import LUMA
+from falcon_ssl.views.apply import RandomApply
 from falcon_ssl.views.compiled import compiled
 from falcon_ssl.views.draw import (
     Change,
@@ -23,15 +25,14 @@ from falcon_ssl.views.draw import (
     uniform_each,
 )
 
-_LUMA = (0.299, 0.587, 0.114)
 _SIXTH = 1 / 6  # of a turn: between neighbors of red, yellow, green, cyan, blue, magenta
-_GREY = 1e-8 / 6  # chroma below which a pixel has no hue
+_LEAST_CHROMA = 1e-8 / 6  # to divide by: a gray pixel has none, and no hue
 
 
 def luma(images: Tensor) -> Tensor:
     """Brightness as the eye sees it, 0.299 R + 0.587 G + 0.114 B: [N, 3, H, W] -> [N, 1, H, W]."""
     red, green, blue = _channels(images)
-    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
+    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
     """x <- clamp(m + f (x - m)), m = mean luma of the image; [N, C, H, W] in [0, 1], [N]."""
     mean = images.mean(dim=(2, 3), keepdim=True)
     if images.shape[1] == 3:
-        weights = constant(_LUMA, images.device, images.dtype)[:, None, None]
+        weights = constant(LUMA, images.device, images.dtype)[:, None, None]
         mean = (mean * weights).sum(dim=1, keepdim=True)
     return torch.lerp(mean, images, _per_image(factor), out=images).clamp_(0, 1)
 
@@ -73,7 +74,7 @@ def adjust_hue(images: Tensor, turn: Tensor) -> Tensor:
     least, most = torch.minimum(red, green), torch.maximum(red, green)
     torch.minimum(least, blue, out=least)
     torch.maximum(most, blue, out=most)
-    chroma = (most - least).clamp_(min=_GREY)
+    chroma = (most - least).clamp_(min=_LEAST_CHROMA)
     distance = (green + blue).sub_(red).add_(most).sub_(least, alpha=2).copysign_(green - blue)
     hue = torch.addcdiv(_per_image(turn), distance, chroma, value=_SIXTH)  # in turns
     hue.sub_(hue.round())
@@ -143,25 +144,10 @@ class ColorJitter:
 
 
 @dataclass(frozen=True)
-class RandomGrayscale:
-    """Take the color out of some images.
+class RandomGrayscale(RandomApply):
+    """Take the color out of some images; arguments as `RandomApply`."""
 
-    Args:
-        probability: Of touching an image.
-        change: What is done to the pixels.
-    """
-
-    probability: float
     change: Change = field(default=to_grayscale, kw_only=True, repr=False, compare=False)
-
-    def compiled(self) -> RandomGrayscale:
-        """The same by torch.compile."""
-        return replace(self, change=compiled(self.change))
-
-    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
-        rows = chosen_rows(len(images), self.probability, generator=generator)
-        return change_rows(images, rows, self.change)
 
 
 def _per_image(values: Tensor) -> Tensor:

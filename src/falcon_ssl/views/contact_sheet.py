@@ -54,10 +54,7 @@ def contact_sheet(images: Tensor, views: Views, *, seed: int = 0, cell: int = 96
         left = _MARGIN + column * pitch
         draw.text((left, _MARGIN // 2), caption, fill="black")
         for row, picture in enumerate(pictures.cpu()):
-            shown = _thumbnail(picture, cell)
-            top = _CAPTION + _MARGIN + row * pitch
-            middle = (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2)
-            sheet.paste(shown, middle)
+            _paste(sheet, picture, (left, _CAPTION + _MARGIN + row * pitch), cell)
     return sheet
 
 
@@ -83,24 +80,25 @@ def captioned_sheet(rows: Sequence[Sequence[tuple[Tensor, str]]], *, cell: int =
     draw = ImageDraw.Draw(sheet)
     for row, pictures in enumerate(rows):
         for column, (picture, caption) in enumerate(pictures):
-            shown = _thumbnail(picture, cell)
             left, top = _MARGIN + column * wide, _MARGIN + row * high
-            sheet.paste(shown, (left + (cell - shown.width) // 2, top + (cell - shown.height) // 2))
+            _paste(sheet, picture, (left, top), cell)
             while draw.textlength(caption) > cell:
                 caption = caption[:-1]
             draw.text((left, top + cell + 1), caption, fill="black")
     return sheet
 
 
-def _thumbnail(picture: Tensor, cell: int) -> Image:
-    """A picture of [C, H, W] whose longer side has ``cell`` pixels; small ones are enlarged without smoothing."""
+def _paste(sheet: Image, picture: Tensor, place: tuple[int, int], cell: int) -> None:
+    """Put [C, H, W] into the middle of a cell, whose side it gets; small ones are enlarged without smoothing."""
     from PIL import Image as pil
 
     shown = displayed(picture).expand(3, -1, -1)
     image = pil.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
     smooth = pil.Resampling.NEAREST if max(image.size) <= cell else pil.Resampling.BILINEAR
-    sides = [max(1, round(cell * side / max(image.size))) for side in image.size]
-    return image.resize((sides[0], sides[1]), smooth)
+    width, height = (max(1, round(cell * side / max(image.size))) for side in image.size)
+    left, top = place
+    corner = (left + (cell - width) // 2, top + (cell - height) // 2)
+    sheet.paste(image.resize((width, height), smooth), corner)
 
 
 def _as_pixels(view: Tensor, normalization: Normalization) -> Tensor:

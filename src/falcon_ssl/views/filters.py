@@ -5,12 +5,12 @@ The functions may write to their argument: pass a tensor that nobody else needs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from falcon_ssl.views.compiled import compiled
+from falcon_ssl.views.apply import RandomApply
 from falcon_ssl.views.draw import Change, Random, change_rows, chosen_rows, normal_like, uniform
 from falcon_ssl.views.separable import apply_separable, gaussian_matrix
 
@@ -60,25 +60,10 @@ class RandomBlur:
 
 
 @dataclass(frozen=True)
-class RandomSolarize:
-    """Invert the bright pixels of some images.
+class RandomSolarize(RandomApply):
+    """Invert the bright pixels of some images; arguments as `RandomApply`."""
 
-    Args:
-        probability: Of touching an image.
-        change: What is done to the pixels.
-    """
-
-    probability: float
     change: Change = field(default=solarize, kw_only=True, repr=False, compare=False)
-
-    def compiled(self) -> RandomSolarize:
-        """The same by torch.compile."""
-        return replace(self, change=compiled(self.change))
-
-    def __call__(self, images: Tensor, *, generator: Random) -> Tensor:
-        """[N, C, H, W] -> [N, C, H, W]."""
-        rows = chosen_rows(len(images), self.probability, generator=generator)
-        return change_rows(images, rows, self.change)
 
 
 @dataclass(frozen=True)

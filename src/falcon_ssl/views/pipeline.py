@@ -127,7 +127,7 @@ class Views:
             V tensors, float32 [N, C, H', W'], normalized; row n of each comes from image n.
 
         Raises:
-            InputError: Images that are not uint8 [N, C, H, W] or have the wrong number of
+            InputError: Images that are not uint8 or uint16 [N, C, H, W] or have the wrong number of
                 channels, or a generator that is not on the CPU.
         """
         _check_images(images)
@@ -157,7 +157,7 @@ class Views:
             float32 [N, C, evaluate_size, evaluate_size].
 
         Raises:
-            InputError: Images that are not uint8 [N, C, H, W] or have the wrong number of channels.
+            InputError: Images of another type or shape, or with the wrong number of channels.
         """
         _check_images(images)
         pixels, size = unit_range(images), self.evaluate_size
