@@ -164,7 +164,7 @@ def caption(record: Mapping[str, Any], dataset: str, columns: Sequence[Column]) 
     seeds = record["seeds"]
     spread = "mean ± sample standard deviation over seeds" if len(seeds) > 1 else "seed"
     parts = [
-        f"Data: {' / '.join(data['notes'])}; evaluated on the test split.",
+        f"Data: {' / '.join(data['notes'])}; evaluated on the test part.",
         f"Setting: {setting}; {spread} {', '.join(map(str, seeds))}.",
         "Bold: the best mean of a column.",
     ]

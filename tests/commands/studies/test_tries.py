@@ -95,6 +95,19 @@ def test_the_best_try_and_what_is_to_be_done_about_it(path: Path) -> None:
     assert best_tries(grid, []) == []
 
 
+def test_a_row_keeps_its_options_unless_a_try_is_better_by_more_than_the_margin(path: Path) -> None:
+    path.write_text(yaml.safe_dump(GRID | {"tuning": GRID["tuning"] | {"margin": 0.05}}))
+    grid = read_grid(path)
+    (best,) = best_tries(grid, cells(lr1=0.5, lr2=0.5, lr4=0.54))
+    assert (best.name, best.value, best.is_chosen) == ("lr0.002", 0.5, True)
+    assert not best.at_edge
+    (best,) = best_tries(grid, cells(lr1=0.5, lr2=0.5, lr4=0.56))
+    assert (best.name, best.value, best.is_chosen) == ("lr0.004", 0.56, False)
+    assert best.at_edge
+    (best,) = best_tries(grid, cells(lr1=0.5, lr4=0.54))
+    assert best.name == "lr0.004", "its own options are not tried yet"
+
+
 def test_the_rate_that_the_tries_differ_in_has_an_edge(path: Path) -> None:
     grid = read_grid(path)
     tried = tuple({"optim": {"lr_rest": rate}} for rate in (5e-4, 2e-3, 8e-3))
@@ -135,6 +148,7 @@ def test_the_command_runs_the_tries_and_says_what_is_best(
     [
         ({"tuning": None}, "there are tries and no tuning"),
         ({"tuning": {"datasets": ["cifar"], "seeds": [0]}}, "unknown data set of tuning"),
+        ({"tuning": GRID["tuning"] | {"margin": -0.1}}, "margin"),
     ],
 )
 def test_tries_that_cannot_be_run_are_reported(

@@ -13,6 +13,7 @@ from falcon_ssl.commands.studies.runner import Job
 from falcon_ssl.config import METHODS, from_mapping
 from falcon_ssl.config.mapping import Values, build, merged, read_yaml
 from falcon_ssl.config.recipes import grid_path
+from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.metrics import ACCURACY, CODES, METRICS, PLACES
 
@@ -35,6 +36,9 @@ class GridTuning:
     datasets: tuple[str, ...]
     seeds: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    margin: float = (
+        0.0  # how much better than a row's own options a try has to be, in the first column
+    )
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,10 @@ def _check(grid: Grid) -> None:
         raise InputError(
             "there are tries and no tuning that says how they are run",
             received=f"tries of {_names(tried)}",
-            expected="tuning: {datasets, seeds, options}",
+            expected="tuning: {datasets, seeds, options, margin}",
         )
+    if grid.tuning:
+        check_at_least("margin", grid.tuning.margin, 0)
     for name in grid.tuning.datasets if grid.tuning else ():
         if name not in grid.datasets:
             raise InputError(

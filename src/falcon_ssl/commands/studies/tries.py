@@ -16,7 +16,7 @@ RATES = ("optim.lr", "optim.lr_rest")  # of the optimizer, and of AdamW beside M
 
 @dataclass(frozen=True)
 class Best:
-    """The best try of a row."""
+    """The try that a row should take: its own one, unless another is better by more than the margin of the tuning."""
 
     row: str  # of the grid
     name: str  # of the try
@@ -73,13 +73,14 @@ def with_tries(selection: Selection, tuned: Grid) -> Selection:
 
 
 def best_tries(grid: Grid, cells: Iterable[Cell]) -> list[Best]:
-    """The best try of every row by the mean over seeds and data sets of the grid's first column.
+    """The try that every row should take, by the mean over seeds and data sets of the grid's first column.
 
     Args:
         grid: With tuning.
         cells: Finished ones of `tuning_grid`; rows without any are left out.
     """
-    key = grid.columns[0]
+    assert grid.tuning is not None
+    key, margin = grid.columns[0], grid.tuning.margin
     values: dict[str, list[float]] = {}
     for cell in cells:
         values.setdefault(cell["row"], []).append(cell["metrics"][key])
@@ -94,7 +95,10 @@ def best_tries(grid: Grid, cells: Iterable[Cell]) -> list[Best]:
         if not means:
             continue
         best = max(means, key=means.__getitem__)
-        is_chosen = merged(row.options, tried[best]) == row.options
+        own = [one for one in means if merged(row.options, tried[one]) == row.options]
+        is_chosen = any(means[one] >= means[best] - margin for one in own)
+        if is_chosen:
+            best = own[0]
         options = {one: _flat(merged(row.options, tried[one])) for one in tried}
         at_edge = any(
             len({of.get(rate) for of in options.values()}) > 1
