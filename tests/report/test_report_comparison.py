@@ -296,3 +296,19 @@ def test_a_run_without_a_dictionary_is_no_part_of_a_sweep(make_run: Any, tmp_pat
         edit(folder, f"num_codes: {codes}", "num_codes: null")
     with pytest.raises(InputError, match="has no dictionary size"):
         build_sweep(folders, tmp_path / "out.html")
+
+
+@pytest.mark.parametrize("size", ["-4", ".inf", ".nan", "0", "many"])
+def test_a_sweep_refuses_what_is_no_size(size: str, make_run: Any, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(c), num_codes=c) for c in (256, 1024)]
+    edit(folders[1], "num_codes: 1024", f"num_codes: {size}")
+    with pytest.raises(InputError, match="has no dictionary size"):
+        build_sweep(folders, tmp_path / "sweep.html")
+
+
+def test_options_of_any_type_are_compared(make_run: Any, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    edit(edit(folders[1], "data: digits", "data: [digits]"), "epochs: 30", "epochs: [3, 0]")
+    html = build_comparison(folders, tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "The data sets differ" in html
+    assert "The epochs differ: 30, [3, 0]." in html

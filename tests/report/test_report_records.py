@@ -143,3 +143,22 @@ def test_text_in_a_metrics_line_is_no_curve(make_run: Any, tmp_path: Path) -> No
     folder = make_run(tmp_path / "run")
     append(folder, json.dumps({"step": 5, "epoch": 31, "total": 1.0, "remark": "42"}) + "\n")
     assert "remark" not in read_run(folder).curves
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"codes_used": -1}, "codes_used: -1, expected a number from 0 on"),
+        ({"top1_linear": 9.6}, r"top1_linear: 9.6, expected a number in \[0, 1\]"),
+        ({"effective_rank_z": "x"}, "effective_rank_z: 'x', expected a number"),
+        ({"about": {"num_test": [1]}}, r"about.num_test: \[1\], expected a number from 0 on"),
+    ],
+)
+def test_numbers_of_an_evaluation_are_what_they_can_be(
+    entry: dict[str, Any], expected: str, make_run: Any, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "run")
+    path = folder / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+    with pytest.raises(InputError, match=expected):
+        read_run(folder)

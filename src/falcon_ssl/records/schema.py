@@ -37,6 +37,16 @@ def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_is(one, float) for one in value)
 
 
+def _is_fraction(value: object) -> bool:
+    """A number in [0, 1]."""
+    return _is(value, float) and 0 <= value <= 1  # type: ignore[operator]
+
+
+def _is_count(value: object) -> bool:
+    """A number from 0 on."""
+    return _is(value, float) and value >= 0  # type: ignore[operator]
+
+
 _NUMBERS = {"*": (float, None)}
 METRICS_LINE = {
     "step": int,
@@ -88,15 +98,22 @@ EVALUATION_FORM = {
     "about?": {
         "data?": str,
         "step?": int,
+        "note?": str,
+        "num_train?": _is_count,
+        "num_test?": _is_count,
         "embed_dim?": (int, None),
         "logit_scale?": (float, None),
         "class_names?": ([str], None),
         "readout?": (_READOUT, None),
     },
+    "top1_linear?": (_is_fraction, None),
+    "top1_knn?": (_is_fraction, None),
+    "codes_used?": (_is_count, None),
     "chance?": _NUMBERS,
     "random_encoder?": _NUMBERS,
     "baseline?": _NUMBERS,
     "certificate?": {"sentence?": str, "certified?": bool, "*": (float, None)},
+    "*": (float, None),
 }
 EMBEDDINGS_FORM = {
     "run": str,

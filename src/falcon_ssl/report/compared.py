@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from falcon_ssl.config import METHODS
@@ -128,10 +128,10 @@ def warnings_of(compared: Sequence[Family]) -> list[str]:
     evaluated = [run for run in runs if run.evaluation]
     found = []
 
-    def differ(what: str, read: Callable[[Run], Hashable], among: Sequence[Run]) -> bool:
-        values = dict.fromkeys(read(run) for run in among)
+    def differ(what: str, read: Callable[[Run], object], among: Sequence[Run]) -> bool:
+        values = dict.fromkeys(str(read(run)) for run in among)
         if len(values) > 1:
-            found.append(f"{what}: {', '.join(map(str, values))}.")
+            found.append(f"{what}: {', '.join(values)}.")
         return len(values) > 1
 
     (

@@ -112,7 +112,7 @@ def pictures(compared: Sequence[Family], intro: str) -> Section:
 
 def leader(compared: Sequence[Family]) -> str:
     """One sentence: who is best by the first number that all families have, or which share that place."""
-    if len({run.setting("data") for family in compared for run in family.runs}) > 1:
+    if len({str(run.setting("data")) for family in compared for run in family.runs}) > 1:
         return "These runs are of different data, so none can be called the best."
     for key in RANKED_BY:
         spreads = [family_spread(family, key) for family in compared]

@@ -126,8 +126,8 @@ def sweep_points(runs: Sequence[Run]) -> list[Point]:
     sized: dict[int, list[Run]] = {}
     for run in finite:
         size = run.number_setting("num_codes")
-        if not size:
-            received, expected = run.setting("num_codes"), "num_codes in its config.yaml"
+        if size is None or not 1 <= size < math.inf:
+            received, expected = run.setting("num_codes"), "num_codes >= 1 in its config.yaml"
             raise InputError(
                 f"run {run.name} has no dictionary size", received=received, expected=expected
             )
