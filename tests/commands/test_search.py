@@ -193,3 +193,14 @@ def test_damage_to_a_table_is_named(table: Path, tmp_path: Path) -> None:
     odd.write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read .*odd\.parquet"):
         commands.duplicates(odd)
+
+
+def test_a_table_of_another_width_than_its_run_reads(
+    table: Path, photos: Path, tmp_path: Path
+) -> None:
+    whole = pq.read_table(table)
+    z = pa.array([[1.0, float(i)] for i in range(NUM)])
+    changed = whole.drop_columns(["z"]).append_column("z", z)
+    pq.write_table(changed.replace_schema_metadata(whole.schema.metadata), tmp_path / "z.parquet")
+    with pytest.raises(InputError, match=r"rows of 2 numbers in z\.parquet, expected"):
+        commands.search(tmp_path / "z.parquet", [photos / "03.png"])

@@ -83,12 +83,20 @@ def search(
     files = [Path(str(image)) for image, row in zip(images, queries, strict=True) if row is None]
     with trusting_code(trust_code):
         pixels, z_QD = _embed(table, files, run=run)
+    sample_ND = table.sample("z", ROWS)
+    if files and z_QD.shape[1] != sample_ND.shape[1]:
+        raise InputError(
+            "the table does not hold what its run reads of an image",
+            received=f"rows of {sample_ND.shape[1]} numbers in {table.path.name}",
+            expected=f"{z_QD.shape[1]}",
+            fix="embed the images again, or search by the number of a row",
+        )
     z_of_files = iter(z_QD)
     rows = _representations(table, [row for row in queries if row is not None])
     asked = np.stack([next(z_of_files) if row is None else rows[row] for row in queries])
 
     groups = (group["z"] for group in table.groups("z"))
-    found = nearest(asked, groups, space=Space.centered(table.sample("z", ROWS)), k=k + 1)
+    found = nearest(asked, groups, space=Space.centered(sample_ND), k=k + 1)
     known = EmbeddedImages(table)
     hits = []
     for query, row_k, cosine_k in zip(queries, found.row, found.cosine, strict=True):
