@@ -43,7 +43,7 @@ from falcon_ssl.evaluation import diagnose, load_features, load_prototypes
 from falcon_ssl.records.checkpoints import _own_sum, newest_checkpoint
 from falcon_ssl.records.embeddings import PartsFolder
 from falcon_ssl.records.listing import list_runs
-from falcon_ssl.report import build_comparison, build_report
+from falcon_ssl.report import build_comparison, build_report, build_sweep
 from support.images import encoded, pixels
 from support.mutations import damaged_arrays, damaged_bytes, damaged_value
 from support.short_runs import SHORT
@@ -146,9 +146,35 @@ def test_records_of_a_report(run: Path, name: str) -> None:
     try_all(name, in_json(run / name), load)
 
 
+def in_any_record(run: Path) -> Callable[[random.Random], None]:
+    """Damage to one of the files that the pages of several runs read."""
+    names = ("evaluation.json", "environment.json", "diagnosis.json", "config.yaml")
+    whole = {name: (run / name).read_bytes() for name in names}
+
+    def damage(chance: random.Random) -> None:
+        for name, content in whole.items():
+            (run / name).write_bytes(content)
+        name = chance.choice(names)
+        if name == "config.yaml":
+            changed = damaged_value(yaml.safe_load(whole[name]), chance)
+            (run / name).write_text(yaml.safe_dump(changed), errors="surrogatepass")
+        else:
+            in_json(run / name)(chance)
+
+    return damage
+
+
 def test_two_runs_compared(run: Path, whole: Path) -> None:
-    damage = in_json(run / "evaluation.json")
-    try_all("comparison", damage, lambda: build_comparison([run, whole], run / "page.html"))
+    damage, out = in_any_record(run), run / "page.html"
+    try_all("comparison", damage, lambda: build_comparison([run, whole], out))
+
+
+def test_sizes_compared(run: Path, whole: Path) -> None:
+    options = yaml.safe_load((run / "config.yaml").read_text())
+    options["falcon"]["num_codes"] *= 2
+    (run / "config.yaml").write_text(yaml.safe_dump(options))
+    damage, out = in_any_record(run), run / "page.html"
+    try_all("sweep-page", damage, lambda: build_sweep([run, whole], out))
 
 
 def test_metrics(run: Path) -> None:
@@ -193,8 +219,12 @@ def test_configurations(run: Path) -> None:
     try_all("config-report", damage, report)
 
 
-def test_sizes_of_a_configuration() -> None:
-    """Every option at any value: what does not fit into memory is refused before it is allocated."""
+def test_sizes_of_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option at any value: what does not fit into memory is refused before it is allocated.
+
+    The memory is small, for to fill that of a machine with weights takes minutes.
+    """
+    monkeypatch.setattr("falcon_ssl.commands.memory.available_memory", lambda device: 2**29)
     plain = to_mapping(SHORT) | {"engine": {"device": "cpu"}}
     methods = ("falcon", "vicreg", "swav", "gedi", "lejepa", "dino", "byol", "self_classifier")
     state: dict[str, Any] = {}
