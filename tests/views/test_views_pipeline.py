@@ -276,3 +276,20 @@ def test_a_shift_magnifies_nothing():
     assert set(by.tolist()) == set(range(-4, 5))
     torch.testing.assert_close(shifted[:, 0, :, 8:24], ramp[:, 0, :, 8:24] + by[:, None, None])
     assert RandomShift(16)(ramp, generator=generator()).shape[2:] == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.5,), (0.0,)), ((0.5,), (-1.0,)), ((float("nan"),), (1.0,)), ((0.5,), (float("inf"),))],
+)
+def test_numbers_that_cannot_normalize_are_refused(mean, std):
+    with pytest.raises(InputError, match="cannot be normalized"):
+        Normalization(mean, std)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,) * 3, (0.2,)), ((0.5,), (0.2,) * 3)])
+def test_one_number_or_one_a_channel(mean, std):
+    normalization = Normalization(mean, std)
+    assert torch.allclose(normalization(torch.full((1, 3, 2, 2), 0.7)), torch.ones(1))
+    with pytest.raises(InputError, match="received 4 channels, expected 3"):
+        normalization(torch.zeros(1, 4, 2, 2))

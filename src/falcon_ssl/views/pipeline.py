@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,21 +31,34 @@ class Normalization:
     Args:
         mean: One value per channel, or one for all.
         std: Likewise.
+
+    Raises:
+        InputError: A number that is not finite, or a standard deviation that is not above 0.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if not (finite and all(std > 0 for std in self.std)):
+            raise InputError(
+                "images cannot be normalized by these numbers",
+                received=f"mean {list(self.mean)}, std {list(self.std)}",
+                expected="finite numbers, each standard deviation above 0",
+            )
+
     def __call__(self, images: Tensor) -> Tensor:
         """[N, C, H, W] in [0, 1] -> [N, C, H, W], in place. InputError: another number of channels."""
-        if len(self.mean) not in (1, images.shape[1]):
+        channels = images.shape[1]
+        if other := {len(self.mean), len(self.std)} - {1, channels}:
             raise InputError(
                 "the views are made for other images",
-                received=f"{images.shape[1]} channels",
-                expected=f"{len(self.mean)}",
+                received=f"{channels} channels",
+                expected=f"{max(other)}",
                 fix="choose the views cifar or imagenet for color, grayscale or digits for gray, else bands",
             )
-        means, stds = (one * (images.shape[1] // len(one)) for one in (self.mean, self.std))
+        means, stds = (one * (channels // len(one)) for one in (self.mean, self.std))
         offset = tuple(-mean / std for mean, std in zip(means, stds, strict=True))
         scale, shift = (
             constant(numbers, images.device, images.dtype)[:, None, None]
