@@ -14,8 +14,9 @@ from PIL import Image
 
 from falcon_ssl.config import ReadingConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data import DigitsSource, TensorSource, hub, load_splits
+from falcon_ssl.data import DigitsSource, TensorSource, count_skipped, hub, load_splits
 from falcon_ssl.data.hub import SCAN_CLASSES
+from falcon_ssl.data.skipped import Skipped
 from falcon_ssl.data.source import data_paths, read_images
 
 
@@ -289,6 +290,26 @@ class TestUnreadable:
         load_splits(f"folder:{root}", ReadingConfig(max_unreadable=0.05), skipped_path=listing)
         assert len(listing.read_text().splitlines()) == 1
         assert "skipped" in caplog.text
+
+    def test_two_processes_list_an_image_once_and_read_only_what_is_new(self, tmp_path):
+        path, broken = tmp_path / "run" / "skipped.txt", OSError("broken")
+        one, two = (Skipped("x", 9, max_unreadable=1.0, path=path) for _ in range(2))
+        one.add(0, place="0.png", reason=broken)
+        two.add(0, place="0.png", reason=OSError("broken, says another version"))
+        two.add(1, place="a\tb\n.png", reason=broken)
+        two.add(2, place="0.png.png", reason=broken)
+        one.add(1, place="a\tb\n.png", reason=broken)
+        lines = ["0.png\tbroken", "a\\tb\\n.png\tbroken", "0.png.png\tbroken"]
+        assert path.read_text().splitlines() == lines
+        assert count_skipped([one, two]) == 3
+        seen = path.stat().st_size
+        path.write_text("\n" * seen)  # what was read is not read again
+        one.add(3, place="3.png", reason=broken)
+        one.add(4, place="0.png", reason=broken)
+        assert path.read_text() == "\n" * seen + "3.png\tbroken\n"
+        path.unlink()  # a new run begins
+        one.add(5, place="0.png", reason=broken)
+        assert path.read_text() == "0.png\tbroken\n"
 
     def test_more_than_one_percent_is_an_error(self, write_folder):
         root = self.write(write_folder, broken=2)

@@ -12,6 +12,9 @@ from falcon_ssl.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_ONE_LINE = str.maketrans(
+    {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
+)  # names of files may hold anything
 _STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow names an open file
 
 
@@ -28,6 +31,7 @@ class Skipped:
         self.places: set[str] = set()
         self.num_images = num_images
         self.path = path
+        self._list = None if path is None else _List(path)
         self._name = name
         self._limit = max_unreadable
         self._lock = Lock()
@@ -38,11 +42,12 @@ class Skipped:
             if index in self.indices:
                 return
             self.indices.add(index)
+            place = place.translate(_ONE_LINE)
             self.places.add(place)
             text = reason_text(reason)
             logger.warning("%s: skipped %s (%s)", self._name, place, text)
-            if self.path is not None:
-                _append_once(self.path, place, text)
+            if self._list is not None:
+                self._list.add(place, text)
         if len(self.indices) > self._limit * self.num_images:
             found, allowed = len(self.indices), int(self._limit * self.num_images)
             none = f"none, because {100 * self._limit:g} % of {self.num_images} images is less than one"
@@ -86,10 +91,26 @@ def skipped_sentence(parts: Sequence[Skipped]) -> str:
     return f"skipped {count} of {total} images ({100 * count / total:.1f} %){see}"
 
 
-def _append_once(path: Path, place: str, reason: str) -> None:
-    """Add an image to a list that lacks it: a resumed run meets the same images again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8", errors="replace") as file:
-        file.seek(0)
-        if not any(line.startswith(f"{place}\t") for line in file):
-            file.write(f"{place}\t{reason}\n")
+class _List:
+    """A file with a line for each image: a resumed run and other processes meet the same images again.
+
+    Only what was written since the last look is read, so that N lines cost N reads and not N^2.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: set[bytes] = set()
+        self._end = 0  # of what was read
+
+    def add(self, place: str, reason: str) -> None:
+        """Add an image that the list lacks."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab+") as file:
+            if file.tell() < self._end:  # a new run has begun a new list
+                self._places, self._end = set(), 0
+            file.seek(self._end)
+            self._places |= {line.partition(b"\t")[0] for line in file}
+            self._end = file.tell()
+            name, why = (text.encode("utf-8", "replace") for text in (place, reason))
+            if name not in self._places:
+                file.write(name + b"\t" + why + b"\n")
