@@ -96,9 +96,11 @@ def test_what_is_no_run_is_no_line_and_a_damaged_one_has_its_problem(
     (tmp_path / "loop").symlink_to(tmp_path)
     damaged = begun(tmp_path / "damaged")
     (damaged / "evaluation.json").write_text("{")
+    (begun(tmp_path / "torn") / "config.yaml").write_text("data: [digits")
     assert cli.main(["runs", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert len(list_runs(tmp_path)) == 2
+    assert len(list_runs(tmp_path)) == 3
+    assert "torn/config.yaml" in said
     assert "expected valid JSON" in said
     assert "3.25" in said
     assert "[red]run" in said

@@ -21,9 +21,8 @@ from falcon_ssl.records.folder import (
     FAILURE,
     METRICS,
     RECORD_FORMS,
-    RunFolder,
 )
-from falcon_ssl.records.lock import is_locked
+from falcon_ssl.records.lock import HOLDER, is_locked
 from falcon_ssl.records.schema import METRICS_LINE, check_form
 
 State: TypeAlias = Literal["running", "finished", "stopped", "failed"]
@@ -105,7 +104,7 @@ def list_runs(folder: str | Path) -> list[Listed]:
 
 
 def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
-    if RunFolder(folder).is_run():
+    if (folder / HOLDER).is_file() and (folder / CONFIG).is_file():  # whatever that holds
         yield folder
         return
     if depth == 0:
