@@ -36,6 +36,14 @@ Columns: TypeAlias = Mapping[str, "NDArray[Any] | Sequence[str | None]"]
 COLUMNS = ("path", "row", "split", "label", "class_name", "code", "probability", "z", "u")
 PARQUET, ARRAY_SUFFIXES = ".parquet", (".npz", ".safetensors")
 _WORDS, _VECTORS = ("path", "split", "class_name"), ("z", "u")
+# Of every column: kinds of dtypes, number of dimensions, and both in words.
+_KINDS: Mapping[str, tuple[str, int, str]] = {
+    **dict.fromkeys(_WORDS, ("U", 1, "text")),
+    **dict.fromkeys(_VECTORS, ("iuf", 2, "finite numbers, as many in every row")),
+    "row": ("iu", 1, "a whole number in every row"),
+    # A label that is missing is NaN.
+    **dict.fromkeys(("label", "code", "probability"), ("iuf", 1, "a number in every row")),
+}
 _ABOUT = "about.json"
 _KEY = b"falcon_ssl"  # of the metadata
 
@@ -298,20 +306,17 @@ def _check_column(path: Path, name: str, values: Any, *, width: int | None) -> N
         values: All of it in this row group.
         width: Of its lists in the groups before; None for the first.
     """
-    kind = "text" if isinstance(values, list) else values.dtype.kind
-    if name in _WORDS:
-        expected, is_fine = "text", kind == "text"
-    elif name in _VECTORS:
-        expected = "finite numbers, as many in every row"
-        is_fine = kind in "iuf" and values.ndim == 2 and width in (None, values.shape[1])
-        is_fine = is_fine and bool(np.isfinite(values).all())
-    elif name in COLUMNS:
-        kinds = "iu" if name == "row" else "iuf"  # a label that is missing is NaN
-        expected, is_fine = "a number in every row", kind in kinds and values.ndim == 1
-    else:
+    if name not in _KINDS:
         return
+    kinds, dimensions, expected = _KINDS[name]
+    is_text = isinstance(values, list)
+    kind = "U" if is_text else values.dtype.kind
+    shape: tuple[int, ...] = (len(values),) if is_text else values.shape
+    is_fine = kind in kinds and len(shape) == dimensions
+    if name in _VECTORS:
+        is_fine = is_fine and width in (None, shape[1]) and bool(np.isfinite(values).all())
     if not is_fine:
-        received = kind if kind == "text" else f"{values.dtype} {list(values.shape)}"
+        received = "text" if is_text else f"{values.dtype} {list(shape)}"
         what = f"{path.name} has a column {name} of another kind"
         raise InputError(what, received=received, expected=expected, fix=_WRITE_AGAIN)
 
