@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from falcon_ssl.config.run import OptimConfig
+from falcon_ssl.config.run import OPTIMIZERS, OptimConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.engine.lars import LARS
 from falcon_ssl.engine.optim import build_optimizer, learning_rate, schedule, weight_decay
@@ -174,3 +174,17 @@ def test_options_of_lars_need_lars() -> None:
             OptimConfig(**options)
     with pytest.raises(InputError, match=r"optim\.weight_decay_end is too small"):
         OptimConfig(weight_decay_end=-1.0)
+
+
+def test_every_optimizer_has_its_facts() -> None:
+    names = get_args(get_type_hints(OptimConfig)["name"])
+    assert set(OPTIMIZERS) == set(names)
+    for name in names:
+        network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))  # the last layer is not Muon's
+        optimizer = build_optimizer(network, OptimConfig(name))
+        assert optimizer.param_groups[0]["lr"] == OPTIMIZERS[name].lr
+        network(torch.ones(1, 3)).sum().backward()
+        optimizer.step()
+        state = optimizer.state[network[0].weight]
+        kept = [one for one in state.values() if isinstance(one, Tensor) and one.numel() > 1]
+        assert len(kept) == OPTIMIZERS[name].moments

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from falcon_ssl.config import methods
 from falcon_ssl.config.bounds import Options, option
@@ -142,7 +142,24 @@ class ViewsConfig(Options, group="views"):
     )
 
 
-LEARNING_RATES = {"muon": 2e-2, "adamw": 2e-3, "adam": 2e-3, "lars": 0.3}
+class OptimizerFacts(NamedTuple):
+    """What differs between optimizers and is not an option.
+
+    Args:
+        lr: Peak learning rate where none is given.
+        moments: Numbers that are kept of every parameter.
+    """
+
+    lr: float
+    moments: int
+
+
+OPTIMIZERS: Mapping[str, OptimizerFacts] = {
+    "muon": OptimizerFacts(lr=2e-2, moments=1),
+    "adamw": OptimizerFacts(lr=2e-3, moments=2),
+    "adam": OptimizerFacts(lr=2e-3, moments=2),
+    "lars": OptimizerFacts(lr=0.3, moments=1),
+}
 
 
 @dataclass(frozen=True)
@@ -157,7 +174,7 @@ class OptimConfig(Options, group="optim"):
     lr: float | None = option(
         None,
         "Peak learning rate, for the batch size as it is (no hidden scaling); null: "
-        f"{', '.join(f'{rate:g} with {name}' for name, rate in LEARNING_RATES.items())}.",
+        f"{', '.join(f'{facts.lr:g} with {name}' for name, facts in OPTIMIZERS.items())}.",
         above=0,
     )
     lr_rest: float = option(
@@ -202,7 +219,7 @@ class OptimConfig(Options, group="optim"):
     @property
     def peak_lr(self) -> float:
         """The learning rate, the optimizer's own where none is given."""
-        return LEARNING_RATES[self.name] if self.lr is None else self.lr
+        return OPTIMIZERS[self.name].lr if self.lr is None else self.lr
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 from falcon_ssl.config.evaluation import describe_readout
-from falcon_ssl.config.run import LEARNING_RATES
+from falcon_ssl.config.run import OPTIMIZERS
 from falcon_ssl.core.machine import bytes_text
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import BASELINE_LABEL, GROUPS, METRICS, Metric, describe
@@ -264,7 +264,8 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def _learning_rate(run: Run) -> Any:
     optim = run.config.get("optim") or {}
-    return optim.get("lr") or LEARNING_RATES.get(str(optim.get("name")))
+    facts = OPTIMIZERS.get(str(optim.get("name")))
+    return optim.get("lr") or (facts and facts.lr)
 
 
 def _readout(about: Mapping[str, Any]) -> str:
