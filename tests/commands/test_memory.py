@@ -9,7 +9,7 @@ import pytest
 from falcon_ssl.cli.main import main
 from falcon_ssl.commands import memory
 from falcon_ssl.commands.loading import prepare
-from falcon_ssl.config import from_mapping
+from falcon_ssl.config import RunConfig, from_mapping
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.methods import build_method
 
@@ -110,3 +110,9 @@ def test_other_errors_of_torch_stay_what_they_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("falcon_ssl.commands.evaluate", fail)
     with pytest.raises(RuntimeError, match="size mismatch"):
         main(["evaluate", "somewhere"])
+
+
+def test_a_method_of_the_users_has_no_sizes_of_its_own() -> None:
+    config = from_mapping({"method": "python:somewhere:method"})
+    assert [name for name in memory.sizes(config, (1, 8, 8)) if "python" in name] == []
+    assert memory.sizes(config, (1, 8, 8)).keys() < memory.sizes(RunConfig(), (1, 8, 8)).keys()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from falcon_ssl.commands.resolve import LARGEST
-from falcon_ssl.config.run import RunConfig
+from falcon_ssl.config.run import OPTIMIZERS, RunConfig
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.distributed import planned_ranks
 from falcon_ssl.core.errors import InputError
@@ -18,7 +18,6 @@ from falcon_ssl.engine.shards import divided_encoders
 from falcon_ssl.methods import Method, build_method
 
 _FLOAT32 = 4  # bytes
-_MOMENTS = {"muon": 1, "lars": 1, "adam": 2, "adamw": 2}  # of a parameter, by optimizer
 _OF_HEADS = ("hidden_dim", "embed_dim", "num_prototypes")
 _WIDE = 2**12
 _FEW_CODES = 256  # of the dictionary in the network that is only counted
@@ -51,7 +50,7 @@ def check_memory(config: RunConfig, image_shape: tuple[int, int, int]) -> None:
 def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int]:
     """Bytes on a rank of what a configuration states the size of."""
     views, codes, width = config.views, config.falcon.num_codes, config.falcon.embed_dim
-    of_a_parameter = _FLOAT32 * (2 + _MOMENTS[config.optim.name])
+    of_a_parameter = _FLOAT32 * (2 + OPTIMIZERS[config.optim.name].moments)
     channels, side = image_shape[0], max(image_shape[1:])
     large = views.size or min(side, LARGEST)
     small = (views.small_size or large) if views.small_views else 0
@@ -73,13 +72,7 @@ def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int
             config.falcon.prior_exponent > 0
         )
         found["marginal and prior"] = codes * per_code
-    own = getattr(config, config.method, None)  # None for a method of the user's
-    hidden, outputs = getattr(own, "hidden_dim", 0) or 0, getattr(own, "num_prototypes", 0)
-    outputs = sum(outputs) if isinstance(outputs, tuple) else outputs
-    found[f"{config.method}.hidden_dim"] = of_a_parameter * hidden * hidden
-    inner = getattr(own, "embed_dim", hidden) or hidden
-    found[f"{config.method}.embed_dim"] = of_a_parameter * (hidden or 1) * inner
-    found[f"{config.method}.num_prototypes"] = of_a_parameter * outputs * inner
+    found |= {name: of_a_parameter * count for name, count in _heads(config).items()}
     if config.method == "lejepa":
         found["lejepa.num_directions"] = (
             _FLOAT32 * config.lejepa.num_directions * config.lejepa.embed_dim
@@ -89,6 +82,19 @@ def sizes(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int
     if config.method == "swav":
         found["swav.queue_length"] = _FLOAT32 * config.swav.queue_length * config.swav.embed_dim
     return found
+
+
+def _heads(config: RunConfig) -> dict[str, int]:
+    """Parameters of the layers whose widths a method has as options; a method of the user's has none."""
+    own = getattr(config, config.method, None)
+    if own is None:
+        return {}
+    hidden, outputs = getattr(own, "hidden_dim", 0) or 0, getattr(own, "num_prototypes", 0)
+    outputs = sum(outputs) if isinstance(outputs, tuple) else outputs
+    inner = getattr(own, "embed_dim", hidden) or hidden
+    counts = (hidden * hidden, (hidden or 1) * inner, outputs * inner)
+    names = (f"{config.method}.{name}" for name in _OF_HEADS)
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def _is_worth_counting(config: RunConfig) -> bool:
@@ -114,9 +120,8 @@ def _parameters(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[st
         with torch.device("meta"):
             method = build_method(few, image_shape=(image_shape[0], large, large))
         ranks = planned_ranks() if config.engine.shard else 1
-        return {
-            "weights": parameter_bytes(method, moments=_MOMENTS[config.optim.name], ranks=ranks)
-        }
+        moments = OPTIMIZERS[config.optim.name].moments
+        return {"weights": parameter_bytes(method, moments=moments, ranks=ranks)}
     return {}
 
 
