@@ -16,7 +16,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from falcon_ssl import commands
-from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig, from_mapping
+from falcon_ssl.config import (
+    EncoderConfig,
+    EngineConfig,
+    FalconConfig,
+    OptimConfig,
+    RunConfig,
+    ViewsConfig,
+    from_mapping,
+)
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import NonFiniteError, RunFolder
@@ -280,6 +288,35 @@ def test_resume_needs_the_same_options(whole_run: Path, tmp_path: Path) -> None:
         commands.pretrain(CONFIG, out=tmp_path / "nowhere", resume=True, monitors=[])
     with pytest.raises(InputError, match="contradict each other"):
         commands.pretrain(CONFIG, out=whole_run, resume=True, overwrite=True, monitors=[])
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"seed": 3}, "seed"),
+        ({"optim": OptimConfig(lr=1.0)}, "optim.lr"),
+        ({"encoder": EncoderConfig("resnet8")}, "encoder.name"),
+        ({"views": ViewsConfig(size=6)}, "views.size"),
+    ],
+)
+def test_other_options_are_refused_before_images_are_read(
+    changed: dict[str, Any], name: str, whole_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what auto has chosen is compared afterwards."""
+
+    def read(*args: object, **options: object) -> None:
+        raise AssertionError("images are read")
+
+    monkeypatch.setattr("falcon_ssl.commands.loading.load_splits", read)
+    with pytest.raises(InputError, match=f"other values of {name}: "):
+        commands.pretrain(replace(CONFIG, **changed), out=whole_run, resume=True, monitors=[])
+    with pytest.raises(AssertionError, match="images are read"):
+        commands.pretrain(CONFIG, out=whole_run, resume=True, monitors=[])
+
+
+def test_a_batch_larger_than_the_images_is_named_before_its_memory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size is larger than the data set"):
+        commands.pretrain(replace(CONFIG, batch_size=10**12), out=tmp_path / "run", monitors=[])
 
 
 def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:

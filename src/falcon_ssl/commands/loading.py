@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 FITTED_TO = 4000  # images at most
 LEAST_SIDE = 4  # pixels
+_CHOSEN = ("encoder.", "views.", "reading.image_size")  # by the images, where they are not given
 
 
 class RunParts(NamedTuple):
@@ -68,7 +69,6 @@ class InitialWeights(Protocol):
 def prepare(
     config: RunConfig,
     *,
-    skipped_path: Path | None = None,
     splits: Splits | None = None,
     initial: InitialWeights | None = None,
 ) -> RunParts:
@@ -76,14 +76,13 @@ def prepare(
 
     Args:
         config: The whole configuration.
-        skipped_path: Where images that cannot be read are listed.
         splits: The images, where they are open already.
         initial: What the encoder starts from; None for random weights, also where a checkpoint follows.
 
     Raises:
         InputError: Data that cannot be read, or options that do not fit it or each other.
     """
-    splits = splits or open_data(config, skipped_path=skipped_path)
+    splits = splits or open_data(config)
     if splits.resized_to is not None:  # other images of the run are then brought to it too
         reading = replace(config.reading, image_size=splits.resized_to)
         config = replace(config, reading=reading)
@@ -334,24 +333,37 @@ def seen_shape(image_shape: tuple[int, int, int], views: Views) -> tuple[int, in
     return (channels, height, width) if views.size is None else (channels, views.size, views.size)
 
 
-def check_same_run(folder: RunFolder, config: RunConfig, *, longer: bool = False) -> None:
+def check_same_run(
+    folder: RunFolder, config: RunConfig, *, longer: bool = False, resolved: bool = True
+) -> None:
     """Raise InputError unless ``config`` is what the run was started with, except for how it is executed.
 
-    With ``longer`` it may have more epochs, unless its views grow over the run: they would shrink.
+    Args:
+        folder: Of the run.
+        config: The whole configuration.
+        longer: Whether it may have more epochs, unless its views grow over the run: they would shrink.
+        resolved: Whether every auto is a choice already; else what may still be chosen is not compared.
     """
     begun = read_config(folder)
     if longer and config.epochs > begun.epochs and config.views.start_size is None:
-        logger.info(
-            "%d epochs in place of %d: the learning rate goes on as in a run that was begun with so many",
-            *(config.epochs, begun.epochs),
-        )
+        if resolved:
+            logger.info(
+                "%d epochs in place of %d: the learning rate goes on as in a run that was begun with so many",
+                *(config.epochs, begun.epochs),
+            )
         begun = replace(begun, epochs=config.epochs)
-    before, now = (flat_mapping(to_mapping(one)) for one in (begun, config))
+    before, now, usual = (flat_mapping(to_mapping(one)) for one in (begun, config, RunConfig()))
     changed = [
         name
         for name in {**before, **now}
         if not name.startswith("engine.") and before.get(name) != now.get(name)
     ]
+    if not resolved:
+        changed = [
+            name
+            for name in changed
+            if not name.startswith(_CHOSEN) or now.get(name) != usual.get(name)
+        ]
     if changed:
         values = "; ".join(f"{name} {now.get(name)}, not {before.get(name)}" for name in changed)
         raise InputError(

@@ -13,7 +13,13 @@ from torch import nn
 
 from falcon_ssl import engine
 from falcon_ssl.commands.initial import read_initial, write_initial
-from falcon_ssl.commands.loading import check_same_run, log_skipped, prepare, write_data_record
+from falcon_ssl.commands.loading import (
+    check_same_run,
+    log_skipped,
+    open_data,
+    prepare,
+    write_data_record,
+)
 from falcon_ssl.commands.monitors import default_monitors
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.config.run import RunConfig, from_mapping, to_mapping
@@ -24,6 +30,7 @@ from falcon_ssl.core.monitor import Monitor
 from falcon_ssl.core.parts import part_name
 from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.data import Splits, build_loader
+from falcon_ssl.data.order import check_full_batch
 from falcon_ssl.engine import RunFolder, StopRequest, speed, stop_signals
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.tracking import start_trackers
@@ -118,12 +125,12 @@ def _pretrain(
         weights = None
         if config.encoder.name == "auto":
             config = replace(config, encoder=from_mapping(read_yaml(folder.path / CONFIG)).encoder)
-    run = prepare(
-        config,
-        skipped_path=folder.path / SKIPPED,
-        splits=splits,
-        initial=None if weights is None else read_initial(weights),
-    )
+    if is_same:  # before images are read
+        check_same_run(folder, config, longer=True, resolved=False)
+    splits = splits or open_data(config, skipped_path=folder.path / SKIPPED)
+    check_full_batch(len(splits.train), config.batch_size)
+    initial = None if weights is None else read_initial(weights)
+    run = prepare(config, splits=splits, initial=initial)
     config, splits, views, method = run
     if is_same:
         check_same_run(folder, config, longer=True)

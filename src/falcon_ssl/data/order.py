@@ -19,6 +19,17 @@ _LANES = (8, 4, 2, 1)  # that many processes can read blocks of their own
 Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
+def check_full_batch(num_images: int, batch_size: int) -> None:
+    """Raise InputError where there are not images enough for one batch."""
+    if num_images < batch_size:
+        raise InputError(
+            "batch_size is larger than the data set",
+            received=f"batches of {batch_size} from {num_images} images",
+            expected="at least one full batch an epoch",
+            fix=f"give --batch_size {max(2, num_images // 2)} or so",
+        )
+
+
 @dataclass(frozen=True)
 class BatchPlan:
     """Cuts every epoch's permutation into global batches and gives each rank its part of each.
@@ -60,13 +71,7 @@ class BatchPlan:
         check_at_least(
             "batch_size", self.batch_size, self.world_size, fix="give every rank at least one row"
         )
-        if self.num_images < self.batch_size:
-            raise InputError(
-                "batch_size is larger than the data set",
-                received=f"batches of {self.batch_size} from {self.num_images} images",
-                expected="at least one full batch an epoch",
-                fix=f"give --batch_size {max(2, self.num_images // 2)} or so",
-            )
+        check_full_batch(self.num_images, self.batch_size)
 
     @property
     def batches_per_epoch(self) -> int:
