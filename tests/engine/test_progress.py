@@ -160,3 +160,19 @@ def test_a_short_command_and_other_processes_log_nothing(
         work(progress, clock, seconds=seconds)
     assert caplog.messages == []
     assert screen.is_terminal or shown(screen) == ""
+
+
+def test_images_that_cannot_be_read_leave_no_time(screen: Console, clock: Clock) -> None:
+    """They are never counted, and so the last line of a count may lack them."""
+    if not screen.is_terminal:
+        return
+    with WorkProgress() as progress:
+        count = progress.read("images", 1000)
+        for number in (400, 599):
+            clock.now += 4
+            count(number)
+            progress._bar.refresh()
+    said = shown(screen)
+    assert "about 6.0 s left" in said
+    assert "999 of 1000 images" in said
+    assert said.rindex(" left") < said.index("999 of 1000")

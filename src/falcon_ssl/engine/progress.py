@@ -30,6 +30,7 @@ _SHOWN = {
 _LOG_LINES = 15  # of a whole run, where the output is not a terminal
 _SOON = 5.0  # seconds to the first log line of a command that does not train,
 _EVERY = 20.0  # and from one to the next
+_WORTH_SAYING = 0.5  # seconds that are left
 
 
 def _console() -> Console:
@@ -233,8 +234,9 @@ class WorkProgress:
             line = f"{done} of {images} {what}"
             if done and now > began:
                 line += f", {done / (now - began):.0f} a second"
-            if 0 < done < images:
-                line += f", about {format_duration((now - began) * (images - done) / done)} left"
+            left = (now - began) * (images - done) / done if done else 0.0
+            if left > _WORTH_SAYING:  # images that cannot be read are never counted
+                line += f", about {format_duration(left)} left"
             self._show(line, done=done, total=images, due=self._next)
 
         return count
