@@ -262,14 +262,16 @@ class AlarmMonitor:
         weights = [with_float64(local(parameter)) for parameter in parameters]
         # Their bits as integers: these have one sum in any order, whatever number of ranks adds them.
         bits = [weight.view(INTEGERS[weight.itemsize]).sum() for weight in weights]
-        fingerprint = int(torch.stack(whole_sums(bits, parameters)).sum())
-        is_frozen = fingerprint == self._state.fingerprint
-        self._state.fingerprint = fingerprint
+        fingerprint = torch.stack(whole_sums(bits, parameters)).sum()
         sums = [weight.sum(dtype=torch.float64) for weight in weights]
         norms = [weight.norm().double() for weight in weights]
         total = torch.stack(whole_sums(sums, parameters)).sum()
         size = torch.stack(whole_norms(norms, parameters)).norm()
-        now, norm = torch.stack([total, size]).tolist()
+        # One read of the device: all as the integers of their bits.
+        read = torch.stack([fingerprint, total.view(torch.int64), size.view(torch.int64)]).cpu()
+        now, norm = read[1:].view(torch.float64).tolist()
+        is_frozen = int(read[0]) == self._state.fingerprint
+        self._state.fingerprint = int(read[0])
         if self._state.first_weights is None:
             self._state.first_weights = now
             return {}
@@ -338,6 +340,8 @@ def _variances(u_RF: Tensor) -> Tensor:
     centered_RF = u_RF.double() - u_RF.mean(dim=0, dtype=torch.float64)
     # The smaller of the two Gram matrices: their non-zero eigenvalues are the same.
     gram = centered_RF @ centered_RF.T if len(u_RF) < u_RF.shape[1] else centered_RF.T @ centered_RF
-    eigenvalues = torch.linalg.eigvalsh(gram.cpu()).flip(0).clamp(min=0)
-    is_constant = float(eigenvalues.sum()) <= CONSTANT * float(u_RF.double().square().sum())
+    squares = u_RF.double().square().sum()
+    read = torch.cat([gram.flatten(), squares[None]]).cpu()  # one read of the device
+    eigenvalues = torch.linalg.eigvalsh(read[:-1].view_as(gram)).flip(0).clamp(min=0)
+    is_constant = float(eigenvalues.sum()) <= CONSTANT * float(read[-1])
     return torch.zeros_like(eigenvalues) if is_constant else eigenvalues
