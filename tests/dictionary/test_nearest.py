@@ -80,7 +80,7 @@ def test_a_center_is_subtracted_from_the_cosines(dtype, block_size):
 
 
 def test_a_center_of_another_size_is_refused():
-    with pytest.raises(InputError, match="the center does not fit the prototypes"):
+    with pytest.raises(InputError, match="the center has the wrong shape"):
         PrototypeDictionary(torch.eye(3), center_C=torch.zeros(2))
 
 

@@ -260,9 +260,19 @@ BAD = {
     ),
     "too few views": (
         lambda: swav_loss([a]),
-        lambda: swav_loss([a, b], num_assigned=3),
         lambda: dino_loss([a], [a], torch.zeros(WIDTH)),
         lambda: lejepa_loss([a], random_directions(2, WIDTH, seed=0)),
+        lambda: gedi_loss([a]),
+    ),
+    "num_assigned is out of range: received 3, expected 1 to 2": (
+        lambda: swav_loss([a, b], num_assigned=3),
+    ),
+    "num_large is out of range": (
+        lambda: lejepa_loss([a, b], random_directions(2, WIDTH, seed=0), num_large=0),
+    ),
+    "views of the teacher is out of range": (
+        lambda: dino_loss([a, b], [], torch.zeros(WIDTH)),
+        lambda: dino_loss([a, b], [a, b, b], torch.zeros(WIDTH)),
     ),
     "the queue does not fit": (lambda: swav_loss([a, b], queued_scores=[a]),),
     "the queue has the wrong width": (

@@ -110,6 +110,7 @@ def disagreements(rank):
         "codes": {"dictionary": RademacherDictionary(CODES + rank, WIDTH)},
         "scale": {"logit_scale": 3.0 + rank},
         "precision": {"input_precision": ["tf32", "ieee", "bf16x3"][rank]},
+        "blocks": {"backend": "chunked", "block_size": 8 + rank},
         "momentum": {
             "marginal_momentum": 0.5 + rank / 8,
             "running_marginal": torch.zeros(CODES, dtype=torch.float64),

@@ -78,6 +78,17 @@ def check_matrix(name: str, value: Tensor, *, columns: int | None = None) -> Non
         )
 
 
+def check_entries(name: str, value: Tensor, count: int, *, each: str, fix: str) -> None:
+    """Raise InputError unless ``value`` is a vector of so many entries, one for each code, prototype, ..."""
+    if value.shape != (count,):
+        raise InputError(
+            f"{name} has the wrong shape",
+            received=tuple(value.shape),
+            expected=f"({count},), one entry a {each}",
+            fix=fix,
+        )
+
+
 def check_same_shape(name1: str, value1: Tensor, name2: str, value2: Tensor) -> None:
     """Raise InputError unless the two tensors have the same shape."""
     if value1.shape != value2.shape:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from falcon_ssl.core.checks import check_finite, check_matrix
+from falcon_ssl.core.checks import check_entries, check_finite, check_matrix
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.dictionary.base import Dictionary
 
@@ -40,13 +40,9 @@ class PrototypeDictionary(Dictionary):
                 fix="leave zero rows out",
             )
         self.num_codes, self.width = codes_CF.shape
-        if center_C is not None and center_C.shape != (self.num_codes,):
-            raise InputError(
-                "the center does not fit the prototypes",
-                received=f"shape {tuple(center_C.shape)}",
-                expected=f"({self.num_codes},), one entry a prototype",
-                fix="pass the center of the same head",
-            )
+        if center_C is not None:
+            fix = "pass the center of the same head"
+            check_entries("the center", center_C, self.num_codes, each="prototype", fix=fix)
         self._codes_CF = codes_CF
         self._center_C = center_C
 

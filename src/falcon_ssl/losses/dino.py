@@ -13,11 +13,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.core.checks import check_fraction, check_positive
+from falcon_ssl.core.checks import check_entries, check_fraction, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
-from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count, predict_assignments
+from falcon_ssl.losses.rows import (
+    check_targets,
+    check_views,
+    global_count,
+    numbered,
+    predict_assignments,
+)
 
 
 class DINOTerms(NamedTuple):
@@ -69,15 +74,10 @@ def dino_loss(
         >>> round(float(dino_loss([s1, s2], [s1, s2], torch.zeros(100)).total), 3)  # collapsed: log 100
         4.605
     """
-    names = [f"student[{v}]" for v in range(len(student))]
-    check_views(names + [f"teacher[{v}]" for v in range(len(teacher))], [*student, *teacher])
-    if not 1 <= len(teacher) <= len(student) or len(student) < 2:
-        raise InputError(
-            "there are too few views",
-            received=f"{len(student)} views of the student, {len(teacher)} of the teacher",
-            expected="at least two of the student, at most as many of the teacher",
-            fix="the teacher sees the large views, the student all of them",
-        )
+    check_views(
+        [*numbered("student", student), *numbered("teacher", teacher)], [*student, *teacher]
+    )
+    check_targets(len(student), len(teacher), option="number of views of the teacher")
     _check_center(center, student[0].shape[1])
     check_positive("student_temperature", student_temperature, fix="the paper's is 0.1")
     check_positive("teacher_temperature", teacher_temperature, fix="the paper's is 0.04")
@@ -127,10 +127,5 @@ def updated_center(center: Tensor, teacher: Sequence[Tensor], *, momentum: float
 
 
 def _check_center(center: Tensor, num_prototypes: int) -> None:
-    if center.shape != (num_prototypes,):
-        raise InputError(
-            "the center has the wrong shape",
-            received=tuple(center.shape),
-            expected=f"({num_prototypes},), one entry a prototype",
-            fix="start from torch.zeros(num_prototypes)",
-        )
+    fix = "start from torch.zeros(num_prototypes)"
+    check_entries("the center", center, num_prototypes, each="prototype", fix=fix)

@@ -23,9 +23,11 @@ from falcon_ssl.core.checks import check_at_least, check_matrix, check_positive
 from falcon_ssl.core.numerics import at_least_float32
 from falcon_ssl.losses.rows import (
     check_targets,
+    check_views,
     global_count,
     logsumexp_rows,
     mean_rows,
+    numbered,
     sums_of_others,
 )
 
@@ -80,7 +82,8 @@ def gedi_loss(
         >>> round(float(gedi_loss([s, s], beta=1.0).total), 3)  # uniform assignments: 2 log 10
         4.605
     """
-    num_targets = check_targets("scores", scores, num_targets)
+    check_views(numbered("scores", scores), scores)
+    num_targets = check_targets(len(scores), num_targets)
     check_positive("temperature", temperature, fix="0.1 is usual")
     check_at_least("beta", beta, 0)
     num_rows = global_count(

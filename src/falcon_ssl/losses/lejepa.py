@@ -26,9 +26,8 @@ from torch.nn.functional import normalize
 
 from falcon_ssl.core.checks import check_at_least, check_fraction, check_matrix, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
-from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count
+from falcon_ssl.losses.rows import check_targets, check_views, global_count, numbered
 
 LIMIT, NUM_POINTS = 5.0, 9
 
@@ -90,14 +89,8 @@ def lejepa_loss(
         >>> bool(lejepa_loss(views, random_directions(64, 8, seed=0)).sigreg < 2)
         True
     """
-    check_views([f"views[{v}]" for v in range(len(views))], views)
-    if not 1 <= num_large <= len(views) or len(views) < 2:
-        raise InputError(
-            "there are too few views",
-            received=f"{len(views)} views, num_large={num_large}",
-            expected="at least two views, at least one of them large",
-            fix="pass every view",
-        )
+    check_views(numbered("views", views), views)
+    check_targets(len(views), num_large, option="num_large")
     check_fraction("regularization", regularization, fix="the paper's is 0.05")
     num_rows = global_count(
         views[0],

@@ -40,28 +40,31 @@ def check_views(names: Sequence[str], views: Sequence[Tensor]) -> None:
             )
 
 
-def check_targets(name: str, views: Sequence[Tensor], num_targets: int | None) -> int:
+def numbered(name: str, views: Sequence[Tensor]) -> list[str]:
+    """What the entries of an argument are called in an error: "scores[0]", "scores[1]", ..."""
+    return [f"{name}[{v}]" for v in range(len(views))]
+
+
+def check_targets(num_views: int, num_targets: int | None, *, option: str = "num_targets") -> int:
     """K: how many of V views, the first ones, are targets of all others; None: all.
 
     Raises:
-        InputError: Fewer than two views, views that differ in shape or dtype, or targets outside 1..V.
+        InputError: Fewer than two views, or targets outside 1..V.
     """
-    if len(views) < 2:
+    if num_views < 2:
         raise InputError(
             "too few views",
-            received=len(views),
+            received=num_views,
             expected=">= 2",
             fix="pass two views of each image",
         )
-    check_views([f"{name}{number + 1}" for number in range(len(views))], views)
     if num_targets is None:
-        return len(views)
-    if not 1 <= num_targets <= len(views):
+        return num_views
+    if not 1 <= num_targets <= num_views:
         raise InputError(
-            "num_targets is out of range",
+            f"{option} is out of range",
             received=num_targets,
-            expected=f"1 to {len(views)}, the number of views",
-            fix="leave it out to make every view a target",
+            expected=f"1 to {num_views}, the number of views",
         )
     return num_targets
 

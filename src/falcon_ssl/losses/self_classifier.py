@@ -20,9 +20,11 @@ from falcon_ssl.core.checks import check_positive
 from falcon_ssl.core.numerics import at_least_float32
 from falcon_ssl.losses.rows import (
     check_targets,
+    check_views,
     global_count,
     logsumexp_rows,
     mean_rows,
+    numbered,
     sums_of_others,
 )
 
@@ -76,7 +78,8 @@ def self_classifier_loss(
         >>> round(float(self_classifier_loss([s, s]).total), 3)  # all alike: log 10
         2.303
     """
-    num_targets = check_targets("scores", scores, num_targets)
+    check_views(numbered("scores", scores), scores)
+    num_targets = check_targets(len(scores), num_targets)
     check_positive("row_temperature", row_temperature, fix="the paper's is 0.1")
     check_positive("column_temperature", column_temperature, fix="the paper's is 0.05")
     num_rows = global_count(

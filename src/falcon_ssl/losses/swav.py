@@ -17,7 +17,14 @@ from falcon_ssl.core.checks import check_at_least, check_positive
 from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import at_least_float32
-from falcon_ssl.losses.rows import check_views, global_count, logsumexp_rows, predict_assignments
+from falcon_ssl.losses.rows import (
+    check_targets,
+    check_views,
+    global_count,
+    logsumexp_rows,
+    numbered,
+    predict_assignments,
+)
 
 
 class SwAVTerms(NamedTuple):
@@ -72,14 +79,8 @@ def swav_loss(
         >>> bool(swav_loss([s1, s2]).total > 0)
         True
     """
-    check_views([f"scores[{v}]" for v in range(len(scores))], scores)
-    if not 1 <= num_assigned <= len(scores) or len(scores) < 2:
-        raise InputError(
-            "there are too few views",
-            received=f"{len(scores)} views, num_assigned={num_assigned}",
-            expected="at least two views, at least one of them assigned",
-            fix="pass the scores of every view",
-        )
+    check_views(numbered("scores", scores), scores)
+    check_targets(len(scores), num_assigned, option="num_assigned")
     if queued_scores is not None and len(queued_scores) != num_assigned:
         raise InputError(
             "the queue does not fit the views",

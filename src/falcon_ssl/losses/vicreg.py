@@ -20,6 +20,8 @@ from falcon_ssl.core.distributed import all_reduce_sum
 from falcon_ssl.core.numerics import at_least_float32
 from falcon_ssl.losses.rows import centered, check_views, global_count, off_diagonal
 
+TARGET_STD, EPS = 1.0, 1e-4  # gamma and epsilon of the paper
+
 
 class VICRegTerms(NamedTuple):
     """The loss and what it is made of: 0-dim tensors, equal on every rank; only ``total`` carries a gradient.
@@ -44,8 +46,8 @@ def vicreg_loss(
     invariance_weight: float = 25.0,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
-    target_std: float = 1.0,
-    eps: float = 1e-4,
+    target_std: float = TARGET_STD,
+    eps: float = EPS,
 ) -> VICRegTerms:
     """VICReg loss of two views.
 

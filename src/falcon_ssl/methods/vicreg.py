@@ -8,11 +8,9 @@ from torch import Tensor
 
 from falcon_ssl.config import VICRegConfig
 from falcon_ssl.core.monitor import StuckValue
-from falcon_ssl.losses.vicreg import vicreg_loss
+from falcon_ssl.losses.vicreg import EPS, TARGET_STD, vicreg_loss
 from falcon_ssl.methods.base import Parts, StepOutput, check_two_views
 from falcon_ssl.methods.heads import Projected, mlp, unit_rows
-
-TARGET_STD, EPS = 1.0, 1e-4  # gamma and epsilon of the paper
 
 
 class VICReg(Projected):
@@ -40,8 +38,6 @@ class VICReg(Projected):
             invariance_weight=self.config.invariance_weight,
             variance_weight=self.config.variance_weight,
             covariance_weight=self.config.covariance_weight,
-            target_std=TARGET_STD,
-            eps=EPS,
         )
         return StepOutput.of(terms, unit_rows(y1_NF))
 

@@ -30,7 +30,7 @@ def test_ranks_equal_one_process(results, one_process, split, problem):
 def test_ranks_that_disagree_all_say_so_and_none_hangs(results):
     for rank, result in enumerate(results):
         messages = result["disagreements"]
-        assert set(messages) == {"seed", "codes", "scale", "precision", "momentum"}
+        assert set(messages) == {"seed", "codes", "scale", "precision", "blocks", "momentum"}
         for message in messages.values():
             assert message.startswith(
                 f"ranks disagree on the loss: received rank {rank}: RademacherDictionary("

@@ -9,12 +9,13 @@ MI / log 2 of at most log2 min(N, C) bits of code.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.core.checks import check_matrix, check_same_shape
+from falcon_ssl.core.checks import check_entries, check_matrix, check_same_shape
 from falcon_ssl.core.distributed import agreed_global_count
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.numerics import with_float64
@@ -24,9 +25,9 @@ from falcon_ssl.dictionary.complete import CompleteDictionary
 from falcon_ssl.losses.falcon.backends import Backend, Compute, InputPrecision
 from falcon_ssl.losses.falcon.complete import falcon_loss_complete
 from falcon_ssl.losses.falcon.objective import Objective
-from falcon_ssl.losses.falcon.options import Marginal, check_options
+from falcon_ssl.losses.falcon.options import LossOptions, Marginal
 from falcon_ssl.losses.falcon.terms import LossTerms
-from falcon_ssl.losses.rows import check_norms, check_targets
+from falcon_ssl.losses.rows import check_norms, check_targets, check_views
 
 
 def falcon_loss(
@@ -102,8 +103,7 @@ def falcon_loss(
         >>> bool(terms.total > 0)
         True
     """
-    compute = check_options(
-        dictionary,
+    options = LossOptions(
         logit_scale=logit_scale,
         beta=beta,
         prior_matching=prior_matching,
@@ -114,6 +114,7 @@ def falcon_loss(
         input_precision=input_precision,
         marginal_momentum=marginal_momentum,
     )
+    compute = options.compute(dictionary)
     if (running_marginal is None) != (marginal_momentum == 0):
         raise InputError(
             "a running marginal and its momentum go together",
@@ -122,27 +123,21 @@ def falcon_loss(
             expected="both or neither",
             fix="pass zeros of num_codes as running_marginal, or leave both out",
         )
-    if running_marginal is not None and running_marginal.shape != (dictionary.num_codes,):
-        raise InputError(
-            "running_marginal has the wrong shape",
-            received=tuple(running_marginal.shape),
-            expected=f"({dictionary.num_codes},), one entry a code",
+    if running_marginal is not None:
+        check_entries(
+            "running_marginal",
+            running_marginal,
+            dictionary.num_codes,
+            each="code",
             fix="start from torch.zeros(num_codes)",
         )
     return _loss(
         views,
         dictionary,
         compute,
+        options,
         num_targets=num_targets,
-        logit_scale=logit_scale,
-        beta=beta,
-        prior_matching=prior_matching or dictionary.default_prior_matching,
-        prior=prior,
-        marginal=marginal,
-        backend=backend,
-        input_precision=input_precision,
         running_marginal=running_marginal,
-        marginal_momentum=marginal_momentum,
     )
 
 
@@ -201,19 +196,6 @@ class FalconLoss(nn.Module):
             epsilon=epsilon,
             temperature=temperature,
         )
-        self._compute = check_options(
-            dictionary,
-            logit_scale=self.logit_scale,
-            beta=beta,
-            prior_matching=prior_matching,
-            prior=prior,
-            marginal=marginal,
-            backend=backend,
-            block_size=block_size,
-            input_precision=input_precision,
-            marginal_momentum=marginal_momentum,
-        )
-        running = torch.zeros(dictionary.num_codes) if marginal_momentum > 0 else None
         self.dictionary = dictionary
         self.beta = beta
         self.prior_matching: PriorMatching = prior_matching or dictionary.default_prior_matching
@@ -222,9 +204,25 @@ class FalconLoss(nn.Module):
         self.block_size = block_size
         self.input_precision: InputPrecision = input_precision
         self.marginal_momentum = marginal_momentum
-        self._norms_are_checked = False
         self.register_buffer("prior", prior, persistent=False)
+        self._compute = self._options().compute(dictionary)
+        running = torch.zeros(dictionary.num_codes) if marginal_momentum > 0 else None
         self.register_buffer("running_marginal", running)
+        self._norms_are_checked = False
+
+    def _options(self) -> LossOptions:
+        """As they are now: attributes may be set between steps."""
+        return LossOptions(
+            logit_scale=self.logit_scale,
+            beta=self.beta,
+            prior_matching=self.prior_matching,
+            prior=self.prior,
+            marginal=self.marginal,
+            backend=self.backend,
+            block_size=self.block_size,
+            input_precision=self.input_precision,
+            marginal_momentum=self.marginal_momentum,
+        )
 
     @property
     def is_unbiased(self) -> bool:
@@ -252,16 +250,9 @@ class FalconLoss(nn.Module):
             views,
             self.dictionary,
             self._compute,
+            self._options(),
             num_targets=num_targets,
-            logit_scale=self.logit_scale,
-            beta=self.beta,
-            prior_matching=self.prior_matching,
-            prior=self.prior,
-            marginal=self.marginal,
-            backend=self.backend,
-            input_precision=self.input_precision,
             running_marginal=self.running_marginal if self.training else None,
-            marginal_momentum=self.marginal_momentum if self.training else 0.0,
         )
         if not self._norms_are_checked:
             check_norms(views)
@@ -280,28 +271,21 @@ def _loss(
     views: Sequence[Tensor],
     dictionary: Dictionary,
     compute: Compute | None,
+    options: LossOptions,
     *,
     num_targets: int | None,
-    logit_scale: float,
-    beta: float,
-    prior_matching: PriorMatching,
-    prior: Tensor | None,
-    marginal: Marginal,
-    backend: Backend,
-    input_precision: InputPrecision,
     running_marginal: Tensor | None,
-    marginal_momentum: float,
 ) -> LossTerms:
     """The loss of checked options; ``compute`` is None for the complete dictionary."""
     u_VNF, num_places, num_targets = _by_place(views, dictionary.width, num_targets)
     num_local, device = u_VNF.shape[1], u_VNF.device
+    prior_matching = options.prior_matching or dictionary.default_prior_matching
     num_rows = agreed_global_count(
         num_local,
         lambda: (
-            f"{dictionary}, codes {dictionary.checksum()}, logit_scale={logit_scale}, beta={beta}, "
-            f"prior_matching={prior_matching}, num_views={len(views)}, num_places={num_places}, "
-            f"num_targets={num_targets}, marginal={marginal}, marginal_momentum={marginal_momentum}, "
-            f"backend={backend}, input_precision={input_precision}"
+            f"{dictionary}, codes {dictionary.checksum()}, {replace(options, prior_matching=prior_matching)}, "
+            f"num_views={len(views)}, num_places={num_places}, num_targets={num_targets}, "
+            f"averages={running_marginal is not None}"
         ),
         device,
     )
@@ -310,32 +294,32 @@ def _loss(
             return falcon_loss_complete(
                 u_VNF,
                 dictionary,
-                logit_scale=logit_scale,
-                beta=beta,
+                logit_scale=options.logit_scale,
+                beta=options.beta,
                 prior_matching=prior_matching,
                 num_targets=num_targets,
                 num_places=num_places,
-                pooled=marginal == "pooled",
+                pooled=options.marginal == "pooled",
                 num_rows=num_rows,
             )
     assert compute is not None
     dtype = torch.float64 if u_VNF.dtype == torch.float64 else torch.float32
-    log_history_C = log_weight = None
+    momentum, log_history_C, log_weight = options.marginal_momentum, None, None
     if running_marginal is not None:
         # Bias-corrected: the weights of all batches so far, kept as the sum of the running marginal, sum to one.
-        past = marginal_momentum * running_marginal.to(dtype)
-        weight = past.sum() + (1 - marginal_momentum)
-        log_history_C, log_weight = (past / weight).log(), ((1 - marginal_momentum) / weight).log()
+        past = momentum * running_marginal.to(dtype)
+        weight = past.sum() + (1 - momentum)
+        log_history_C, log_weight = (past / weight).log(), ((1 - momentum) / weight).log()
     objective = Objective(
-        logit_scale=logit_scale,
-        beta=beta,
+        logit_scale=options.logit_scale,
+        beta=options.beta,
         prior_matching=prior_matching,
         num_views=len(u_VNF),
         num_targets=num_targets,
         num_places=num_places,
-        pooled=marginal == "pooled",
+        pooled=options.marginal == "pooled",
         num_rows=num_rows,
-        log_prior_C=_log_prior(prior, dictionary.num_codes, dtype, device),
+        log_prior_C=_log_prior(options.prior, dictionary.num_codes, dtype, device),
         log_history_C=log_history_C,
         log_weight=log_weight,
     )
@@ -343,7 +327,7 @@ def _loss(
         terms, log_m_MC = compute(u_VNF, cast(StreamedDictionary, dictionary), objective)
     if running_marginal is not None:
         current = log_m_MC.exp().mean(dim=0).to(running_marginal.dtype)
-        running_marginal.lerp_(current, 1 - marginal_momentum)
+        running_marginal.lerp_(current, 1 - momentum)
     return terms
 
 
@@ -355,7 +339,8 @@ def _by_place(
     for number, (view, own) in enumerate(zip(views, rows, strict=True), start=1):
         check_matrix(f"u{number}", own, columns=width)
         check_same_shape("u1", views[0], f"u{number}", view)
-    num_targets = check_targets("u", rows, num_targets)
+    check_views([f"u{number}" for number in range(1, len(rows) + 1)], rows)
+    num_targets = check_targets(len(rows), num_targets)
     u_VNF = torch.stack([*views])
     if u_VNF.dim() == 3:
         return u_VNF, 1, num_targets

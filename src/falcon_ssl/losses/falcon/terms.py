@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from falcon_ssl.core.checks import check_at_least
+from falcon_ssl.core.checks import check_at_least, check_entries
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.notebook import html_table
 from falcon_ssl.core.theory import power_law
@@ -82,13 +82,8 @@ def power_law_prior(num_codes: int, exponent: float) -> Tensor:
 
 def check_prior(prior: Tensor, num_codes: int) -> None:
     """Raise InputError unless ``prior`` is [C], positive and sums to 1 (to 1e-4)."""
-    if prior.shape != (num_codes,):
-        raise InputError(
-            "prior has the wrong shape",
-            received=tuple(prior.shape),
-            expected=f"({num_codes},), one entry a code",
-            fix="pass a vector of num_codes probabilities",
-        )
+    fix = "pass a vector of num_codes probabilities"
+    check_entries("prior", prior, num_codes, each="code", fix=fix)
     least = float(prior.min())
     if not least > 0:
         raise InputError(
