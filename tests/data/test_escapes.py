@@ -12,6 +12,7 @@ from falcon_ssl.config import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits, read_images
 from falcon_ssl.data.decode import decode
+from falcon_ssl.data.skipped import Skipped, count_skipped
 from falcon_ssl.records.files import write_text
 from support.images import encoded, pixels
 
@@ -128,3 +129,14 @@ def test_names_that_are_not_utf8_are_written_all_the_same(tmp_path: Path) -> Non
     assert train.paths(torch.tensor([0]))[0].endswith("caf\\xe9/caf\\xe9.png")
     write_text(tmp_path / "page.html", "folder:" + os.fsdecode(b"caf\xe9"))
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == "folder:caf\\udce9"
+
+
+def test_a_list_of_unreadable_images_has_one_line_an_image(tmp_path: Path) -> None:
+    """Whatever a file is called, and however many lines a library has to say of it."""
+    path = tmp_path / "skipped.txt"
+    place = "folder/two\nlines\tand a tab.png"
+    for _ in range(2):  # a run, and its resumption
+        skipped = Skipped("photos", 3, max_unreadable=1.0, path=path)
+        skipped.add(0, place=place, reason=OSError("broken\nat byte 7\n"))
+        assert count_skipped([skipped]) == 1
+    assert path.read_text() == r"folder/two\nlines\tand a tab.png" + "\tbroken at byte 7\n"

@@ -24,6 +24,7 @@ from falcon_ssl.core.errors import (
     InputError,
     LostRankError,
     StoppedError,
+    one_line,
 )
 from falcon_ssl.core.machine import is_main_process
 from falcon_ssl.core.version import __version__
@@ -38,8 +39,7 @@ LESS_MEMORY = (
 
 def first_sentence(error: BaseException) -> str:
     """What an error says, on one line, without advice for programmers."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.partition(". ")[0].rstrip(".")[:200]
+    return one_line(error).partition(". ")[0].rstrip(".")[:200]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from falcon_ssl.commands.frozen import ReadEncoder, rebuilt
 from falcon_ssl.config.export import Format
 from falcon_ssl.core.consent import check_trusted
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.engine.checkpoint import save_tensors
 from falcon_ssl.networks.timm import AsTimm, import_beside_torchvision, import_transformers
@@ -94,7 +94,7 @@ def read_network(folder: Path, about: Mapping[str, Any]) -> nn.Module:
     except Exception as error:  # each reader raises its own kinds; all mean the same to the user
         raise InputError(
             f"cannot read the exported encoder {folder}",
-            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            received=one_line(error, named=True),
             expected="a folder as falcon-ssl export wrote it",
             fix="export it again",
         ) from error

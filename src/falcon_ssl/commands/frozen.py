@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.run import ReadingConfig
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.pixels import DTYPES
 from falcon_ssl.data.decode import pixels_of
 from falcon_ssl.data.encoded import decoder
@@ -126,7 +126,7 @@ class Preprocessing:
             raise InputError(
                 "cannot read an image",
                 received=f"{image if isinstance(image, (str, Path)) else type(image).__name__}: "
-                + " ".join(f"{type(error).__name__}: {error}".split())[:200],
+                + one_line(error, named=True),
                 expected="the path of an image file, a Pillow image, or a uint8 tensor",
             ) from error
 

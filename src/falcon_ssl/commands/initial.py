@@ -16,7 +16,7 @@ from falcon_ssl.commands.formats import ABOUT, CONFIG, WEIGHTS, read_about
 from falcon_ssl.commands.loading import load_method
 from falcon_ssl.config.encoder import EncoderConfig
 from falcon_ssl.config.mapping import build
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.methods import Method
 from falcon_ssl.networks.timm import pretrained_timm
@@ -118,7 +118,7 @@ def _downloaded(repo: str) -> Path:
     except Exception as error:  # no network, no such repository: the library's own kinds
         raise InputError(
             f"cannot download {repo} from the Hugging Face hub",
-            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            received=one_line(error, named=True),
             expected="a repository, and a network connection",
         ) from error
 
@@ -191,7 +191,7 @@ def _from_file(source: str, file: Path) -> Initial:
     except Exception as error:  # each reader raises its own kinds; all mean the same to the user
         raise InputError(
             f"cannot read the weights {source}",
-            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            received=one_line(error, named=True),
             expected="tensors: .safetensors, or a pickle of tensors and plain values, which can hold no code",
         ) from error
     raise InputError("unknown kind of weights", received=file.name, expected=EXPECTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def check_hub(repo: str) -> None:
     except Exception as error:  # no token, no network: the library's own kinds
         raise InputError(
             "the Hugging Face hub does not let you in",
-            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            received=one_line(error, named=True),
             expected="a network connection and a token",
             fix="run hf auth login, or leave --push_to_hub out",
         ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
 
 Values = Mapping[str, Any]
@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         if isinstance(error, InputError):
             raise
-        raise _unreadable(path, " ".join(str(error).split())[:300]) from error
+        raise _unreadable(path, one_line(error)) from error
     if not isinstance(values, dict):
         raise _unreadable(path, f"a {type(values).__name__}")
     return values

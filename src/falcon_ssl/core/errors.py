@@ -30,6 +30,19 @@ class InputError(ValueError):
         super().__init__(" ".join(text.splitlines()))
 
 
+def one_line(error: BaseException, *, named: bool = False) -> str:
+    r"""What another library says, in at most 300 characters of one line; ``named``: after the kind of error.
+
+    Example:
+        >>> one_line(KeyError("a")), one_line(ValueError("two\nlines"), named=True), one_line(EOFError())
+        ("'a'", 'ValueError: two lines', 'EOFError')
+    """
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    if named:
+        text = f"{kind}: {text}"
+    return text[:300] or kind
+
+
 class CollapseError(RuntimeError):
     """A network has collapsed and the user asked to be stopped by that; the command line exits with code 3."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.encoded import EncodedSplit
 from falcon_ssl.data.shards import ShardTable
@@ -189,7 +189,7 @@ def _tables(
             raise
         raise InputError(
             f"cannot open the data set {repo}",
-            received=" ".join(str(error).split()) or type(error).__name__,
+            received=one_line(error),
             expected="a readable set of images",
             fix="check its name and the network; for a gated set, accept its terms and log in with `hf auth login`",
         ) from error

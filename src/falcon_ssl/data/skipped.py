@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +16,9 @@ _ONE_LINE = str.maketrans(
     {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
 )  # names of files may hold anything
 _STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow names an open file
+_ESCAPED = str.maketrans(
+    {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
+)  # what parts the columns and lines of a list
 
 
 class Skipped:
@@ -38,6 +41,7 @@ class Skipped:
 
     def add(self, index: int, *, place: str, reason: Exception) -> None:
         """Record an unreadable image. InputError: there are too many."""
+        place = place.translate(_ESCAPED)
         with self._lock:
             if index in self.indices:
                 return
@@ -60,8 +64,8 @@ class Skipped:
 
 
 def reason_text(reason: Exception) -> str:
-    """Why an image cannot be read, without addresses in memory."""
-    return _STREAM.sub("", str(reason)) or type(reason).__name__
+    """Why an image cannot be read, on one line and without addresses in memory."""
+    return _STREAM.sub("", one_line(reason)) or type(reason).__name__
 
 
 def count_skipped(parts: Sequence[Skipped]) -> int:
@@ -69,8 +73,8 @@ def count_skipped(parts: Sequence[Skipped]) -> int:
     places = {place for part in parts for place in part.places}
     for path in {part.path for part in parts if part.path is not None}:
         if path.is_file():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            places |= {line.split("\t")[0] for line in lines}
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            places |= {line.split("\t")[0] for line in lines if line}
     return len(places)
 
 

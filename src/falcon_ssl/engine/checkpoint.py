@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.sharding import divided_as, gathered, rows_of, whole_shape
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.methods import Method
@@ -108,7 +108,7 @@ def _fill(method: Method, found: Checkpoint) -> None:
     except RuntimeError as error:
         raise InputError(
             "the checkpoint does not fit the configuration",
-            received=" ".join(str(error).split())[:300],
+            received=one_line(error),
             expected="the parameters of the configured encoder and projector",
             fix="use the config.yaml that lies beside the checkpoint",
         ) from error
@@ -199,7 +199,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"cannot read {path}",
-            received=" ".join(str(error).split()),
+            received=one_line(error),
             expected="a file written by falcon-ssl pretrain",
             fix="restore it from a copy",
         ) from error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
 
 _NOT_KEPT = ("num_classes", "drop_path_rate")  # said elsewhere, or of training alone
@@ -90,7 +90,7 @@ def pretrained_timm(name: str) -> tuple[nn.Module, dict[str, Any]]:
     except Exception as error:  # no network, no weights: the kinds of several libraries
         raise InputError(
             f"timm cannot get the weights of {name}",
-            received=" ".join(f"{type(error).__name__}: {error}".split())[:300],
+            received=one_line(error, named=True),
             expected="a model with pretrained weights and a network connection",
             fix="pass the weights in a .safetensors file",
         ) from error
