@@ -23,6 +23,7 @@ HUGE: list[tuple[str, dict[str, Any]]] = [
     ("dino.hidden_dim", {"method": "dino", "dino": {"hidden_dim": 10**7}}),
     ("images to evaluate", {"views": {"evaluate_size": 10**6, "preset": "grayscale"}}),
     ("weights", {"encoder": {"name": "resnet18", "width": 2**16, "stem": "cifar"}}),
+    ("weights", {"falcon": {"embed_dim": 10**8}}),
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from falcon_ssl.methods import Method, build_method
 
 _FLOAT32 = 4  # bytes
 _OF_HEADS = ("hidden_dim", "embed_dim", "num_prototypes")
-_WIDE = 2**12
+_WIDE, _WIDE_HEAD = 2**12, 2**14  # layers of an encoder, and those on top of it
 _FEW_CODES = 256  # of the dictionary in the network that is only counted
 
 
@@ -98,15 +99,20 @@ def _heads(config: RunConfig) -> dict[str, int]:
 
 
 def _is_worth_counting(config: RunConfig) -> bool:
-    """Whether the encoder is wide, or divided for its size: the meta device takes seconds to load."""
-    if config.engine.shard:
-        return True
-    entries = [
-        one
-        for value in vars(config.encoder).values()
-        for one in (value if isinstance(value, tuple) else (value,))
-    ]
-    return max((one for one in entries if isinstance(one, int)), default=0) > _WIDE
+    """Whether a layer is wide, or the encoder divided for its size: the meta device takes seconds to load."""
+    own = getattr(config, config.method, None)
+    heads = [getattr(own, name, None) for name in _OF_HEADS]
+    return (
+        config.engine.shard
+        or _widest(vars(config.encoder).values()) > _WIDE
+        or _widest(heads) > _WIDE_HEAD
+    )
+
+
+def _widest(options: Iterable[object]) -> int:
+    """The largest whole number of some options, lists among them."""
+    entries = [one for many in options for one in (many if isinstance(many, tuple) else (many,))]
+    return max((one for one in entries if isinstance(one, int)), default=0)
 
 
 def _parameters(config: RunConfig, image_shape: tuple[int, int, int]) -> dict[str, int]:
