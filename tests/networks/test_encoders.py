@@ -198,3 +198,12 @@ def test_a_shortcut_of_eight_channels_is_thinned_and_equal():
     x = torch.randn(2, 8, 9, 9, generator=torch.Generator().manual_seed(1))
     strided = nn.functional.conv2d(x, shortcut[0].weight, stride=2)
     torch.testing.assert_close(shortcut.eval()(x), shortcut[1](strided))
+
+
+def test_a_network_without_channels_is_refused():
+    with pytest.raises(InputError, match=r"encoder\.width is too small: received 1, expected >= 2"):
+        build_encoder("digits_cnn", in_channels=1, width=1)
+    assert build_encoder("digits_cnn", in_channels=1, width=2)(torch.zeros(2, 1, 8, 8)).shape == (
+        2,
+        8,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.networks.batchnorm import GlobalBatchNorm
 
 
@@ -12,11 +13,15 @@ class DigitsCNN(nn.Module):
 
     Args:
         in_channels: Channels of the images.
-        width: Channels of the last map; D = 4 width.
+        width: Channels of the last map, the first has half as many; D = 4 width.
+
+    Raises:
+        InputError: ``width`` < 2.
     """
 
     def __init__(self, in_channels: int, *, width: int = 64) -> None:
         super().__init__()
+        check_at_least("encoder.width", width, 2, fix="the first map of digits_cnn has half of it")
         self.body = nn.Sequential(
             *_convolution(in_channels, width // 2, stride=1),
             *_convolution(width // 2, width, stride=2),
