@@ -9,7 +9,8 @@ import pytest
 from falcon_ssl.cli.main import main
 from falcon_ssl.commands import memory
 from falcon_ssl.commands.loading import prepare
-from falcon_ssl.config import RunConfig, from_mapping
+from falcon_ssl.config import METHODS, RunConfig, from_mapping, to_mapping
+from falcon_ssl.config.mapping import flat_mapping
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.methods import build_method
 
@@ -111,6 +112,13 @@ def test_other_errors_of_torch_stay_what_they_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("falcon_ssl.commands.evaluate", fail)
     with pytest.raises(RuntimeError, match="size mismatch"):
         main(["evaluate", "somewhere"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_named_are_options(method: str) -> None:
+    config = from_mapping({"method": method})
+    named = [name for name in memory.sizes(config, (1, 8, 8)) if "." in name]
+    assert set(named) <= flat_mapping(to_mapping(config)).keys()
 
 
 def test_a_method_of_the_users_has_no_sizes_of_its_own() -> None:

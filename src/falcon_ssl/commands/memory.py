@@ -94,8 +94,8 @@ def _heads(config: RunConfig) -> dict[str, int]:
     outputs = sum(outputs) if isinstance(outputs, tuple) else outputs
     inner = getattr(own, "embed_dim", hidden) or hidden
     counts = (hidden * hidden, (hidden or 1) * inner, outputs * inner)
-    names = (f"{config.method}.{name}" for name in _OF_HEADS)
-    return {name: count for name, count in zip(names, counts, strict=True) if count}
+    found = dict(zip(_OF_HEADS, counts, strict=True))
+    return {f"{config.method}.{name}": found[name] for name in _OF_HEADS if hasattr(own, name)}
 
 
 def _is_worth_counting(config: RunConfig) -> bool:
