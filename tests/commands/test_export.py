@@ -219,6 +219,8 @@ def test_the_card_has_the_numbers(runs: dict[str, Path], tmp_path: Path) -> None
     numbers = found["top1_knn"], found["random_encoder"]["top1_knn"], found["chance"]["top1"]
     assert row == tuple(f"{100 * number:.1f}\u202f%" for number in numbers)
     assert "over 100 images (test images of digits)" in card
+    assert re.search(r"\| AMI of k-means on z \| .* \| 0\.000 \|", card), "adjusted for chance"
+    assert "| precision | float32 |" in card
 
 
 def test_without_the_images_random_ones_do(

@@ -27,6 +27,7 @@ from falcon_ssl.config import (
 )
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
+from falcon_ssl.engine import progress
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import import_beside_torchvision
 from falcon_ssl.report import build_report
@@ -111,7 +112,10 @@ def test_every_source_gives_the_same_start(
 
 
 def test_a_run_is_compared_with_what_it_started_from(
-    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = tmp_path / "source"
     shutil.copytree(first, source)
@@ -120,8 +124,12 @@ def test_a_run_is_compared_with_what_it_started_from(
     assert cli.main([*words, *FEW_CODES]) == 0
     shutil.rmtree(source)  # nobody needs it any more
     want = commands.evaluate(first)
+    monkeypatch.setattr(progress, "_SOON", -1.0)
+    monkeypatch.setattr(progress, "_EVERY", -1.0)
     assert cli.main(["evaluate", str(run)]) == 0
-    printed = capsys.readouterr().out
+    printed, logged = capsys.readouterr()
+    assert "initial weights: kNN" in logged
+    assert "untrained" not in logged
     assert "initial weights" in printed
     assert "random encoder" not in printed
     found = json.loads((run / "evaluation.json").read_text())

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from falcon_ssl import commands
-from falcon_ssl.config import EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.config import EncoderConfig, EngineConfig, FalconConfig, OptimConfig, RunConfig
+from falcon_ssl.config.evaluation import MonitorConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import RunFolder, read_state
+from support.images import pixels
 
 CONFIG = RunConfig(
     epochs=4,
@@ -105,6 +108,29 @@ def test_a_run_says_which_epoch_was_best_and_keeps_it(
 ) -> None:
     caplog.set_level("INFO", logger="falcon_ssl")
     run = commands.pretrain(replace(CONFIG, epochs=2), out=tmp_path / "run")
-    assert "best of 1 epochs probed on held-out images: epoch 2 by RankMe" in caplog.text
+    assert "best of 1 epochs probed: epoch 2 by RankMe" in caplog.text
     assert "kept: best, best_knn" in caplog.text
     assert read_state(RunFolder.open(run).kept("best_knn"))["step"] == 2 * STEPS
+
+
+def test_photographs_without_a_test_part_have_a_best_epoch_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="falcon_ssl")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(16):
+        Image.fromarray(pixels(number, size=(20, 20))).save(photos / f"{number}.png")
+    config = replace(
+        CONFIG,
+        data=f"folder:{photos}",
+        batch_size=8,
+        encoder=EncoderConfig("resnet8", width=4),
+        monitor=MonitorConfig(every_epochs=2),
+    )
+    run = commands.pretrain(config, out=tmp_path / "run")
+    probed = [line for line in RunFolder.open(run).metrics() if "monitor" in line]
+    assert [line["epoch"] for line in probed] == [2, 4]
+    assert {*probed[0]["monitor"]} == {"effective_rank_z", "rankme_best_epoch"}
+    assert "best of 2 epochs probed: epoch" in caplog.text
+    assert "best" in RunFolder.open(run).kept_names()

@@ -162,6 +162,7 @@ def test_features_from_a_file_of_somebody_else(tmp_path):
     features = healthy(0)
     features.save(tmp_path / "features.npz")
     assert diagnose(load_features(tmp_path / "features.npz")).verdict == "healthy"
+    assert diagnose(str(tmp_path / "features.npz")).verdict == "healthy"
 
 
 def test_tensors_and_arrays_need_no_features():

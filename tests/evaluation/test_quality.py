@@ -87,7 +87,7 @@ def test_a_plateau_is_noted_once_and_not_at_the_end():
     ranks = [30, 20, 20, 20, 40, 20, 20, 20, 20]
     notes = {epoch: watcher(moment(epoch, rank=rank)).note for epoch, rank in enumerate(ranks, 1)}
     assert [epoch for epoch, note in notes.items() if note] == [3, 7]
-    assert "RankMe on held-out images has not risen in 2 probes" in notes[7]
+    assert "RankMe has not risen in 2 probes" in notes[7]
     assert "at epoch 5" in notes[7]
     silent = monitor(train=None, every_epochs=1, plateau=0)
     assert not any(silent(moment(epoch, rank=70 - 10 * epoch)).note for epoch in range(1, 6))
@@ -98,7 +98,7 @@ def test_the_plateau_is_that_of_knn_where_there_are_labels_and_survives_a_resume
     watcher(moment(1, rank=64))
     resumed = monitor(every_epochs=1, plateau=1)
     resumed.load_state_dict(json.loads(json.dumps(watcher.state_dict())))
-    assert resumed(moment(2, rank=3)).note.startswith("epoch 2: kNN on held-out images")
+    assert resumed(moment(2, rank=3)).note.startswith("epoch 2: kNN has not risen")
 
 
 def test_images_without_labels_still_have_a_rank():

@@ -16,7 +16,7 @@ def test_the_first_of_equal_epochs_is_the_best() -> None:
         "rankme_best_epoch": Curve(x, x),
     }
     assert best_sentence(monitors) == (
-        "best of 3 epochs probed on held-out images: epoch 2 by RankMe (9.0), epoch 3 by kNN (0.800)"
+        "best of 3 epochs probed: epoch 2 by RankMe (9.0), epoch 3 by kNN (0.800)"
     )
     del monitors["top1_knn"]
     assert best_sentence(monitors).endswith("epoch 2 by RankMe (9.0)")

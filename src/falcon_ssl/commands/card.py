@@ -174,8 +174,8 @@ def _training(run: Run) -> str:
     if (seconds := run.environment.get("seconds")) is not None:
         rows["time"] = format_duration(float(seconds))
     for name in ("device", "precision", "commit", "falcon_ssl"):
-        if run.environment.get(name):
-            rows[name] = run.environment[name]
+        if found := run.environment.get(name):
+            rows[name] = "float32" if found == "no" else found
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from falcon_ssl import engine
 from falcon_ssl.commands.features import (
     TRAINED,
-    UNTRAINED,
     NetworkFeatures,
     RunFeatures,
+    before_training,
     diagnose_run,
     extract_run_features,
 )
@@ -150,7 +150,11 @@ def evaluate(
 
     with progress:
         found = numbers(trained, TRAINED)
-        reference = {} if untrained is None else {"random_encoder": numbers(untrained, UNTRAINED)}
+        reference = (
+            {}
+            if untrained is None
+            else {"random_encoder": numbers(untrained, before_training(config))}
+        )
         if record_name == EVALUATION:
             progress.name("")
             progress.compute("pictures and diagnosis")

@@ -27,6 +27,7 @@ from falcon_ssl.methods import Method
 from falcon_ssl.networks import Readout, copy_fitted
 from falcon_ssl.networks.batchnorm import use_global_batch_norm
 from falcon_ssl.records.folder import DATA
+from falcon_ssl.records.metrics import start_label
 
 TRAINED, UNTRAINED = "trained network", "untrained network"
 HELD_OUT = 0.2  # fraction to evaluate on, of data that has no test split
@@ -87,6 +88,12 @@ class RunFeatures(NamedTuple):
     untrained: NetworkFeatures | None  # where `evaluation.untrained` asks for it
 
 
+def before_training(config: RunConfig) -> str:
+    """What progress calls the network that a run started from."""
+    weights = config.init.weights
+    return UNTRAINED if weights is None else start_label(weights)
+
+
 def extract_run_features(
     run: str | Path,
     *,
@@ -143,7 +150,8 @@ def extract_run_features(
         run=RunParts(config, splits, views, method),
         trained=features(method, TRAINED),
         untrained=features(
-            untrained(config, splits.train, trained=method, device=device, run=run), UNTRAINED
+            untrained(config, splits.train, trained=method, device=device, run=run),
+            before_training(config),
         )
         if config.evaluation.untrained
         else None,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import torch
+
 from falcon_ssl.commands.features import reads_bf16
 from falcon_ssl.commands.loading import RunParts
 from falcon_ssl.core.devices import named_device
 from falcon_ssl.core.monitor import Monitor
+from falcon_ssl.data import Source
+from falcon_ssl.data.subset import Subset
 from falcon_ssl.evaluation import AlarmMonitor, QualityMonitor
+from falcon_ssl.evaluation.quality import TRAIN_IMAGES
 from falcon_ssl.methods import Falcon
 from falcon_ssl.networks import Readout
 
 
 def default_monitors(run: RunParts) -> list[Monitor]:
-    """The library's own monitors: alarms at every logged step, held-out images every few epochs."""
+    """The library's own monitors: alarms at every logged step, RankMe and kNN every few epochs."""
     config, splits, views, method = run
     monitors: list[Monitor] = [
         AlarmMonitor(
@@ -30,11 +35,18 @@ def default_monitors(run: RunParts) -> list[Monitor]:
             patience=config.monitor.patience,
         )
     ]
-    if config.monitor.every_epochs and splits.test is not None:
-        labeled = splits.test.labels is not None and splits.train.labels is not None
+    probed = splits.test
+    if probed is None:
+        probed = _training_images(splits.train, seed=config.evaluation.seed)
+    if config.monitor.every_epochs and probed is not None:
+        labeled = (
+            splits.test is not None
+            and splits.test.labels is not None
+            and splits.train.labels is not None
+        )
         monitors.append(
             QualityMonitor(
-                splits.test,
+                probed,
                 views,
                 train=splits.train if labeled else None,
                 every_epochs=config.monitor.every_epochs,
@@ -49,3 +61,12 @@ def default_monitors(run: RunParts) -> list[Monitor]:
             )
         )
     return monitors
+
+
+def _training_images(source: Source, *, seed: int) -> Source | None:
+    """At most `TRAIN_IMAGES` of them, to compute RankMe of; None for sets that are only read in one order."""
+    if getattr(source, "blocks", None) is not None:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(source), generator=generator)[:TRAIN_IMAGES].sort().values
+    return Subset(source, rows, name=f"{len(rows)} training images of {source.name}")

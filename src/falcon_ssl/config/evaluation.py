@@ -22,7 +22,10 @@ class MonitorConfig(Options, group="monitor"):
         200, "Consecutive steps with a symptom before its alarm is raised.", at_least=0
     )
     every_epochs: int = option(
-        5, "Epochs between two probes on held-out images (kNN, RankMe); 0 never probes.", at_least=0
+        5,
+        "Epochs between two probes: RankMe, and kNN on held-out images where there are labels; 0 never probes. Without "
+        "a test part RankMe is that of training images.",
+        at_least=0,
     )
     linear: bool = option(False, "Whether these probes include a linear one.")
     plateau: int = option(

@@ -2,7 +2,7 @@
 
     checkpoint/             the last: what a resumed run continues from
     checkpoint-step_120/    those before it, see `falcon_ssl.records.checkpoints`
-    checkpoint-best/        largest RankMe on held-out images
+    checkpoint-best/        largest RankMe
     checkpoint-best_knn/    highest kNN on held-out images, where there are labels
     checkpoint-epoch_10/    --engine.keep every:10
 

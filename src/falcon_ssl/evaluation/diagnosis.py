@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from falcon_ssl.dictionary.base import Dictionary
 from falcon_ssl.dictionary.prototypes import PrototypeDictionary
 from falcon_ssl.evaluation.clustering import kmeans_clusters
 from falcon_ssl.evaluation.collapse import cluster_spread, collapse
+from falcon_ssl.evaluation.feature_files import load_features
 from falcon_ssl.evaluation.features import Features
 from falcon_ssl.evaluation.rules import LEAST_WIDTH_FOR_RANK, RULES, WORDS, Rule, Verdict, worst
 from falcon_ssl.records.metrics import describe
@@ -109,18 +111,19 @@ class Diagnosis:
 
 
 def diagnose(
-    features: Features | ArrayLike | Tensor,
+    features: Features | ArrayLike | Tensor | Path,
     *,
     dictionary: Dictionary | Tensor | None = None,
     num_codes: int | None = None,
-    reference: Features | ArrayLike | Tensor | None = None,
+    reference: Features | ArrayLike | Tensor | Path | None = None,
     num_clusters: int | None = None,
     seed: int = 0,
 ) -> Diagnosis:
     """Say whether features have collapsed: representation, dimensional, cluster, intracluster.
 
     Args:
-        features: z [N, D] of any network, a tensor or an array; or `Features`, with u and codes where they exist.
+        features: z [N, D] of any network, a tensor or an array; or `Features`, with u and codes where they exist; or
+            a file of these, see `falcon_ssl.evaluation.load_features`.
         dictionary: Codes to assign ``u`` (``z`` when there is no ``u``) to, by cosine: a dictionary,
             or prototypes [C, F] as of SwAV or DINO. Replaces ``features.code``.
         num_codes: C of the codes that ``features`` already hold; None takes the largest code + 1.
@@ -179,7 +182,9 @@ def diagnose(
     return Diagnosis(verdict, _sentence(collapses), tuple(collapses))
 
 
-def _as_features(given: Features | ArrayLike | Tensor) -> Features:
+def _as_features(given: Features | ArrayLike | Tensor | Path) -> Features:
+    if isinstance(given, (str, Path)):
+        return load_features(given)
     return given if isinstance(given, Features) else Features.from_arrays(given)
 
 

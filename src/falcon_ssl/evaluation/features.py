@@ -297,7 +297,12 @@ def extracted(
 
 def unknown_suffix(path: Path, expected: str) -> InputError:
     """The error for a file of another kind."""
-    return InputError("unknown kind of feature file", received=repr(path.suffix), expected=expected)
+    return InputError(
+        "unknown kind of feature file",
+        received=repr(path.suffix),
+        expected=expected,
+        fix="write an array z [N, D] with numpy.savez, which can hold no code",
+    )
 
 
 def _check_dtype(name: str, value: Tensor, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""Quality while training: classifiers on held-out images, the best epoch so far, and when no more is gained."""
+"""Quality while training: RankMe, classifiers on held-out images, the best epoch so far, when no more is gained."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ TRAIN_IMAGES = 10_000  # drawn at random for the classifiers; the final evaluati
 
 @dataclass(eq=False)
 class QualityMonitor:
-    """Every few epochs: kNN and linear probe on held-out images, and RankMe.
+    """Every few epochs: RankMe, and with labels kNN and a linear probe on held-out images.
 
     RankMe (Garrido et al., 2023) is the effective rank of z: it needs no labels and predicts well which of several
-    checkpoints is best. The epoch of its largest value is reported as ``rankme_best_epoch`` and its checkpoint is kept
-    as "best"; with labels, the epoch of the highest kNN too, as "best_knn".
+    checkpoints is best; its paper computes it on training images, so they serve where no others are. The epoch of its
+    largest value is reported as ``rankme_best_epoch`` and its checkpoint is kept as "best"; with labels, the epoch of
+    the highest kNN too, as "best_knn".
 
     Args:
-        held_out: Images that training does not see; the labels, if any, are only read here.
+        probed: Images that training does not see, as classifiers need them; without ``train`` also those of training.
+            Labels, if any, are only read here.
         views: Its ``evaluate`` makes the network's input.
         train: Labeled images for the classifiers to learn from; None leaves RankMe alone.
         every_epochs: Epochs between two evaluations.
@@ -52,7 +54,7 @@ class QualityMonitor:
         Ranks share the images; the numbers are computed by every rank, and the same.
     """
 
-    held_out: Source
+    probed: Source
     views: EvaluationView
     _: KW_ONLY
     train: Source | None = None
@@ -70,11 +72,11 @@ class QualityMonitor:
     def __post_init__(self) -> None:
         check_at_least("every_epochs", self.every_epochs, 1, fix="evaluate at most once an epoch")
         check_at_least("batch_size", self.batch_size, 1)
-        if self.train is not None and (self.train.labels is None or self.held_out.labels is None):
+        if self.train is not None and (self.train.labels is None or self.probed.labels is None):
             raise InputError(
                 "the classifiers of the monitor need labels",
                 received="images without labels",
-                expected="labels in train and held_out, or train=None",
+                expected="labels in train and in the probed images, or train=None",
                 fix="leave train out to watch RankMe alone",
             )
 
@@ -84,7 +86,7 @@ class QualityMonitor:
         is_due = epoch == self.last_epoch or epoch % self.every_epochs == 0
         if not moment.is_epoch_end or not is_due:
             return Observation()
-        own = self._extract(moment, self.held_out)
+        own = self._extract(moment, self.probed)
         rank = effective_rank(spectrum(moments(own.z)))
         found = {"effective_rank_z": rank}
         if self.train is not None:
@@ -92,7 +94,7 @@ class QualityMonitor:
             some = torch.randperm(len(self.train), generator=generator)[:TRAIN_IMAGES]
             read = {"readout": self.readout}
             train = self._extract(moment, self.train, indices=some, **read)
-            test = own if self.readout.is_own else self._extract(moment, self.held_out, **read)
+            test = own if self.readout.is_own else self._extract(moment, self.probed, **read)
             assert train.label is not None
             assert test.label is not None
             num_classes = int(max(train.label.max(), test.label.max())) + 1
@@ -122,7 +124,7 @@ class QualityMonitor:
             return ""
         measure = MEASURES[name]
         return (
-            f"epoch {epoch}: {measure.title} on held-out images has not risen in {self.plateau} probes; "
+            f"epoch {epoch}: {measure.title} has not risen in {self.plateau} probes; "
             f"best {measure.form.format(best['value'])} at epoch {best['epoch']:.0f}"
         )
 

@@ -1,4 +1,4 @@
-"""Which epoch of a run was the best, by what was probed on held-out images while it trained."""
+"""Which epoch of a run was the best, by what was probed while it trained."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ def best_sentence(monitors: Mapping[str, Curve]) -> str:
     if not parts:
         return ""
     words = ", ".join(words for _, words in parts)
-    return f"best of {parts[0][0]} epochs probed on held-out images: {words}"
+    return f"best of {parts[0][0]} epochs probed: {words}"

@@ -47,7 +47,7 @@ class Listed:
         data: Its images.
         epochs: Of the whole run.
         line: The last logged step.
-        numbers: Of the evaluation, or while there is none of the last probe on held-out images.
+        numbers: Of the evaluation, or while there is none of the last probe.
         verdict: Of the diagnosis.
         alarms: Names of the alarms, in the order given.
         problem: Why a record could not be read.

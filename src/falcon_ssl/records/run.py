@@ -143,12 +143,14 @@ class Run:
 
 
 def chance_of(evaluation: Mapping[str, Any], key: str) -> float | None:
-    """What chance reaches by a number of an ``evaluation.json`` that holds it; None where it does not.
+    """What chance reaches by a number of an ``evaluation.json``; None where that is not known.
 
     Example:
-        >>> chance_of({"chance": {"top1": 0.1}}, "top1_linear_1pct")
-        0.1
+        >>> chance_of({"chance": {"top1": 0.1}}, "top1_linear_1pct"), chance_of({}, "ami_codes")
+        (0.1, 0.0)
     """
+    if key.startswith(("ami_", "ari_")):  # adjusted for it
+        return 0.0
     if key == "nmi_codes":
         return as_number(evaluation.get("chance_nmi_codes"))
     name = "top1" if is_few_labels(key) else key.removesuffix("_linear").removesuffix("_knn")

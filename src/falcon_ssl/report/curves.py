@@ -175,7 +175,7 @@ def _panels(runs: Sequence[Run]) -> list[Panel]:
             from_zero=False,
         ),
         *(
-            plain(name, "On held-out images while training went on.")
+            plain(name, "Probed while training went on, on held-out images where there are some.")
             for name in monitors
             if name not in accuracies
         ),

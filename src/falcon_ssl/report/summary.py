@@ -61,8 +61,7 @@ class Evaluation(dict[str, Any]):
             if name not in self:
                 continue
             metric = describe(name)
-            chance = 0.0 if name.startswith("ami") else chance_of(self, name)
-            numbers = self[name], *(one.get(name) for one in others.values()), chance
+            numbers = self[name], *(one.get(name) for one in others.values()), chance_of(self, name)
             cells = [format_number(number, metric.kind) for number in numbers]
             if (spread := self.get(f"{name}_std")) is not None:
                 cells[0] += f" ± {100 * spread:.1f}"

@@ -27,7 +27,7 @@ LATEST = {
     "top1_knn": "kNN on held-out images",
     "effective_rank_u": "Effective rank of u, in a batch",
     "codes_used": "Codes used by a batch",
-    "effective_rank_z": "Effective rank of z on held-out images",
+    "effective_rank_z": "Effective rank of z, probed",
     "images_per_s": "Images a second",
 }
 
@@ -45,8 +45,7 @@ def headline_cards(run: Run) -> list[Card]:
         "mutual_information_bits": run.metric("certificate", "max_bits"),
         "effective_rank_z": run.representation_width,
     }
-    chance = {"ami_kmeans_z": 0.0}
-    candidates = [_card(run, key, most[key], chance.get(key, run.chance(key))) for key in most]
+    candidates = [_card(run, key, most[key], run.chance(key)) for key in most]
     return [card for card in candidates if card is not None][:MOST_CARDS]
 
 
@@ -117,7 +116,7 @@ def metric_table(run: Run) -> Table | None:
 
     def row(key: str, metric: Metric) -> list[Cell]:
         reference = metric.reference
-        if (chance := run.chance(key)) is not None:
+        if (chance := run.chance(key)) is not None and "chance" not in reference:
             stated = f"chance {format_number(chance, metric.kind)}"
             reference = f"{stated} · {reference}" if reference else stated
         numbers = run.metric(key), *(run.metric(other, key) for other in others)
