@@ -97,6 +97,13 @@ def test_resume_after_the_end_changes_nothing(digits_run: Path) -> None:
         (["pretrain", "--out"], "--out: expected one argument"),
         (["pretrain", "--out", "OUT", "--epoks", "3"], "--epoks, did you mean --epochs?"),
         (["pretrain", "--out", "OUT", "--falcon.bata=3"], "did you mean --falcon.beta?"),
+        (["pretrain", "--out", "OUT", "--method", "falcn"], "did you mean falcon?"),
+        (["pretrain", "--out", "OUT", "--encoder", "resnet19"], "did you mean resnet18?"),
+        (["pretrain", "--out", "OUT", "--data", "digit"], "did you mean digits?"),
+        (["pretrain", "--out", "OUT", "--views", "imagnet"], "did you mean imagenet?"),
+        (["export", "RUN", "--out", "OUT", "--to", "tim"], "did you mean timm?"),
+        (["evaluate", "--run", "RUN"], "unknown option --run, RUN stands without it"),
+        (["finetune", "RUN", "--out", "OUT", "--finetune.labels", "0"], "finetune --help"),
         (["pretrain", "--out", "OUT", "cats"], "unknown argument cats"),
         (
             ["pretrain", "--out", "OUT", "--epochs", "three"],

@@ -79,6 +79,8 @@ def test_an_exported_encoder_reads_the_same_files(run: Path, data: str) -> None:
 
 
 def test_color_views_of_bands_are_refused(data: str, tmp_path: Path) -> None:
-    config = RunConfig(data=data, reading=READING, views=falcon_ssl.config.ViewsConfig("cifar"))
+    config = RunConfig(
+        data=data, reading=READING, views=falcon_ssl.config.ViewsConfig("cifar"), batch_size=8
+    )
     with pytest.raises(InputError, match="bands for others"):
         commands.pretrain(config, out=tmp_path / "run")

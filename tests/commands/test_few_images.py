@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 from PIL import Image
 
 from falcon_ssl import commands
+from falcon_ssl.commands.loading import read_config
 from falcon_ssl.config import FalconConfig, ReadingConfig, RunConfig
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.engine import RunFolder
 from falcon_ssl.report import build_report
 
 NUM = 30
@@ -60,3 +64,31 @@ def test_a_batch_that_is_too_large_says_which_would_do(photos: Path, tmp_path: P
     config = RunConfig(data=f"folder:{photos}")
     with pytest.raises(InputError, match="give --batch_size 15 or so"):
         commands.pretrain(config, out=tmp_path / "run")
+
+
+def test_no_batch_size_helps_a_single_image(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "one.png")
+    config = RunConfig(data=f"folder:{tmp_path}", batch_size=2)
+    with pytest.raises(InputError, match="too few images to train on: received 1"):
+        commands.pretrain(config, out=tmp_path / "run")
+
+
+def test_labels_of_one_class_are_no_task(
+    run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither while training nor after it; the rest is measured."""
+    (tmp_path / "only").mkdir()
+    for part in ("train", "test"):
+        shutil.copytree(photos / "cats", tmp_path / "only" / part / "cats")
+    data, reading = f"folder:{tmp_path}/only", ReadingConfig(folder_labels=True)
+    short = read_config(RunFolder.open(run))
+    config = replace(short, data=data, reading=reading)
+    trained = commands.pretrain(config, out=tmp_path / "run")
+    probed = [line["monitor"] for line in RunFolder.open(trained).metrics() if "monitor" in line]
+    assert [line.keys() for line in probed] == [{"effective_rank_z", "rankme_best_epoch"}]
+    found = commands.evaluate(trained)
+    assert "effective_rank_z" in found
+    assert "top1_knn" not in found
+    assert "all images are of one class" in caplog.text
+    with pytest.raises(InputError, match="nothing to tell apart"):
+        commands.finetune(trained, out=tmp_path / "finetuned")

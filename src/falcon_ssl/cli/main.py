@@ -15,7 +15,7 @@ import yaml
 from safetensors import SafetensorError
 
 from falcon_ssl.cli.commands import COMMANDS
-from falcon_ssl.cli.parser import UsageError, did_you_mean, overview, parse
+from falcon_ssl.cli.parser import UsageError, overview, parse
 from falcon_ssl.config.run import to_mapping
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import (
@@ -24,6 +24,7 @@ from falcon_ssl.core.errors import (
     InputError,
     LostRankError,
     StoppedError,
+    did_you_mean,
     one_line,
 )
 from falcon_ssl.core.machine import is_main_process
@@ -76,7 +77,8 @@ def _run(words: list[str]) -> int:
         raise UsageError("missing command (falcon-ssl --help)")
     if words[0] not in COMMANDS:
         hint = did_you_mean(words[0], COMMANDS)
-        raise UsageError(f"unknown command {words[0]}{hint} (falcon-ssl --help)")
+        said = ", ".join(filter(None, [f"unknown command {words[0]}", hint]))
+        raise UsageError(f"{said} (falcon-ssl --help)")
     name, *options = words
     try:
         arguments = parse(name, COMMANDS[name], options)

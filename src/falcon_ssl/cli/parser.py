@@ -10,7 +10,6 @@ import textwrap
 from argparse import SUPPRESS, ArgumentParser, HelpFormatter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -19,7 +18,7 @@ from falcon_ssl.config.mapping import build, merged, named_by, read_yaml, typed
 from falcon_ssl.config.recipes import recipe_names, recipe_path
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.config.sources import joined_name
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 from falcon_ssl.records.folder import CONFIG
 
 Command = Callable[..., None]
@@ -43,12 +42,6 @@ def overview(commands: Mapping[str, Command]) -> str:
     return "\n".join([*lines, "\nfalcon-ssl COMMAND --help lists the options of a command."])
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint, where a word is nearly a known one."""
-    near = get_close_matches(word, list(known), n=1)
-    return f", did you mean {near[0]}?" if near else ""
-
-
 def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     """The keyword arguments of a command, from the words that were typed after its name.
 
@@ -68,8 +61,12 @@ def parse(name: str, command: Command, words: Sequence[str]) -> dict[str, Any]:
     found, unknown = parser.parse_known_args(words)
     if unknown:
         word = unknown[0].partition("=")[0]
+        placed = options.get(word.removeprefix("--"))
+        if word.startswith("--") and placed is not None and placed.is_positional:
+            parser.error(f"unknown option {word}, {placed.metavar} stands without it")
         what = "option" if word.startswith("--") else "argument"
-        parser.error(f"unknown {what} {word}{did_you_mean(word, (f'--{one}' for one in options))}")
+        hint = did_you_mean(word, (f"--{n}" for n, one in options.items() if not one.is_positional))
+        parser.error(", ".join(filter(None, [f"unknown {what} {word}", hint])))
     given: dict[str, Any] = vars(found)
     configs = given.pop("config", [])
     general = {key: given.pop(key) for key in ("print_config", "trust_code") if key in given}

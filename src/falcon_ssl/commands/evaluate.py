@@ -113,15 +113,15 @@ def evaluate(
         return Evaluation(target.read_json(record_name))
     (config, splits, _, method), trained, untrained = features
     folder, test_source = RunFolder.open(run), splits.test
-    rows_N, labels = trained.own.index, splits.train.labels
+    rows_N, num_classes, chance = trained.own.index, splits.num_classes, {}
     assert rows_N is not None
     assert test_source is not None
-    num_classes, chance = None, {}
-    if labels is not None and test_source.labels is not None:
+    if num_classes is not None:
         assert trained.test.label is not None
-        num_classes = int(labels.max()) + 1
         # Accuracy of always answering the most frequent class.
         chance["top1"] = float(trained.test.label.bincount().max()) / len(trained.test)
+    elif splits.train.labels is not None and test_source.labels is not None:
+        logger.warning("%s: all images are of one class, so no accuracy is measured", config.data)
     elif config.evaluation.few_labels:
         logger.warning("evaluation.few_labels: %s has no labels to draw from", config.data)
     num_codes = None if trained.dictionary is None else trained.dictionary.num_codes

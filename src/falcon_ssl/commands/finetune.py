@@ -163,6 +163,12 @@ def _labels(opened: RunParts) -> tuple[Tensor, LabeledImages]:
             expected="labeled images in train and test",
             fix="name others with --data; --reading.folder_labels true takes folders as classes",
         )
+    if opened.splits.num_classes is None:
+        raise InputError(
+            "there is nothing to tell apart",
+            received=f"{opened.config.data}, all of one class",
+            expected="labels of two classes or more",
+        )
     rows = torch.arange(len(test_source))
     return train_source.labels.cpu(), LabeledImages(test_source, rows, test_source.labels.cpu())
 

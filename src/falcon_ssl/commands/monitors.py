@@ -39,11 +39,7 @@ def default_monitors(run: RunParts) -> list[Monitor]:
     if probed is None:
         probed = _training_images(splits.train, seed=config.evaluation.seed)
     if config.monitor.every_epochs and probed is not None:
-        labeled = (
-            splits.test is not None
-            and splits.test.labels is not None
-            and splits.train.labels is not None
-        )
+        labeled = splits.num_classes is not None
         monitors.append(
             QualityMonitor(
                 probed,

@@ -105,5 +105,5 @@ def check_bounds(name: str, value: object, bounds: Mapping[str, float]) -> None:
         f"{name} {wrong}",
         received=repr(value),
         expected=" and ".join(f"{_SIGNS[kind][0]} {bound}" for kind, bound in bounds.items()),
-        fix="see falcon-ssl pretrain --help",
+        fix=f"see falcon-ssl {'finetune' if name.startswith('finetune.') else 'pretrain'} --help",
     )

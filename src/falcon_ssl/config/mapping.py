@@ -7,12 +7,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from falcon_ssl.core.errors import InputError, one_line
+from falcon_ssl.core.errors import InputError, did_you_mean, one_line
 from falcon_ssl.core.extras import train_extra
 
 Values = Mapping[str, Any]
@@ -126,12 +125,11 @@ def build(kind: Any, values: Values, *, path: str = "") -> Any:
     known = [field.name for field in fields]
     for key in values:
         if key not in known:
-            near = get_close_matches(str(key), known, n=1)
             raise InputError(
                 "unknown option",
                 received=f"{path}{key}",
                 expected=f"one of {', '.join(known)}",
-                fix=f"did you mean {path}{near[0]}?" if near else "",
+                fix=did_you_mean(key, known, before=path),
             )
     needed = [f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING]
     missing = [path + name for name in needed if name not in values]
@@ -177,7 +175,12 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     if origin is Literal:
         if value in parts:
             return value
-        raise InputError(f"unknown {name}", received=value, expected=describe(kind))
+        raise InputError(
+            f"unknown {name}",
+            received=value,
+            expected=describe(kind),
+            fix=did_you_mean(value, choices(kind)),
+        )
     if origin is tuple:
         items = _items(value) if isinstance(value, str) else value
         several = parts[-1] is Ellipsis

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 
 Folder: TypeAlias = Literal["recipes", "grids"]
 
@@ -47,10 +46,9 @@ def _path(name: str, folder: Folder, what: str) -> Path:
         return _root(folder) / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
-    near = get_close_matches(name, _names(folder), n=1)
     raise InputError(
         what,
         received=name,
         expected=f"a YAML file or one of {', '.join(_names(folder))}",
-        fix=f"did you mean {near[0]}?" if near else "",
+        fix=did_you_mean(name, _names(folder)),
     )

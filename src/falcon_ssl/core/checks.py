@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:  # the report checks numbers where there is no torch
     from torch import Tensor
@@ -35,8 +35,12 @@ def check_fraction(name: str, value: float, *, below_one: bool = False, fix: str
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise InputError unless ``value`` is one of ``choices``."""
     if value not in choices:
-        known = ", ".join(choices)
-        raise InputError(f"unknown {name}", received=repr(value), expected=f"one of {known}")
+        raise InputError(
+            f"unknown {name}",
+            received=repr(value),
+            expected=f"one of {', '.join(choices)}",
+            fix=did_you_mean(value, choices),
+        )
 
 
 def check_label_amount(name: str, amount: float) -> None:

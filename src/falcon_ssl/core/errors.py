@@ -5,6 +5,9 @@ Every complaint says what is wrong, what was received, what was expected and, wh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Bad input from the user: the command line prints it as one line and exits with code 2.
@@ -28,6 +31,17 @@ class InputError(ValueError):
         text = f"{what}: received {received}, expected {expected}{ending}{stop}"
         # Libraries write several lines, and files hold anything.
         super().__init__(" ".join(text.splitlines()))
+
+
+def did_you_mean(word: object, known: Iterable[str], *, before: str = "") -> str:
+    """The question, where a word is nearly a known one, as a ``fix``; "" where it is not.
+
+    Example:
+        >>> did_you_mean("epoch", ["data", "epochs"]), did_you_mean("color", ["data"])
+        ('did you mean epochs?', '')
+    """
+    near = get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {before}{near[0]}?" if near else ""
 
 
 def one_line(error: BaseException, *, named: bool = False) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.config.sources import KINDS, source_names
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 from falcon_ssl.core.parts import is_part
 from falcon_ssl.data.dataset import dataset_splits
 from falcon_ssl.data.digits import DigitsSource
@@ -108,7 +108,9 @@ def _check(data: str, names: list[str], reading: ReadingConfig) -> None:
                 "unknown data",
                 received=repr(name),
                 expected=f"one of {', '.join(KINDS)}",
-                fix=f"did you mean folder:{name}?" if Path(name).is_dir() else "",
+                fix=f"did you mean folder:{name}?"
+                if Path(name).is_dir()
+                else did_you_mean(name, ["digits"]),
             )
     if len(names) > 1 and (alone := [k for k in kinds if k not in _ENCODED]):
         raise InputError(

@@ -21,6 +21,13 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 def check_full_batch(num_images: int, batch_size: int) -> None:
     """Raise InputError where there are not images enough for one batch."""
+    if num_images < 2:
+        raise InputError(
+            "too few images to train on",
+            received=num_images,
+            expected="at least 2, and hundreds to learn from",
+            fix="is this the right folder?",
+        )
     if num_images < batch_size:
         raise InputError(
             "batch_size is larger than the data set",

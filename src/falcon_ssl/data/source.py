@@ -115,6 +115,15 @@ class Splits:
     sources: Mapping[str, int] = field(default_factory=dict)
     resized_to: int | None = None
 
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that a classifier tells apart; None where a part has no labels, or all are of one class."""
+        parts = [None if part is None else part.labels for part in (self.train, self.test)]
+        labels = [part for part in parts if part is not None]
+        if len(labels) < len(parts) or len(torch.unique(torch.cat(labels))) < 2:
+            return None
+        return int(labels[0].max()) + 1
+
 
 class TensorSource:
     """Images that are already in memory.

@@ -111,11 +111,11 @@ class Diagnosis:
 
 
 def diagnose(
-    features: Features | ArrayLike | Tensor | Path,
+    features: Features | ArrayLike | Tensor | str | Path,
     *,
     dictionary: Dictionary | Tensor | None = None,
     num_codes: int | None = None,
-    reference: Features | ArrayLike | Tensor | Path | None = None,
+    reference: Features | ArrayLike | Tensor | str | Path | None = None,
     num_clusters: int | None = None,
     seed: int = 0,
 ) -> Diagnosis:
@@ -182,7 +182,7 @@ def diagnose(
     return Diagnosis(verdict, _sentence(collapses), tuple(collapses))
 
 
-def _as_features(given: Features | ArrayLike | Tensor | Path) -> Features:
+def _as_features(given: Features | ArrayLike | Tensor | str | Path) -> Features:
     if isinstance(given, (str, Path)):
         return load_features(given)
     return given if isinstance(given, Features) else Features.from_arrays(given)

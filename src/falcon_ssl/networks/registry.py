@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.core.parts import PREFIX, is_part, make_part_of
 from falcon_ssl.networks.digits import DigitsCNN
@@ -117,6 +117,7 @@ def build_encoder(
             "unknown encoder",
             received=repr(name),
             expected=f"one of {', '.join(encoder_names())}",
+            fix=did_you_mean(name, _ENCODERS),
         )
     make, taken = _ENCODERS[name]
     _check_options(name, given, taken)

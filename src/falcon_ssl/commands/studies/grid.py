@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from falcon_ssl.config import METHODS, from_mapping
 from falcon_ssl.config.mapping import Values, build, merged, read_yaml
 from falcon_ssl.config.recipes import grid_path
 from falcon_ssl.core.checks import check_at_least
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 from falcon_ssl.records.metrics import ACCURACY, CODES, METRICS, PLACES
 
 
@@ -259,12 +258,11 @@ def _check_numbers(what: str, names: Iterable[str]) -> None:
     placed = [key + place for key in METRICS if key not in alone for place in PLACES]
     for name in names:
         if name not in alone and name not in placed:
-            near = get_close_matches(name, [*alone, *placed], n=1)
             raise InputError(
                 f"unknown {what}",
                 received=name,
                 expected=f"one of {_names(alone + placed)}",
-                fix=f"did you mean {near[0]}?" if near else "",
+                fix=did_you_mean(name, [*alone, *placed]),
             )
 
 
