@@ -16,7 +16,7 @@ from falcon_ssl.data import ResidentLoader, TensorSource
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.lars import LARS
 from falcon_ssl.engine.muon import Muon
-from falcon_ssl.engine.select import assign_unless
+from falcon_ssl.engine.skipping import assign_unless
 from falcon_ssl.engine.step import TrainingStep
 from falcon_ssl.evaluation.evaluate import evaluate_features
 from falcon_ssl.evaluation.features import extract

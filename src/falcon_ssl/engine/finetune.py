@@ -9,7 +9,6 @@ learned. A warm-up over a tenth of the steps, then a cosine; cross-entropy with 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from torch.optim import AdamW
 from falcon_ssl.config.finetune import FinetuneConfig
 from falcon_ssl.core.modes import evaluation_mode
 from falcon_ssl.data import Source, read_ahead, read_images
+from falcon_ssl.engine.optim import cosine
 from falcon_ssl.engine.progress import WorkProgress
 from falcon_ssl.views import Views
 
@@ -244,6 +244,6 @@ def _schedule(num_steps: int) -> Callable[[int], float]:
     def rate(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup))) / 2
+        return cosine((step - warmup) / max(1, num_steps - warmup))
 
     return rate

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from falcon_ssl.engine.select import assign_unless
+from falcon_ssl.engine.skipping import assign_unless
 
 GRAD_NORM = "grad_norm"
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from falcon_ssl.core.constants import constant
 from falcon_ssl.core.sharding import whole_norms
-from falcon_ssl.engine.select import assign_unless
+from falcon_ssl.engine.skipping import SkippingOptimizer, assign_unless
 
 
-class LARS(Optimizer):
+class LARS(SkippingOptimizer):
     """Gradient descent with momentum and a rate of its own for every matrix and kernel.
 
         rate = trust |w| / (|g| + decay |w|)              algorithm 1 of the paper; 1 where |w| or |g| is 0
@@ -32,9 +31,6 @@ class LARS(Optimizer):
         trust: eta, the trust coefficient.
         clip_trust: min(rate, lr) in place of lr rate. This is LARC: LARS with the trust ratio clipped.
 
-    Attributes:
-        found_inf: 0-dim; where it is 1 a step changes nothing, as with torch's fused optimizers. None is 0.
-
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
         >>> w.grad = torch.tensor([[0.0, 2.0]])
@@ -42,8 +38,6 @@ class LARS(Optimizer):
         >>> w.data
         tensor([[3.0000, 3.5000]])
     """
-
-    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -66,31 +60,16 @@ class LARS(Optimizer):
             },
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            moving = [w for w in group["params"] if w.grad is not None]
-            for w_K in ([w for w in moving if w.ndim > 1], [w for w in moving if w.ndim <= 1]):
-                if w_K:
-                    self._move(w_K, group)
-        return loss
-
     def _move(self, w_K: list[Tensor], group: dict[str, Any]) -> None:
-        """Move K matrices and kernels, or vectors, all of them with every launch."""
-        for w in w_K:
-            if "v" not in self.state[w]:
-                self.state[w]["v"] = torch.zeros_like(w)
-        v_K = [self.state[w]["v"] for w in w_K]
-        new_v_K = torch._foreach_mul(v_K, group["momentum"])
-        torch._foreach_add_(new_v_K, _changes(w_K, group))
-        new_w_K = torch._foreach_sub(w_K, new_v_K)
-        assign_unless(self.found_inf, v_K, new_v_K)
-        assign_unless(self.found_inf, w_K, new_w_K)
+        """Matrices and kernels, then vectors, all of them with every launch."""
+        for some_K in ([w for w in w_K if w.ndim > 1], [w for w in w_K if w.ndim <= 1]):
+            if some_K:
+                v_K = self._momentum(some_K)
+                new_v_K = torch._foreach_mul(v_K, group["momentum"])
+                torch._foreach_add_(new_v_K, _changes(some_K, group))
+                new_w_K = torch._foreach_sub(some_K, new_v_K)
+                assign_unless(self.found_inf, v_K, new_v_K)
+                assign_unless(self.found_inf, some_K, new_w_K)
 
 
 def _changes(w_K: list[Tensor], group: dict[str, Any]) -> tuple[Tensor, ...]:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from falcon_ssl.core.devices import multiplies_bf16
 from falcon_ssl.core.sharding import Shard, gathered, rows_of, whole_shape
-from falcon_ssl.engine.select import assign_unless
+from falcon_ssl.engine.skipping import SkippingOptimizer, assign_unless
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Jordan's: steep at 0; singular values end between .7 and 1.2
 _RMS = 0.2  # of an update's entries, about that of AdamW's (Moonlight, arXiv 2502.16982)
 
 
-class Muon(Optimizer):
+class Muon(SkippingOptimizer):
     """Moves matrices and kernels along the orthogonal factor of their momentum, and everything else by AdamW.
 
         v = momentum v + (1 - momentum) g
@@ -43,9 +42,6 @@ class Muon(Optimizer):
         eps: Of AdamW.
         bf16: Whether the iteration may run in bfloat16.
 
-    Attributes:
-        found_inf: 0-dim; where it is 1 a step changes nothing, as with torch's fused optimizers. None is 0.
-
     Numerics:
         Where ``bf16`` and the device multiplies it in hardware, the iteration on float32 parameters runs in bfloat16.
         It amplifies what was rounded differently, some 500 times for the smallest singular values: runs on one and on
@@ -58,8 +54,6 @@ class Muon(Optimizer):
         >>> (w.data.abs() > 0.15).tolist()
         [[False, True], [True, False]]
     """
-
-    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -90,33 +84,21 @@ class Muon(Optimizer):
             },
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            moving = [w for w in group["params"] if w.grad is not None]
-            if not group["orthogonal"]:
-                self._move_by_adamw(moving, group)
-                continue
-            alike: dict[tuple[Any, ...], list[Tensor]] = {}
-            for w in moving:  # matrices of one shape are orthogonalized together
-                alike.setdefault((whole_shape(w), w.dtype, w.device), []).append(w)
-            for same in alike.values():
-                self._move(same, group)
-        return loss
+    def _move(self, w_K: list[Tensor], group: dict[str, Any]) -> None:
+        if not group["orthogonal"]:
+            self._move_by_adamw(w_K, group)
+            return
+        alike: dict[tuple[Any, ...], list[Tensor]] = {}
+        for w in w_K:  # matrices of one shape are orthogonalized together
+            alike.setdefault((whole_shape(w), w.dtype, w.device), []).append(w)
+        for same in alike.values():
+            self._move_alike(same, group)
 
-    def _move(self, same: list[Tensor], group: dict[str, Any]) -> None:
+    def _move_alike(self, same: list[Tensor], group: dict[str, Any]) -> None:
         """Move matrices or kernels of one shape."""
         momentum: float = group["momentum"]
-        for w in same:
-            if "v" not in self.state[w]:
-                self.state[w]["v"] = torch.zeros_like(w)
         g = [w.grad for w in same if w.grad is not None]
-        old_v = [self.state[w]["v"] for w in same]
+        old_v = self._momentum(same)
         new_v = torch._foreach_lerp(old_v, g, 1 - momentum)
         ahead = torch._foreach_lerp(g, new_v, momentum)
         m = [_as_matrix(gathered(one, w), w) for one, w in zip(ahead, same, strict=True)]

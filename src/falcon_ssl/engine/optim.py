@@ -96,7 +96,7 @@ def learning_rate(step: int, *, num_steps: int, warmup_steps: int, config: Optim
     if step < warmup_steps:
         return config.peak_lr * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    fall = _cosine(t) if config.schedule == "cosine" else 1 - t
+    fall = cosine(t) if config.schedule == "cosine" else 1 - t
     return config.peak_lr * (config.final_lr + (1 - config.final_lr) * fall)
 
 
@@ -113,10 +113,10 @@ def weight_decay(step: int, *, num_steps: int, config: OptimConfig) -> float:
     if config.weight_decay_end is None:
         return config.weight_decay
     start, end = config.weight_decay, config.weight_decay_end
-    return end + (start - end) * _cosine(step / num_steps)
+    return end + (start - end) * cosine(step / num_steps)
 
 
-def _cosine(t: float) -> float:
+def cosine(t: float) -> float:
     """From 1 at t = 0 to 0 at t = 1."""
     return (1 + math.cos(math.pi * t)) / 2
 

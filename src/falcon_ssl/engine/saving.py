@@ -65,7 +65,7 @@ class Saver:
         by_time = by_time and is_logged and self._accelerator.is_main_process
         return by_epochs or by_steps or by_time
 
-    def agrees(self, wanted: bool) -> bool:
+    def takes_part(self, wanted: bool) -> bool:
         """Whether this process takes part in a save: the main one, and all where weights are sharded."""
         is_main = self._accelerator.is_main_process
         if not self._is_sharded:

@@ -130,7 +130,7 @@ def pretrain(
                 stopping = [observation for observation in observations if observation.stop]
                 position.stopped_by = {k: v for o in stopping for k, v in o.alarms.items()}
                 kept_as = kept_names(config.engine, moment, observations)
-            if saver.agrees(is_due or bool(stopping or kept_as)):
+            if saver.takes_part(is_due or bool(stopping or kept_as)):
                 saver.save(position.step, log.seconds(), ends_early=bool(stopping), kept_as=kept_as)
             if stopping:
                 break
