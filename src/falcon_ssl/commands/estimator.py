@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -182,8 +183,7 @@ class FalconEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         config = resolve(wanted, source)
         self.views_ = views = build_views(config.views)
         seen = seen_shape(source.image_shape, views)
-        options = {name: getattr(config.encoder, name) for name in config.encoder.changed()}
-        encoder = build_encoder(in_channels=seen[0], image_size=seen[1], **options)
+        encoder = build_encoder(in_channels=seen[0], image_size=seen[1], **asdict(config.encoder))
         fit_to_images(encoder, lambda: views.evaluate(source.tensor[:FITTED_TO]))
         parts = Parts(encoder, representation_width(encoder, seen), seen)
         return parts, source.tensor, lambda batch, generator: views(batch, generator=generator)

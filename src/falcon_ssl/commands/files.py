@@ -13,6 +13,8 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.records.folder import CHECKPOINT, CONFIG, DATA, ENVIRONMENT, METRICS, RunFolder
 from falcon_ssl.records.lock import HOLDER
 
+PICTURES = (".png", ".jpg", ".webp")  # kinds of file that a contact sheet is written as
+
 
 def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool, fix: str = "") -> Path:
     """Check that a file may be written and make its folder, before any work is done.

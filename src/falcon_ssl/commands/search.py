@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.commands.embedded import EmbeddedImages
-from falcon_ssl.commands.files import new_file
+from falcon_ssl.commands.files import PICTURES, new_file
 from falcon_ssl.commands.loading import load_method
 from falcon_ssl.config.mapping import build
 from falcon_ssl.config.run import ReadingConfig
@@ -27,8 +27,6 @@ from falcon_ssl.networks import Readout
 from falcon_ssl.records.checkpoints import find_checkpoint
 from falcon_ssl.records.embeddings import EmbeddingFile
 from falcon_ssl.records.folder import MODEL
-
-PICTURES = (".png", ".jpg", ".webp")
 
 
 class Hit(NamedTuple):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from falcon_ssl.commands.files import new_file
+from falcon_ssl.commands.files import PICTURES, new_file
 from falcon_ssl.commands.loading import open_data
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import RunConfig
@@ -40,7 +40,7 @@ def views_sheet(
         InputError: Data that cannot be read, fewer than one image, or a file that may not be written.
     """
     check_at_least("num_images", num_images, 1, fix="draw at least one")
-    out = new_file(out, suffixes=(".png", ".jpg", ".webp"), overwrite=overwrite)
+    out = new_file(out, suffixes=PICTURES, overwrite=overwrite)
     # A few images are shown: the others need not be decoded.
     with trusting_code(trust_code):
         source = open_data(replace(config, reading=replace(config.reading, in_memory=False))).train

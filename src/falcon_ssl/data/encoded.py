@@ -17,6 +17,7 @@ from falcon_ssl.data.decode import Shape, decode
 from falcon_ssl.data.skipped import Skipped
 from falcon_ssl.data.source import TensorSource
 
+TEST_NAMES = ("test", "validation", "valid", "val")  # of a part to report on; the first there is
 _CHUNK = 256  # images that one thread decodes at a time
 
 

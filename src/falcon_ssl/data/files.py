@@ -7,6 +7,9 @@ import stat
 from pathlib import Path
 
 LARGEST = 2**30  # bytes of an encoded image
+OPENERS = (
+    16  # files of a set that are opened at the same time, of which only heads or indices are read
+)
 
 
 def read_file(path: Path) -> bytes:

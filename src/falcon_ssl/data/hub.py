@@ -11,11 +11,9 @@ import torch
 
 from falcon_ssl.core.errors import InputError, one_line
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.data.encoded import EncodedSplit
+from falcon_ssl.data.encoded import TEST_NAMES, EncodedSplit
 from falcon_ssl.data.shards import ShardTable
 from falcon_ssl.data.table import ArrowTable, Table, image_records, table_labels
-
-TEST_SPLITS = ("test", "validation", "valid", "val")
 
 # Two lists of a hundred ImageNet classes are in use; they share 12 classes.
 # imagenet100-scan (Van Gansbeke et al. 2020), as labels of ImageNet-1K (WordNet ids in order).
@@ -108,7 +106,7 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
         )
     files = {
         split: sorted(str(path) for path in folder.rglob(f"{split}*.parquet"))
-        for split in ("train", *TEST_SPLITS)
+        for split in ("train", *TEST_NAMES)
     }
     found = {split: paths for split, paths in files.items() if paths}
     if "train" not in found:
@@ -124,9 +122,7 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
 def _guessed_splits(name: str, tables: dict[str, Table]) -> tuple[list[EncodedSplit], str]:
     train_split = "train" if "train" in tables else next(iter(tables))
     train = _split(name, train_split, tables[train_split])
-    tests = [
-        (split, _split(name, split, tables[split])) for split in TEST_SPLITS if split in tables
-    ]
+    tests = [(split, _split(name, split, tables[split])) for split in TEST_NAMES if split in tables]
     if not tests:
         return [train], f"{name}: its {train_split} split; no test split"
     # A test split may hide its labels; then the validation split is the one to report on.

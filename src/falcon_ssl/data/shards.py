@@ -19,10 +19,9 @@ from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
+from falcon_ssl.data.files import OPENERS
 from falcon_ssl.data.order import blocks_per_window
 from falcon_ssl.data.table import Cells, Table, integers
-
-_OPENERS = 16  # files whose ends are read at the same time
 
 
 class ShardTable(Table):
@@ -38,7 +37,7 @@ class ShardTable(Table):
 
     def __init__(self, files: list[str], root: Path | None) -> None:
         self._root = root
-        with ThreadPoolExecutor(_OPENERS) as pool:
+        with ThreadPoolExecutor(OPENERS) as pool:
             opened = list(pool.map(_row_groups, files))
         if not opened or any(schema.names != opened[0][0].names for schema, _ in opened):
             raise InputError(
@@ -51,7 +50,7 @@ class ShardTable(Table):
 
     def integers(self, column: str) -> Tensor:
         """A column of integers, int64 [N]; only this column is read."""
-        with ThreadPoolExecutor(_OPENERS) as pool:
+        with ThreadPoolExecutor(OPENERS) as pool:
             read = pool.map(
                 lambda group: integers(_read_group(group, column), column), self._groups
             )

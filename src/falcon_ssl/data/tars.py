@@ -19,13 +19,11 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.encoded import EncodedSplit, Records
-from falcon_ssl.data.files import LARGEST
+from falcon_ssl.data.encoded import TEST_NAMES, EncodedSplit, Records
+from falcon_ssl.data.files import LARGEST, OPENERS
 from falcon_ssl.data.folder import known_suffixes
 
-_OPENERS = 16  # files that are indexed at the same time
 _LABEL = "cls"
-_TESTS = ("test", "validation", "valid", "val")
 
 
 class _Sample(NamedTuple):
@@ -50,7 +48,7 @@ class TarRecords(Records):
     """
 
     def __init__(self, files: list[Path], *, stream: bool) -> None:
-        with ThreadPoolExecutor(_OPENERS) as pool:
+        with ThreadPoolExecutor(OPENERS) as pool:
             found = list(pool.map(_samples, files))
         self._samples = [sample for samples in found for sample in samples]
         if not self._samples:
@@ -106,7 +104,7 @@ def tar_splits(path: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
             fix="unpack compressed ones: images are read at their place",
         )
     train = [file for file in files if file.name.startswith("train")]
-    tests = [[f for f in files if f.name.startswith(name)] for name in _TESTS] if train else []
+    tests = [[f for f in files if f.name.startswith(name)] for name in TEST_NAMES] if train else []
     test = next((found for found in tests if found), [])
     parts = [
         EncodedSplit(f"{path.name} {name}", records, records.labels())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
@@ -59,19 +60,8 @@ def build_method(
     Raises:
         InputError: Options that do not fit each other.
     """
-    encoder = build_encoder(
-        config.encoder.name,
-        in_channels=image_shape[0],
-        image_size=image_shape[1],
-        width=config.encoder.width,
-        stem=config.encoder.stem,
-        stages=config.encoder.stages,
-        widths=config.encoder.widths,
-        patch_size=config.encoder.patch_size,
-        eigenvectors=config.encoder.eigenvectors,
-        head_width=config.encoder.head_width,
-        drop_path=config.encoder.drop_path,
-    )
+    channels, height, _ = image_shape
+    encoder = build_encoder(in_channels=channels, image_size=height, **asdict(config.encoder))
     if initialize is not None:
         initialize(encoder)
     parts = Parts(encoder, representation_width(encoder, image_shape), image_shape)
