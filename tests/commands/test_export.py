@@ -27,7 +27,6 @@ from falcon_ssl.config import (
     EncoderConfig,
     EngineConfig,
     EvaluationConfig,
-    FalconConfig,
     MonitorConfig,
     ReadingConfig,
     RunConfig,
@@ -39,11 +38,12 @@ from falcon_ssl.data.decode import decode
 from falcon_ssl.evaluation import load_features
 from falcon_ssl.networks import Readout
 from support.images import pixels
+from support.short_runs import SHORT
 
 CONFIG = RunConfig(
     epochs=1,
     batch_size=12,
-    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
+    falcon=SHORT.falcon,
     monitor=MonitorConfig(every_epochs=0),
     engine=EngineConfig(precision="no"),
 )

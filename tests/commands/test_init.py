@@ -26,18 +26,17 @@ from falcon_ssl.config import (
     ViewsConfig,
 )
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.engine import progress
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.networks.timm import import_beside_torchvision
 from falcon_ssl.report import build_report
 from support.images import pixels
-from support.short_runs import FEW_CODES
+from support.short_runs import FEW_CODES, SHORT, Interrupter
 
 CONFIG = RunConfig(
     epochs=1,
     batch_size=256,
-    falcon=FalconConfig(dictionary="rademacher", num_codes=64, embed_dim=16),
+    falcon=SHORT.falcon,
     monitor=MonitorConfig(every_epochs=0),
     engine=EngineConfig(precision="no", log_every=1),
 )
@@ -146,34 +145,16 @@ def test_a_run_is_compared_with_what_it_started_from(
     assert "| initial weights | source |" in card.read_text()
 
 
-class Interrupter:
-    """A monitor that presses Ctrl-C at a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, moment: Moment) -> Observation:
-        if moment.step == self.step:
-            raise KeyboardInterrupt
-        return Observation()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Any) -> None:
-        pass
-
-
 def test_a_stopped_run_resumes_without_its_source(first: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(first, source)
     config = from_weights(source, epochs=2)
-    whole = commands.pretrain(config, out=tmp_path / "whole", monitors=[Interrupter(0)])
+    whole = commands.pretrain(config, out=tmp_path / "whole", monitors=[Interrupter()])
     broken = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
         commands.pretrain(config, out=broken, monitors=[Interrupter(7)])  # in the second epoch
     shutil.rmtree(source)
-    commands.pretrain(config, out=broken, resume=True, monitors=[Interrupter(0)])
+    commands.pretrain(config, out=broken, resume=True, monitors=[Interrupter()])
     assert same(trained(broken), trained(whole))
     assert same(started(broken), started(whole))
     with pytest.raises(InputError, match="other values of init"):

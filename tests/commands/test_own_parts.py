@@ -19,7 +19,6 @@ import falcon_ssl
 from falcon_ssl import commands
 from falcon_ssl.config import EncoderConfig, FalconConfig, ReadingConfig, RunConfig, ViewsConfig
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.core.monitor import Moment, Observation
 from falcon_ssl.core.parts import part_name
 from falcon_ssl.data import DatasetSource, load_splits
 from falcon_ssl.evaluation import load_features
@@ -27,7 +26,7 @@ from falcon_ssl.methods import build_method
 from falcon_ssl.networks import build_encoder
 from falcon_ssl.report import build_report
 from falcon_ssl.views import BatchSlice, ImageTransform, Normalization, Views, build_views
-from support.short_runs import SHORT, differing
+from support.short_runs import SHORT, Interrupter, differing
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -68,9 +67,9 @@ def test_every_command_takes_the_run(run: Path, tmp_path: Path) -> None:
 
 def test_a_stopped_run_resumes_bit_by_bit(run: Path, tmp_path: Path) -> None:
     stopped = tmp_path / "run"
-    with pytest.raises(_StopError):
-        commands.pretrain(CONFIG, out=stopped, monitors=[_StopAt(4)], **OWN)
-    commands.pretrain(CONFIG, out=stopped, resume=True, monitors=[_StopAt(99)], **OWN)
+    with pytest.raises(KeyboardInterrupt):
+        commands.pretrain(CONFIG, out=stopped, monitors=[Interrupter(5)], **OWN)
+    commands.pretrain(CONFIG, out=stopped, resume=True, monitors=[Interrupter()], **OWN)
     assert differing(run, stopped) == []
 
 
@@ -86,9 +85,9 @@ def test_a_method_of_ones_own_is_trained_read_back_and_resumed(tmp_path: Path) -
     assert values[-1] < values[0], "images part"
     assert commands.evaluate(run)["top1_knn"] > 0.5, "ten classes"
     assert "AlignmentUniformity" in build_report(run).read_text()
-    with pytest.raises(_StopError):
-        commands.pretrain(config, out=stopped, monitors=[_StopAt(4)], **own)
-    commands.pretrain(config, out=stopped, resume=True, monitors=[_StopAt(99)], **own)
+    with pytest.raises(KeyboardInterrupt):
+        commands.pretrain(config, out=stopped, monitors=[Interrupter(5)], **own)
+    commands.pretrain(config, out=stopped, resume=True, monitors=[Interrupter()], **own)
     assert differing(run, stopped) == []
 
 
@@ -120,26 +119,6 @@ def test_a_method_of_ones_own_asks_for_consent_and_takes_no_options_of_others() 
 def test_resuming_without_the_parts_is_refused(run: Path) -> None:
     with pytest.raises(InputError, match="other values of data"):
         commands.pretrain(CONFIG, out=run, resume=True)
-
-
-class _StopError(Exception):
-    pass
-
-
-class _StopAt:
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, moment: Moment) -> Observation:
-        if moment.step > self.step:
-            raise _StopError
-        return Observation()
-
-    def state_dict(self) -> dict[str, object]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        pass
 
 
 @pytest.mark.parametrize(
