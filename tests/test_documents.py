@@ -85,6 +85,22 @@ def test_commands_parse(command: str) -> None:
         parse(name, FUNCTIONS[name], words)
 
 
+def swallowed_items(text: str) -> list[str]:
+    """Items of lists that follow a line of prose: MkDocs takes them for more of that prose, GitHub does not."""
+    prose = re.sub(r"^ *(```|~~~).*?^ *\1", "", text, flags=re.M | re.S)
+    paragraphs = [
+        one for one in re.split(r"\n\s*\n", prose) if re.match(r"\w|[`[(*]+\w", one.strip())
+    ]
+    return [line for one in paragraphs for line in one.splitlines()[1:] if re.match("[-*] ", line)]
+
+
+def test_lists_begin_after_an_empty_line() -> None:
+    assert swallowed_items("Two of them:\n- one\n- two\n") == ["- one", "- two"]
+    assert not swallowed_items("Two of them:\n\n- one\n- two\n")
+    for document in DOCUMENTS:
+        assert not swallowed_items(document.read_text(encoding="utf-8")), document
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 

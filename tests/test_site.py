@@ -79,12 +79,27 @@ def test_figures_follow_the_colors_of_the_page(site: Path) -> None:
     assert "images/terms.svg" not in text
 
 
+def test_lines_break_where_a_reader_would(site: Path) -> None:
+    codes, data = (
+        (site / f"{name}.html").read_text(encoding="utf-8") for name in ("codes", "data")
+    )
+    assert "17.7\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.5" in codes
+    assert "16\N{NO-BREAK SPACE}384" in codes
+    assert '<span class="whole">--reading.image_size</span> 224</code>' in data
+    assert '<span class="whole"' not in "".join(re.findall("<pre.*?</pre>", data, re.DOTALL))
+
+
 def test_the_page_of_unknown_addresses_finds_its_styles_on_a_disk(site: Path) -> None:
     """Its links start beside it; a server, which shows it under any address, starts them at the root."""
     text = (site / "404.html").read_text(encoding="utf-8")
     assert not re.search(r'\b(?:href|src)="?/', text.replace(BASE, ""))
     assert BASE in text
     assert 'href="#' not in text  # the base would lead it to the root
+    base, on_disk = text.index('id="__config"'), text.index("""'"base": "."'""")
+    assert (
+        '"base": "/"' in text[base:on_disk]
+    )  # where a server's search index is; the script moves it on a disk
+    assert on_disk < text.index("javascripts/bundle")
 
 
 def test_the_api_has_arguments_and_options_with_their_meaning(site: Path) -> None:

@@ -232,7 +232,7 @@ def collapses() -> str:
             shown = normalize(z[order[:: N // 100]], dim=1)
         named.append((name, (shown @ shown.T).numpy()))
     return svg_text(
-        [("", Matrices("gallery", named).sheet(columns=3))],
+        [("", Matrices("gallery", named).sheet(columns=2))],
         alt="Cosines between images: " + ", ".join(made),
     )
 

@@ -1,4 +1,4 @@
-"""What MkDocs does not do by itself: links that leave docs/, figures that follow the page's colors, 404 on a disk.
+"""What MkDocs does not do by itself: links that leave docs/, figures in the page's colors, line breaks, 404 on a disk.
 
 A link from a page to a record, an example or a source file of the repository leads to a copy of it in the site, which
 so is whole; documents and sources become pages, records stay as they are. Pictures ``images/*.svg`` are put into the
@@ -25,6 +25,16 @@ LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 PICTURE = re.compile(r'<img alt="([^"]*)" src="[^"]*?images/([\w-]+\.svg)"\s*/?>')
 ABSOLUTE = re.compile(r'\b(href|src)="/')
 SERVED = '<script>if (location.protocol !== "file:") document.write(\'<base href="/">\')</script>'
+ON_DISK = """<script>if (location.protocol === "file:") {
+  const config = document.getElementById("__config");
+  config.textContent = config.textContent.replace('"base": "/"', '"base": "."');
+}</script>"""
+BUNDLE = '<script src="assets/javascripts/bundle'
+# Words that hold together: a number and its spread or its thousands, an option and its dashes.
+APART = re.compile(r"(<pre.*?</pre>|<svg.*?</svg>)", re.S)
+NUMBERS = re.compile(r"(?<=[\d)]) (?=± ?[\d.])|(?<=±) (?=[\d.])|(?<=\d) (?=\d{3}\b)")
+HYPHENED = re.compile(r"(?<=[\s>])(-{1,2}\w[\w.-]*|\w+(?:-\w+)+)(?=[\s<,/])")
+CODE = re.compile(r"<code>[^<]*</code>")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "make"}
 NOT_FOUND_BY_SEARCH = "---\nsearch: {exclude: true}\n---\n"
 
@@ -138,14 +148,27 @@ def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
     """The page of unknown addresses: its links start at the root of a server, and on a disk beside it."""
     if template_name != "404.html":
         return output_content
-    return ABSOLUTE.sub(r'\1="', output_content).replace("<head>", f"<head>{SERVED}", 1)
+    relative = ABSOLUTE.sub(r'\1="', output_content)
+    return relative.replace("<head>", f"<head>{SERVED}", 1).replace(BUNDLE, ON_DISK + BUNDLE, 1)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Put figures into the page."""
+    """Put figures into the page, and let lines break where a reader would break them."""
 
     def drawn(found: re.Match[str]) -> str:
         svg = (DOCS / "images" / found[2]).read_text(encoding="utf-8")
         return f'<span class="figure" tabindex="0" aria-label="{found[1]}">{sized(svg)}</span>'
 
-    return PICTURE.sub(drawn, html)
+    return "".join(
+        part if APART.fullmatch(part) else unbroken(part)
+        for part in APART.split(PICTURE.sub(drawn, html))
+    )
+
+
+def unbroken(html: str) -> str:
+    """No line ends inside ".62 ± .01", "16 384" or "--reading.stream"."""
+
+    def options(found: re.Match[str]) -> str:
+        return HYPHENED.sub(r'<span class="whole">\1</span>', found[0])
+
+    return CODE.sub(options, NUMBERS.sub("\N{NO-BREAK SPACE}", html))
