@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST_NAME = 100  # the search takes the square of the length, and files hold anything
+
 
 class InputError(ValueError):
     """Bad input from the user: the command line prints it as one line and exits with code 2.
@@ -37,11 +39,12 @@ def did_you_mean(word: object, known: Iterable[str], *, before: str = "") -> str
     """The question, where a word is nearly a known one, as a ``fix``; "" where it is not.
 
     Example:
-        >>> did_you_mean("epoch", ["data", "epochs"]), did_you_mean("color", ["data"])
+        >>> did_you_mean("Epoch", ["data", "epochs"]), did_you_mean("color", ["data"])
         ('did you mean epochs?', '')
     """
-    near = get_close_matches(str(word), list(known), n=1)
-    return f"did you mean {before}{near[0]}?" if near else ""
+    spelled = {one.lower(): one for one in known}
+    near = get_close_matches(str(word)[:_LONGEST_NAME].lower(), spelled, n=1)
+    return f"did you mean {before}{spelled[near[0]]}?" if near else ""
 
 
 def one_line(error: BaseException, *, named: bool = False) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from falcon_ssl.core.errors import InputError, one_line
+from falcon_ssl.core.errors import InputError, did_you_mean, one_line
 from falcon_ssl.core.extras import train_extra
 from falcon_ssl.data.encoded import TEST_NAMES, EncodedSplit
 from falcon_ssl.data.shards import ShardTable
@@ -75,6 +75,7 @@ def hub_splits(name: str, *, stream: bool) -> tuple[list[EncodedSplit], str]:
             "unknown hub data set",
             received=repr(name),
             expected=f"one of {', '.join(HUB_SETS)}, or OWNER/REPOSITORY",
+            fix=did_you_mean(name, HUB_SETS),
         )
     if name not in HUB_SETS:
         return _guessed_splits(name, _tables(name, stream=stream))

@@ -99,6 +99,16 @@ def _encoded_parts(name: str, reading: ReadingConfig) -> tuple[list[EncodedSplit
     return hub_splits(where, stream=reading.stream)
 
 
+def _meant(name: str) -> str:
+    """What a name that is no source may stand for: a folder's path, or a source whose kind is mistyped."""
+    if Path(name).is_dir():
+        return f"did you mean folder:{name}?"
+    kind, _, where = name.partition(":")
+    if not where:
+        return did_you_mean(name, KINDS)
+    return did_you_mean(kind, [one.partition(":")[0] for one in KINDS])
+
+
 def _check(data: str, names: list[str], reading: ReadingConfig) -> None:
     kinds = [name.partition(":")[0] for name in names]
     for name in names:
@@ -108,9 +118,7 @@ def _check(data: str, names: list[str], reading: ReadingConfig) -> None:
                 "unknown data",
                 received=repr(name),
                 expected=f"one of {', '.join(KINDS)}",
-                fix=f"did you mean folder:{name}?"
-                if Path(name).is_dir()
-                else did_you_mean(name, ["digits"]),
+                fix=_meant(name),
             )
     if len(names) > 1 and (alone := [k for k in kinds if k not in _ENCODED]):
         raise InputError(

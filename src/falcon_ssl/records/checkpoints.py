@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 from falcon_ssl.records.files import checksum, read_json, sync, unreadable, write_json
 from falcon_ssl.records.folder import CHECKPOINT, MODEL, STATE, TRAINING, RunFolder
 from falcon_ssl.records.schema import STATE_FORM
@@ -78,6 +78,7 @@ def find_checkpoint(run: Path, name: str, *, files: Iterable[str] = ()) -> Check
             "no such checkpoint",
             received=f"{name}, of {run}",
             expected=f"one of {', '.join(known)}",
+            fix=did_you_mean(name, known),
         )
     return Checkpoint(folder.kept(name), read_state(folder.kept(name), files=files))
 

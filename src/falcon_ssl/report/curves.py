@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.errors import InputError, did_you_mean
 from falcon_ssl.records.metrics import describe
 from falcon_ssl.records.run import Curve, Run
 from falcon_ssl.report.axes import MOST_POINTS
@@ -125,6 +125,7 @@ def training_figure(run: Run, quantity: str) -> Figure:
             "no such quantity was logged",
             received=quantity,
             expected=f"one of {', '.join(logged) or 'none: the run has no steps yet'}",
+            fix=did_you_mean(quantity, logged),
         )
     panel = next(p for p in _panels([run]) if quantity in p.keys)
     title = describe(quantity).label if len(panel.keys) > 1 else panel.title

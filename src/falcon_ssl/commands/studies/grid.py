@@ -123,6 +123,7 @@ def _check(grid: Grid) -> None:
                 f"row {name} stands beside a row that the paper does not have",
                 received=row.paper,
                 expected=f"one of {_names(papers)}",
+                fix=did_you_mean(row.paper, papers),
             )
     tried = [name for name, row in grid.rows.items() if row.tries]
     if tried and grid.tuning is None:
@@ -139,6 +140,7 @@ def _check(grid: Grid) -> None:
                 "unknown data set of tuning",
                 received=name,
                 expected=f"one of {_names(grid.datasets)}",
+                fix=did_you_mean(name, grid.datasets),
             )
     trained = sorted({_method(row) for row in grid.rows.values()})
     options = {name: data.options for name, data in grid.datasets.items()}
@@ -195,6 +197,7 @@ def make_runs(grid: Grid, selection: Selection = EVERYTHING) -> list[GridRun]:
                     f"unknown {what} of the grid {grid.name}",
                     received=name,
                     expected=f"one of {_names(known)}",
+                    fix=did_you_mean(name, known),
                 )
     return [
         _make_run(grid, dataset, row, seed, selection)
