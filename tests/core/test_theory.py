@@ -176,3 +176,6 @@ def test_codes_needed_refuses_nothing_positive():
         codes_needed(0, 0.1)
     with pytest.raises(InputError, match="accuracy is not positive"):
         codes_needed(0.38, -1)
+    with pytest.raises(InputError, match=r"exp\(1005\) codes are needed"):
+        codes_needed(0.001, 0.1)
+    assert codes_needed(0.0015, 0.1) > 10**290

@@ -142,3 +142,27 @@ def test_alignment_with_the_nearest_code_is_shown_beside_its_optimum(
     tables = [block for block in theory_section(run).blocks if isinstance(block, Table)]
     rows = [[cell.text for cell in row] for row in tables[0].groups[0].rows]
     assert ["mean cosine to the nearest code", "0.625", "1"] in rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"embed_dim: 128": "embed_dim: 1000000000000", "rademacher": "complete"},
+        {"embed_dim: 128": "embed_dim: -3", "rademacher": "complete"},
+        {"num_codes: 1024": "num_codes: .nan"},
+        {"num_codes: 1024": "num_codes: .inf"},
+        {"num_codes: 1024": "num_codes: 1000000000000", "prior_exponent: 0.0": "prior_exponent: 1"},
+        {"temperature: null": "temperature: 1.0e+200", "epsilon: 1.0e-08": "epsilon: null"},
+    ],
+)
+def test_sizes_that_no_run_has_recorded_have_no_optimum(
+    changes: dict[str, str], make_run: Any, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path / "run", evaluated=False)
+    path = folder / "config.yaml"
+    text = path.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    assert optimum_of(read_run(folder)) is None

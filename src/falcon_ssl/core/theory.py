@@ -29,6 +29,7 @@ PriorMatching = Literal["reverse", "forward", "renyi2"]
 PRIOR_MATCHINGS: tuple[PriorMatching, ...] = get_args(PriorMatching)
 
 LN2 = math.log(2)
+LARGEST_LOG = 700  # of what float64 holds
 # At any width; the best on photographs with F = 512 (results/defaults). The paper's epsilon, 1e-8, is .38 at F = 128.
 DEFAULT_TEMPERATURE = 0.25
 
@@ -116,7 +117,7 @@ def codes_needed(temperature: float, accuracy: float) -> int:
         accuracy: Relative standard deviation of Z that is allowed, > 0.
 
     Raises:
-        InputError: A number that is not positive.
+        InputError: A number that is not positive, or a temperature for which no finite dictionary will do.
 
     Example:
         >>> codes_needed(0.38, 0.028)
@@ -126,6 +127,13 @@ def codes_needed(temperature: float, accuracy: float) -> int:
         "temperature", temperature, fix="0.25 is the default, 0.38 the paper's at F = 128"
     )
     check_positive("accuracy", accuracy, fix="0.03 is 3 percent")
+    if (log_codes := 1 / temperature - 2 * math.log(accuracy)) > LARGEST_LOG:
+        raise InputError(
+            "temperature is too small for any finite dictionary",
+            received=f"{temperature}, at which exp({log_codes:.4g}) codes are needed",
+            expected=f"at most exp({LARGEST_LOG})",
+            fix="use the complete dictionary",
+        )
     return max(2, math.ceil(math.expm1(1 / temperature) / accuracy**2))
 
 

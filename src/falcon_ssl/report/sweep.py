@@ -314,12 +314,19 @@ def _temperature(points: Sequence[Point]) -> float | None:
     return effective_temperature(finite[-1].embed_dim, optimum.logit_scale)
 
 
+def _enough(temperature: float | None) -> int | None:
+    """`codes_needed`; None where the temperature is not recorded or no finite dictionary will do."""
+    try:
+        return None if temperature is None else codes_needed(temperature, ACCURACY)
+    except InputError:
+        return None
+
+
 def _enough_codes(points: Sequence[Point]) -> list[tuple[float, str]]:
     """A mark where the softmax over codes is expected to be that of all codes, if it lies within the axis."""
-    temperature = _temperature(points)
-    if temperature is None:
+    enough = _enough(_temperature(points))
+    if enough is None:
         return []
-    enough = codes_needed(temperature, ACCURACY)
     text = f"{format_number(enough, 'count')} codes give the softmax over all 2^F to {ACCURACY:.0%}, by theory"
     return [(enough, text)] if points[0].x <= enough <= points[-1].x else []
 
@@ -327,9 +334,9 @@ def _enough_codes(points: Sequence[Point]) -> list[tuple[float, str]]:
 def _completeness(points: Sequence[Point]) -> list[Figure]:
     """How far the softmax over C random codes is from that over all of them, by theory."""
     temperature = _temperature(points)
-    if temperature is None:
+    enough = _enough(temperature)
+    if temperature is None or enough is None:
         return []
-    enough = codes_needed(temperature, ACCURACY)
     x = np.array([point.x for point in points if math.isfinite(point.num_codes)])
     delta = np.sqrt(np.expm1(1 / temperature) / x)
     series = [Series("√((exp(1/T) − 1)/C)", x, delta, 0, dots=True)]

@@ -23,6 +23,9 @@ from falcon_ssl.records.run import Array, Curve, Run, as_number
 from falcon_ssl.report.svg import Level
 
 IN_NATS = ("falcon", "swav", "self_classifier", "gedi", "dino", "simclr")
+WIDEST = 2**24  # of embeddings; what is beyond these limits no run has recorded
+MOST_WITH_PRIOR = 2**24  # codes
+SCALES = (1e-6, 1e9)  # of logits
 ONE_CODE_EACH = "a code for each sample: log(C/N) = {:.2f}"
 
 
@@ -32,11 +35,15 @@ def optimum_of(run: Run) -> Optimum | None:
     beta = run.number_setting("beta")
     falcon = {"invariance", "prior_matching"} <= run.curves.keys()
     complete = run.setting("dictionary") == "complete"
-    if complete and width is not None:
+    if not falcon or beta is None or width is None or not 1 <= width <= WIDEST:
+        return None
+    if complete:
         num_codes = 1 << int(width)
-    if not falcon or beta is None or width is None or num_codes is None or num_codes < 2:
+    if num_codes is None or not 2 <= num_codes < math.inf:
         return None
     num_codes, exponent = int(num_codes), run.number_setting("prior_exponent")
+    if exponent and num_codes > MOST_WITH_PRIOR:
+        return None
     scale = as_number(run.about("logit_scale"))
     if scale is None:
         try:
@@ -48,6 +55,8 @@ def optimum_of(run: Run) -> Optimum | None:
             )
         except InputError:  # records changed by hand, or of a dictionary of another size
             return None
+    if not SCALES[0] <= scale <= SCALES[1]:
+        return None
     return Optimum(
         num_codes=num_codes,
         logit_scale=scale,
