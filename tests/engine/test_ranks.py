@@ -82,6 +82,15 @@ def test_muon_keeps_to_float32_where_the_run_does(results: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("results", [2], indirect=True)
+def test_every_rank_draws_numbers_of_its_own_and_again_the_same(results: list[Any]) -> None:
+    """One mask of dropout for all ranks is one sample of it, and codes that are drawn prove less than their number."""
+    drawn = torch.cat([state["drawn"] for state in results])
+    assert len(drawn.unique(dim=0)) == len(drawn) == 2 * training_ranks.STEPS
+    for state in results:
+        assert torch.equal(state["drawn"], state["again"])
+
+
+@pytest.mark.parametrize("results", [2], indirect=True)
 def test_ddp_is_freed_when_a_step_is_closed(results: list[Any]) -> None:
     assert all(state["freed"] for state in results)
 

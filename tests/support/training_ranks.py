@@ -231,6 +231,17 @@ def is_ddp_freed(config: RunConfig) -> bool:
     return ddp() is None
 
 
+def drawn(**ranks: int) -> Tensor:
+    """Random numbers that a method draws in some steps, as dropout does [STEPS, 3]."""
+    method, step, _ = engine_of(config_of("rademacher"), torch.float64)
+    numbers: list[Tensor] = []
+    method.register_forward_pre_hook(lambda *_: numbers.append(torch.rand(3)))
+    for number in range(STEPS):
+        step(torch.zeros(ROWS // ranks["num_ranks"], *SHAPE, dtype=torch.uint8), number)
+    step.close()
+    return torch.stack(numbers)
+
+
 def features() -> dict[str, Tensor]:
     """Features of some images in another order, and of the untrained network of a run."""
     generator = torch.Generator().manual_seed(0)
@@ -273,6 +284,7 @@ def work(rank: int, num_ranks: int) -> dict[str, Any]:
     if num_ranks == 2:
         found["accumulate"] = {kind: trained(accumulating(kind), **mine) for kind in ACCUMULATED}
         found["float32"] = trained(config_of(MUON), **mine, dtype=torch.float32)
+        found["drawn"], found["again"] = drawn(**mine), drawn(**mine)
         found["freed"] = is_ddp_freed(config_of("rademacher"))
         found["lost"] = lost_rank(rank)
     return found

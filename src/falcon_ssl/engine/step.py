@@ -119,6 +119,7 @@ class TrainingStep:
             config=self._config.optim,
         )
         views = self._draw(images, step)
+        self._seed_rank(step)
         speed.mark_step_begin(self._config.engine)
         self._guard.begin()
         self._method.before_step(step, self._num_steps)
@@ -168,13 +169,19 @@ class TrainingStep:
         """The views of a batch, in the memory format of the encoder."""
         rank, num_ranks = self._accelerator.process_index, self._accelerator.num_processes
         rows = BatchSlice(
-            _generator(self._config.seed, step),
+            torch.Generator().manual_seed(_seed_of(self._config.seed, step)),
             first=self._config.batch_size * rank // num_ranks,
             total=self._config.batch_size,
         )
         draw = self._views.at(step / self._num_steps)
         views = draw(images, generator=rows)
         return [view.contiguous(memory_format=self._memory_format) for view in views]
+
+    def _seed_rank(self, step: int) -> None:
+        """Draw other numbers on every rank, for dropout and for codes: all ranks have begun with one seed."""
+        if self._accelerator.num_processes > 1:
+            rank = self._accelerator.process_index
+            torch.manual_seed(_seed_of(self._config.seed, step, 1 + rank))
 
 
 def _check_parts(config: RunConfig, num_ranks: int) -> None:
@@ -188,7 +195,7 @@ def _check_parts(config: RunConfig, num_ranks: int) -> None:
         )
 
 
-def _generator(seed: int, step: int) -> torch.Generator:
-    """The random numbers of one step: independent for every (seed, step)."""
-    state = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) % 2**63)
+def _seed_of(*numbers: int) -> int:
+    """Of random numbers that are independent for every seed and step, or seed, step and rank."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return int(state) % 2**63
