@@ -62,8 +62,11 @@ class GlobalBatchNorm(_BatchNorm):
         dims = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         wide = at_least_float32(x)
-        count = all_reduce_sum(wide.new_full((1,), x.numel() / self.num_features))
-        mean = all_reduce_sum(wide.sum(dims)) / count
+        rows = wide.new_full((1,), x.numel() / self.num_features)
+        total, count = all_reduce_sum(torch.cat([wide.sum(dims), rows])).split(
+            [self.num_features, 1]
+        )
+        mean = total / count
         centered = wide - mean.view(shape)
         var = all_reduce_sum(centered.square().sum(dims)) / count
         self._update_running(mean.detach(), (var * count / (count - 1)).detach())
