@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from falcon_ssl.config.run import RunConfig, from_mapping
+from falcon_ssl.config import EngineConfig, RunConfig, from_mapping
+from falcon_ssl.core import distributed
 from falcon_ssl.engine import NonFiniteError
 from falcon_ssl.engine.accelerator import build_accelerator
 from falcon_ssl.engine.finite import FiniteGuard
@@ -160,3 +162,12 @@ def test_a_gradient_scaler_decides_over_infinite_gradients() -> None:
     with pytest.raises(NonFiniteError, match="step 2: total is nan"):
         guard.check(2, bad, torch.tensor(1.0))
     assert mean.tolist() == [1.0] * 3
+
+
+def test_ranks_wait_for_each_other_as_long_as_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        distributed, "join_after_restart", lambda device, timeout: asked.append((device, timeout))
+    )
+    build_accelerator(EngineConfig(device="cpu", precision="no", timeout_minutes=3))
+    assert asked == [("cpu", timedelta(minutes=3))]

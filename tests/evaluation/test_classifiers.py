@@ -6,12 +6,14 @@ import torch
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits
 from falcon_ssl.evaluation import Features
+from falcon_ssl.evaluation import linear_probe as module
 from falcon_ssl.evaluation.knn import knn
 from falcon_ssl.evaluation.linear_probe import (
     _Fold,
     _image_of,
     _left_out,
     fit_logistic_regression,
+    fit_probe,
     linear_probe,
 )
 
@@ -67,6 +69,15 @@ def test_a_good_start_does_not_change_the_minimum():
         **fit,
     )
     torch.testing.assert_close(cold[0], warm[0], atol=1e-2, rtol=0)
+
+
+def test_a_penalty_that_is_given_is_not_chosen(monkeypatch):
+    train = blobs(60, num_classes=4, distance=1.0, seed=0)
+    monkeypatch.setattr(module, "_chosen", None)  # is not called
+    (weak, _), (strong, _) = (
+        fit_probe(train, num_classes=4, penalty=penalty).classifier for penalty in (1e-2, 10.0)
+    )
+    assert strong.norm() < 0.2 * weak.norm()
 
 
 @pytest.mark.parametrize("num_images", [40, 1500])

@@ -59,9 +59,11 @@ def test_options_reach_the_evaluators():
         dictionary=RademacherDictionary(NUM_CODES, WIDTH, seed=0),
         knn_neighbors=61,
         knn_temperature=1e6,  # one vote for each train image: class 0, of 16, wins
+        linear_penalty=1e3,  # nothing but the bias is left: class 0 again
     )
     assert 0.5 < other["aligned_cosine"] < 1
     assert other["top1_knn"] == 0.25 < usual["top1_knn"]
+    assert other["top1_linear"] == 0.25 < usual["top1_linear"]
 
 
 def test_negative_control_noise_is_at_chance():

@@ -32,6 +32,7 @@ from falcon_ssl.config.run import (
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.monitor import Moment
 from falcon_ssl.evaluation import AlarmMonitor
+from falcon_ssl.losses.lejepa import collapsed_sigreg, lejepa_loss, random_directions
 from falcon_ssl.methods import Method, build_method
 from falcon_ssl.report import build_report
 from support.learning import learned_classes
@@ -209,6 +210,14 @@ def test_few_codes_ask_for_an_option_that_the_method_has(name: str) -> None:
     assert text.endswith(f"1 of 60 codes used by 200 images: {method.few_codes_hint}")
     options = [field.name for field in dataclasses.fields(getattr(config_of(name), name))]
     assert any(option in text for option in options) or "two temperatures" in text
+
+
+def test_options_of_the_quadrature_reach_lejepa() -> None:
+    method = built("lejepa", integration_limit=3.0, num_points=12)
+    directions = random_directions(method.config.num_directions, method.config.embed_dim, seed=0)
+    expected = lejepa_loss(method.project(views(2)), directions, limit=3.0, num_points=12)
+    assert torch.equal(method(views(2)).terms["sigreg"], expected.sigreg)
+    assert method.stuck_values(1)[0].value == collapsed_sigreg(3.0, 12)
 
 
 STATEFUL = [

@@ -62,7 +62,7 @@ def test_one_langevin_step_is_the_formula() -> None:
 
 
 def test_samples_leave_batch_statistics_and_gradients_alone() -> None:
-    method, plain = gedi(sgld_steps=3), gedi(sgld_steps=3)
+    method, plain = gedi(sgld_steps=3, energy_weight=0.2), gedi(sgld_steps=3)
     plain.langevin = None
     out, other = method(views()), plain(views())
     for (name, mine), theirs in zip(
@@ -73,7 +73,7 @@ def test_samples_leave_batch_statistics_and_gradients_alone() -> None:
     assert all(child.training for child in method.modules())
     assert all(p.grad is None for p in method.parameters())
     assert float(out.terms["total"]) == pytest.approx(
-        float(other.terms["total"]) + 0.01 * float(out.terms["energy"]), rel=1e-5
+        float(other.terms["total"]) + 0.2 * float(out.terms["energy"]), rel=1e-5
     )
     out.loss.backward()
     assert math.isfinite(float(method.encoder[1].weight.grad.sum()))
