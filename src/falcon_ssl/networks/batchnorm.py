@@ -63,9 +63,8 @@ class GlobalBatchNorm(_BatchNorm):
         shape = [1, -1] + [1] * (x.dim() - 2)
         wide = at_least_float32(x)
         rows = wide.new_full((1,), x.numel() / self.num_features)
-        total, count = all_reduce_sum(torch.cat([wide.sum(dims), rows])).split(
-            [self.num_features, 1]
-        )
+        sums = all_reduce_sum(torch.cat([wide.sum(dims), rows]))
+        total, count = torch.split(sums, [self.num_features, 1])
         mean = total / count
         centered = wide - mean.view(shape)
         var = all_reduce_sum(centered.square().sum(dims)) / count
