@@ -324,3 +324,11 @@ def test_a_batch_cannot_use_more_codes_than_it_has_samples(make_run: Any, tmp_pa
     text = text_of(build_report(make_run(tmp_path / "run", num_codes=1024)))
     assert text.count("a code for each sample: log(C/N) = 2.08") == 2  # log(1024 / 128)
     assert "log(C/N) =" not in text_of(build_report(make_run(tmp_path / "few", num_codes=64)))
+
+
+def test_few_images_cannot_take_more_directions_than_they_are(
+    make_run: Any, tmp_path: Path
+) -> None:
+    page = build_report(make_run(tmp_path / "demo", num_steps=5, about={"num_test": 41}))
+    assert "of 40" in text_of(page)
+    assert "of 128" not in text_of(page)

@@ -141,6 +141,11 @@ class Run:
         """D, the width of the representation z, when its spectrum was recorded."""
         return float(len(self.arrays["spectrum_z"])) if "spectrum_z" in self.arrays else None
 
+    def most_directions(self, width: float | None) -> float | None:
+        """How many directions centered rows of a width can take: N test images no more than N - 1."""
+        num_test = as_number(self.about("num_test"))
+        return width if width is None or num_test is None else min(width, num_test - 1)
+
 
 def chance_of(evaluation: Mapping[str, Any], key: str) -> float | None:
     """What chance reaches by a number of an ``evaluation.json``; None where that is not known.

@@ -40,10 +40,10 @@ def headline_cards(run: Run) -> list[Card]:
         "top1_linear": 1.0,
         "top1_knn": 1.0,
         "ami_kmeans_z": 1.0,
-        "effective_rank_u": run.embed_dim,
+        "effective_rank_u": run.most_directions(run.embed_dim),
         "codes_used": min(known) if len(known) == 2 else None,
         "mutual_information_bits": run.metric("certificate", "max_bits"),
-        "effective_rank_z": run.representation_width,
+        "effective_rank_z": run.most_directions(run.representation_width),
     }
     candidates = [_card(run, key, most[key], run.chance(key)) for key in most]
     return [card for card in candidates if card is not None][:MOST_CARDS]

@@ -73,7 +73,7 @@ def _warning(run: Run) -> str:
 def _found(run: Run) -> str:
     """The measured facts as a sentence, or ""."""
     spread = []
-    rank, width = run.metric("effective_rank_u"), run.embed_dim
+    rank, width = run.metric("effective_rank_u"), run.most_directions(run.embed_dim)
     if rank is not None:
         of = f" of {format_number(width, 'count')}" if width else ""
         spread.append(f"{format_number(rank, 'count')}{of} embedding directions")
