@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -203,6 +205,15 @@ def test_replacing_an_unfinished_table_keeps_others_out(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(parts.path)], capture_output=True, text=True, check=False
     )
     assert "another process is writing here" in other.stderr
+
+
+def test_parts_of_other_kinds_are_no_table(tmp_path: Path) -> None:
+    parts = PartsFolder(tmp_path / "z.parquet", {})
+    parts.begin(overwrite=False)
+    parts.write(0, {"row": np.arange(2), "z": np.ones((2, 3), np.float32)})
+    pq.write_table(pa.table({"row": [1], "z": [[1.0, 2.0]]}), parts.path / "part-000001.parquet")
+    with pytest.raises(InputError, match=r"z\.parquet\.parts.*expected parts of one table"):
+        parts.finish(2)
 
 
 def test_no_image_at_all_is_an_error(tmp_path: Path) -> None:

@@ -114,7 +114,12 @@ class PartsFolder:
         full = [part for part in parts if _read(part, pq.read_metadata).num_rows]
         if not full:
             raise InputError("no image could be read", received="0 rows", expected="at least 1")
-        schema = pa.unify_schemas([_read(part, pq.read_schema) for part in full])
+        schemas = [_read(part, pq.read_schema) for part in full]
+        try:
+            schema = pa.unify_schemas(schemas)
+        except pa.ArrowException as error:
+            fix = "start again with --overwrite"
+            raise unreadable(self.path, error, "parts of one table", fix) from error
         schema = pa.schema([schema.field(name) for name in COLUMNS if name in schema.names])
         empty = schema.with_metadata({_KEY: json.dumps(self._about)}).empty_table()
         whole = self.path / f"whole{PARQUET}"
