@@ -304,6 +304,15 @@ def test_neighbors_are_shown_with_and_without_labels(make_run: Any, tmp_path: Pa
     assert 'class="alike"' not in html
 
 
+@pytest.mark.parametrize("count", [4, 18])
+def test_labels_of_other_images_than_the_pictures(
+    count: int, make_run: Any, tmp_path: Path
+) -> None:
+    folder = with_neighbors(make_run(tmp_path / "run"), neighbors_label_T=np.zeros(count, int))
+    with pytest.raises(InputError, match=f"neighbors_label_T of {count}, expected one for each"):
+        build_report(folder)
+
+
 def test_neighbors_that_are_no_pictures_are_refused(make_run: Any, tmp_path: Path) -> None:
     folder = with_neighbors(make_run(tmp_path / "run"), neighbors_QK=np.array([[0, 9]]))
     with pytest.raises(InputError, match="places among 9 pictures"):

@@ -39,6 +39,7 @@ Array: TypeAlias = "NDArray[Any]"
 # The last word of an array's name has a letter for each of its dimensions, except that of these.
 PROJECTION = "projection"  # the only text: how the map was made
 HUGE = 1e30
+LABELS = "neighbors_label_T"  # of the last of these:
 THUMBNAILS = ("map_thumbnails", "neighbors_thumbnails")
 OTHER_DIMENSIONS = {PROJECTION: (0,)} | dict.fromkeys(THUMBNAILS, (3, 4))
 
@@ -295,6 +296,9 @@ def _read_arrays(path: Path) -> dict[str, Array]:
         if arrays[name].min() < 0 or arrays[name].max() >= shown:
             received = f"{name} from {arrays[name].min()} to {arrays[name].max()}"
             raise unreadable(path, received, f"places among {shown} pictures", WRITE_AGAIN)
+    if LABELS in arrays and len(arrays[LABELS]) != shown:
+        received = f"{LABELS} of {len(arrays[LABELS])}"
+        raise unreadable(path, received, f"one for each of {shown} pictures", WRITE_AGAIN)
     for prefix in ("adjacency_", "map_"):
         lengths = {name: len(a) for name, a in arrays.items() if name.startswith(prefix)}
         if len(set(lengths.values())) > 1:

@@ -19,7 +19,7 @@ def neighbors_figure(run: Run) -> Figure | None:
         return None
     thumbnails = run.arrays["neighbors_thumbnails"]
     labels = run.arrays.get("neighbors_label_T", np.full(len(thumbnails), -1))
-    is_labeled = len(labels) == len(thumbnails) and bool(labels.min() >= 0)
+    is_labeled = bool(labels.min() >= 0)
     names = class_names(run, labels) if is_labeled else [""] * len(thumbnails)
     pictures = tiles("near", thumbnails, names)
     networks = {"neighbors_QK": "this run", "neighbors_random_QK": run.started_from}
