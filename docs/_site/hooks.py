@@ -29,6 +29,7 @@ ON_DISK = """<script>if (location.protocol === "file:") {
   const config = document.getElementById("__config");
   config.textContent = config.textContent.replace('"base": "/"', '"base": "."');
 }</script>"""
+BEGIN = '<p>Search for it above, or begin <a href="index.html">at the start</a>.</p>'
 BUNDLE = '<script src="assets/javascripts/bundle'
 # Words that hold together: a number and its spread or its thousands, an option and its dashes.
 APART = re.compile(r"(<pre.*?</pre>|<svg.*?</svg>)", re.S)
@@ -149,6 +150,7 @@ def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
     if template_name != "404.html":
         return output_content
     relative = ABSOLUTE.sub(r'\1="', output_content)
+    relative = relative.replace("</h1>", f"</h1>{BEGIN}", 1)
     return relative.replace("<head>", f"<head>{SERVED}", 1).replace(BUNDLE, ON_DISK + BUNDLE, 1)
 
 
