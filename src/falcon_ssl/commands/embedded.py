@@ -54,7 +54,7 @@ class EmbeddedImages:
         """A few words below a picture."""
         label = self._columns.get("class_name")
         word = (label and label[index]) or Path(self.place(index)).stem
-        return f"{cosine:.2f} {word[-_WORD:]}"
+        return f"{cosine:.2f}, {word[-_WORD:]}"
 
     def draw(self, sheet: Path, rows: Sequence[Sequence[tuple[Tensor | int, str]]]) -> None:
         """Renew a contact sheet: pixels, or images of the table by their row in it, with words below.

@@ -10,11 +10,13 @@ from statistics import mean, stdev
 
 import pytest
 
-from falcon_ssl import cli
+from falcon_ssl import cli, logit_scale
 from falcon_ssl.commands import studies
+from falcon_ssl.commands.loading import read_config
 from falcon_ssl.commands.studies import runner
 from falcon_ssl.config import RunConfig
 from falcon_ssl.core.errors import CollapseError, InputError
+from falcon_ssl.engine import RunFolder
 from support.copied_runs import SMALL, CopiedRuns
 
 
@@ -67,6 +69,17 @@ def test_options_that_cannot_be_built_are_refused_before_any_run(
     with pytest.raises(InputError, match="rademacher-256 cannot be built"):
         studies.sweep(config, out=tmp_path, num_codes=[64, 256])
     assert not copied_runs.trained
+
+
+def test_all_codes_take_the_temperature_of_the_others(
+    tmp_path: Path, copied_runs: CopiedRuns
+) -> None:
+    """The recipe of the digits states the paper's epsilon, which of 2^128 codes means nothing."""
+    command = "sweep --config digits --num_codes 64,4096 --processes 1 --out"
+    assert cli.main([*command.split(), str(tmp_path)]) == 0
+    falcon = read_config(RunFolder.open(tmp_path / "complete-seed0")).falcon
+    assert (falcon.dictionary, falcon.epsilon) == ("complete", None)
+    assert falcon.temperature == pytest.approx(128 / logit_scale(4096, 1e-8) ** 2, rel=1e-5)
 
 
 def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(

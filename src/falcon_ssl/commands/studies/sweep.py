@@ -11,6 +11,7 @@ from falcon_ssl.config.methods import FalconConfig
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.core.theory import effective_temperature, logit_scale
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.folder import EVALUATION
 from falcon_ssl.report import build_sweep
@@ -50,8 +51,7 @@ def sweep(
         finite = replace(finite, dictionary="rademacher")
     sizes = {f"{finite.dictionary}-{size}": replace(finite, num_codes=size) for size in num_codes}
     if complete:
-        all_codes = FalconConfig().num_codes
-        sizes["complete"] = replace(finite, dictionary="complete", num_codes=all_codes)
+        sizes["complete"] = _all_codes(finite, least=min([finite.num_codes, *num_codes]))
     if len(sizes) * len(seeds) < 2:
         raise InputError(
             "a sweep compares runs",
@@ -64,6 +64,19 @@ def sweep(
     dictionaries = {name: _spreads(runs[name]) for name in sizes}
     write_record(Path(out) / "sweep.json", config, seeds, {"dictionaries": dictionaries})
     return build_sweep([run for runs_ in runs.values() for run in runs_], Path(out) / "sweep.html")
+
+
+def _all_codes(finite: FalconConfig, *, least: int) -> FalconConfig:
+    """The complete dictionary at the temperature of the others.
+
+    An epsilon is the probability that is left for every other code, and below 1/C: of 2^F codes it would mean another
+    temperature, or none. Of ``least`` codes and more it means nearly the same one.
+    """
+    every = replace(finite, dictionary="complete", num_codes=FalconConfig().num_codes)
+    if finite.epsilon is None:
+        return every
+    temperature = effective_temperature(finite.embed_dim, logit_scale(least, finite.epsilon))
+    return replace(every, epsilon=None, temperature=temperature)
 
 
 def _spreads(runs: Sequence[Path]) -> dict[str, dict[str, float]]:

@@ -76,6 +76,7 @@ def tune(
             "tune chooses the temperature, which epsilon states too",
             received=f"falcon.epsilon={config.falcon.epsilon}",
             expected="no epsilon",
+            fix="add --falcon.epsilon null",
         )
     grid = {
         f"beta{beta:g}-temperature{temperature:g}": replace(
