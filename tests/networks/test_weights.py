@@ -61,6 +61,10 @@ def test_what_is_missing_is_an_error_unless_it_is_named() -> None:
         fill(mine, tensors)
     with pytest.raises(InputError, match="missing: layer4"):
         fill(mine, tensors, "layer4.0.conv1")
+    some = ("layer4.0.bn1.bias", "layer4.0.bn2.")
+    most = {n: v for n, v in theirs.state_dict().items() if not n.startswith(some)}
+    with pytest.raises(InputError, match=r"--init\.partial layer4\.0\.bn1\.bias layer4\.0\.bn2\."):
+        fill(mine, most)  # and not layer4, which would allow more than is missing
     assert all(torch.equal(before[name], value) for name, value in mine.state_dict().items())
     match = fill(mine, tensors, "layer4")
     assert torch.equal(mine.layer4[0].conv1.weight, kept)

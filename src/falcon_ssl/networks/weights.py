@@ -201,7 +201,8 @@ def _check_all_there(
     lacking = [reason for name, reason in missing.items() if name not in allowed]
     if not lacking:
         return
-    modules = list(dict.fromkeys(n.partition(".")[0] for n in missing if n not in allowed))
+    names = [name for name in missing if name not in allowed]
+    modules = list(dict.fromkeys(_wholly_missing(name, own, missing) for name in names))
     raise InputError(
         f"{source} does not fit the encoder {type(encoder).__name__}",
         received=f"{len(own) - len(missing)} of {len(own)} tensors; missing: {_some(lacking)}",
@@ -209,6 +210,16 @@ def _check_all_there(
         fix="choose the encoder that they are of; or, to begin with them random, pretrain "
         f"--init.partial {' '.join(modules[:6])}{' ...' if len(modules) > 6 else ''}",
     )
+
+
+def _wholly_missing(name: str, own: Mapping[str, Tensor], missing: Mapping[str, str]) -> str:
+    """The largest module around a tensor of which nothing was found; else the tensor itself."""
+    parts = name.split(".")
+    for size in range(1, len(parts)):
+        module = ".".join(parts[:size])
+        if all(one in missing for one in own if one.startswith(f"{module}.")):
+            return module
+    return name
 
 
 def _names(part: str, name: str) -> bool:
