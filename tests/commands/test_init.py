@@ -114,6 +114,7 @@ def test_a_run_is_compared_with_what_it_started_from(
     first: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = tmp_path / "source"
@@ -125,10 +126,12 @@ def test_a_run_is_compared_with_what_it_started_from(
     want = commands.evaluate(first)
     monkeypatch.setattr(progress, "_SOON", -1.0)
     monkeypatch.setattr(progress, "_EVERY", -1.0)
-    assert cli.main(["evaluate", str(run)]) == 0
-    printed, logged = capsys.readouterr()
-    assert "initial weights: kNN" in logged
-    assert "untrained" not in logged
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "falcon_ssl"):
+        assert cli.main(["evaluate", str(run)]) == 0
+    assert "initial weights: kNN" in caplog.messages
+    assert "untrained" not in caplog.text
+    printed = capsys.readouterr().out
     assert "initial weights" in printed
     assert "random encoder" not in printed
     found = json.loads((run / "evaluation.json").read_text())
