@@ -12,13 +12,9 @@ from falcon_ssl.core.errors import InputError, one_line
 
 logger = logging.getLogger(__name__)
 
-_ONE_LINE = str.maketrans(
-    {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
-)  # names of files may hold anything
 _STREAM = re.compile(r" ?<_io\.\S+ object at \S+>")  # how Pillow names an open file
-_ESCAPED = str.maketrans(
-    {"\t": r"\t", "\n": r"\n", "\r": r"\r"}
-)  # what parts the columns and lines of a list
+# Names of files may hold anything, also what parts the columns and lines of a list.
+_ESCAPED = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
 class Skipped:
@@ -46,7 +42,6 @@ class Skipped:
             if index in self.indices:
                 return
             self.indices.add(index)
-            place = place.translate(_ONE_LINE)
             self.places.add(place)
             text = reason_text(reason)
             logger.warning("%s: skipped %s (%s)", self._name, place, text)
