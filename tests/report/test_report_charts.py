@@ -142,3 +142,13 @@ def test_every_path_of_a_chart_stays_inside_the_drawing() -> None:
     numbers = re.findall(r"[ML]([\d.]+) ([\d.]+)", chart())
     assert numbers
     assert all(0 <= float(x) <= 440 and 0 <= float(y) <= 236 for x, y in numbers)
+
+
+def test_names_of_near_levels_stand_above_each_other() -> None:
+    def heights(*values: float) -> list[float]:
+        text = chart(levels=[Level(value, f"level {value}") for value in values])
+        return [float(y) for y in re.findall(r'<text class="level"[^>]* y="([-\d.]+)"', text)]
+
+    near, far = heights(2.0, 2.01), heights(2.0, 2.9)
+    assert near[0] - near[1] > 11
+    assert (far[0] - far[1]) > 30

@@ -113,9 +113,16 @@ def print_speedrun(record: dict[str, Any]) -> None:
 
 def print_tuning(tuning: Any) -> None:
     """All settings, the chosen one marked, and what to do with it."""
-    labeled = list(tuning.by_labels)
+    labeled = {name: describe(name).label for name in tuning.by_labels}
     table = Table(title="chosen: the largest RankMe without collapse or alarm")
-    for column in ("", *tuning.chosen.options, "RankMe", "shared bits", "verdict", *labeled):
+    for column in (
+        "",
+        *tuning.chosen.options,
+        "RankMe",
+        "shared bits",
+        "verdict",
+        *labeled.values(),
+    ):
         table.add_column(column, justify="right" if column else "left")
     for one in tuning.candidates:
         bits = "" if one.shared_bits is None else f"{one.shared_bits:.2f}"
@@ -130,7 +137,7 @@ def print_tuning(tuning: Any) -> None:
     _print_whole(table)
     for name, found in tuning.by_labels.items():
         print(
-            f"{name}, which the choice did not use: {found['chosen']:.4f}; best of all {found['best']:.4f}"
+            f"{labeled[name]}, which the choice did not use: {found['chosen']:.4f}; best of all {found['best']:.4f}"
         )
     options = " ".join(
         f"--falcon.{name} {value:g}" for name, value in tuning.chosen.options.items()

@@ -110,7 +110,7 @@ def codes_needed(temperature: float, accuracy: float) -> int:
     A softmax over random codes is a random energy model (Lucibello and Mezard, 2023, arXiv 2304.14964): energies
     L cos(u, w_j) have variance L^2 / F = 1/T, and Z = sum_j exp has the relative deviation sqrt((exp(1/T) - 1) / C),
     while 1/T < 2 log C. Below T = 1 / (2 log C) a finite dictionary differs in kind: its largest codes decide.
-    The second moment of embeddings needs F (F + 1) / 2 codes whatever the temperature, see docs/theory.md.
+    The second moment of embeddings needs F (F - 1) / 2 codes whatever the temperature, see docs/theory.md.
 
     Args:
         temperature: T = F / L^2, > 0.

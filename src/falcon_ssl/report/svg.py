@@ -23,6 +23,7 @@ from falcon_ssl.report.sheet import NUM_COLORS, Sheet
 
 WIDTH, HEIGHT = 440.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 430.0, 12.0, 198.0  # where the curves are
+TEXT_HEIGHT = 12  # of a level's name
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ def _curve(series: Series, x_axis: Axis, y_axis: Axis) -> dict[str, Any]:
     return {"css": series.css, "path": _path(points), "dots": dots, "whiskers": whiskers}
 
 
+def _rise(level: Level, levels: Sequence[Level], y_axis: Axis) -> float:
+    """How far a level's text stands above its line: above the text of another line just below it, too."""
+    below = [y_axis(one.value) - y_axis(level.value) for one in levels if one is not level]
+    return 4 + TEXT_HEIGHT if any(0 < gap < TEXT_HEIGHT for gap in below) else 4
+
+
 def _roomier_side(levels: Sequence[Level], series: Sequence[Series], y_axis: Axis) -> str:
     """The end of a single level where the curves leave more room for its text."""
     room = {"start": math.inf, "end": math.inf}
@@ -185,7 +192,10 @@ def line_chart(
             "y_names": [(v, _tick_text(v)) for v in y_axis.ticks()],
             "events": events,
             "curves": [_curve(s, x_axis, y_axis) for s in drawn],
-            "levels": [(level, sides[k % len(sides)]) for k, level in enumerate(levels)],
+            "levels": [
+                (level, sides[k % len(sides)], _rise(level, levels, y_axis))
+                for k, level in enumerate(levels)
+            ],
             "axis": json.dumps([x_axis.low, x_axis.high, LEFT, RIGHT, x_scale]),
             "data": _series_data(drawn),
         }

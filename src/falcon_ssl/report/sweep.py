@@ -344,7 +344,7 @@ def _completeness(points: Sequence[Point]) -> list[Figure]:
         f"Theory: relative deviation of Z = Σⱼ exp sⱼ over C random codes, here at T = {temperature:.2f}. From"
         f" C = (exp(1/T) − 1)/δ² = {format_number(enough, 'count')} on it is at most δ = {ACCURACY:.0%}, and the finite"
         " dictionary is expected to do what the complete one does (upright line). The covariance asks"
-        " for more, C ≥ F(F + 1)/2, whatever the temperature."
+        " for more, C ≥ F(F − 1)/2, whatever the temperature."
     )
     options: dict[str, Any] = {
         "y_scale": "log",
