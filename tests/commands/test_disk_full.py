@@ -65,8 +65,20 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
     "report": lambda run, out: ["report", str(run)],
     "embed": lambda run, out: ["embed", str(run), "--out", str(out / "z.npz")],
     "export": lambda run, out: ["export", str(run), "--out", str(out / "encoder")],
+    "search": lambda run, out: [
+        "search",
+        table_of(run),
+        *"0123456789",
+        "--out",
+        str(out / "near.png"),
+    ],
     "views": lambda run, out: ["views", "--out", str(out / "views.png"), "--num_images", "40"],
 }
+
+
+def table_of(run: Path) -> str:
+    """Embeddings of a run, made while there is room."""
+    return str(run.with_name("z.parquet"))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -75,6 +87,9 @@ def test_nothing_half_written_is_left(
 ) -> None:
     run, out = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "out"
     out.mkdir()
+    if name == "search":
+        assert main(["embed", str(run), "--out", table_of(run)]) == 0
+        capsys.readouterr()
     before = contents(tmp_path)
     with full_disk():
         assert main(COMMANDS[name](run, out)) == 1

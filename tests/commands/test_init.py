@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,11 @@ def test_a_stopped_run_resumes_without_its_source(first: Path, tmp_path: Path) -
     commands.pretrain(config, out=broken, resume=True, monitors=[Interrupter()])
     assert same(trained(broken), trained(whole))
     assert same(started(broken), started(whole))
+    mine, others = (
+        stat.S_IMODE((whole / name).stat().st_mode)
+        for name in ("initial.safetensors", "config.yaml")
+    )
+    assert mine == others, "readable by whom the umask lets"
     with pytest.raises(InputError, match="other values of init"):
         commands.pretrain(from_weights(first, epochs=2), out=broken, resume=True, monitors=[])
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from falcon_ssl.commands.files import write_picture
 from falcon_ssl.config.mapping import build
 from falcon_ssl.config.run import ReadingConfig
 from falcon_ssl.core.errors import InputError
@@ -71,7 +72,7 @@ class EmbeddedImages:
             logger.warning("no pictures, the images are not found again: %s", error)
             return
         if pictures:
-            captioned_sheet(pictures).save(sheet)
+            write_picture(sheet, captioned_sheet(pictures))
 
     def _pixels(self, index: int) -> Tensor:
         """Pixels [C, H, W] of an image of the table. InputError: it is not where it was."""

@@ -6,12 +6,16 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from falcon_ssl.config.mapping import read_yaml
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.records.files import replacing
 from falcon_ssl.records.folder import CHECKPOINT, CONFIG, DATA, ENVIRONMENT, METRICS, RunFolder
 from falcon_ssl.records.lock import HOLDER
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PICTURES = (".png", ".jpg", ".webp")  # kinds of file that a contact sheet is written as
 
@@ -45,6 +49,12 @@ def new_file(path: str | Path, *, suffixes: Sequence[str], overwrite: bool, fix:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """Write one of the kinds of `PICTURES`, whole or not at all."""
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        picture.save(file, format={".jpg": "jpeg"}.get(path.suffix, path.suffix[1:]))
 
 
 def new_folder(path: str | Path, *, marked_by: str, overwrite: bool) -> Path:

@@ -21,7 +21,7 @@ from falcon_ssl.core.extras import train_extra
 from falcon_ssl.methods import Method
 from falcon_ssl.networks.timm import pretrained_timm
 from falcon_ssl.networks.weights import load_weights
-from falcon_ssl.records.files import read_json
+from falcon_ssl.records.files import read_json, replacing
 from falcon_ssl.records.folder import CONFIG as RUN_CONFIG
 from falcon_ssl.records.folder import INITIAL
 from falcon_ssl.views import Normalization, Views
@@ -213,7 +213,8 @@ def write_initial(run: Path, method: Method) -> None:
     from safetensors.torch import save_file
 
     tensors = method.encoder.state_dict()
-    save_file({name: value.contiguous() for name, value in tensors.items()}, run / INITIAL)
+    with replacing(run / INITIAL) as unfinished:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, unfinished)
 
 
 def restore_initial(run: Path, method: Method) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from falcon_ssl.commands.files import PICTURES, new_file
+from falcon_ssl.commands.files import PICTURES, new_file, write_picture
 from falcon_ssl.commands.loading import open_data
 from falcon_ssl.commands.resolve import resolve
 from falcon_ssl.config.run import RunConfig
 from falcon_ssl.core.checks import check_at_least
 from falcon_ssl.core.consent import trusting_code
 from falcon_ssl.data import read_images
-from falcon_ssl.records.files import replacing
 from falcon_ssl.views import build_views, contact_sheet
 
 
@@ -54,6 +53,5 @@ def views_sheet(
             break
     images = torch.stack(found[:num_images])
     sheet = contact_sheet(images, views, seed=config.seed)
-    with replacing(out) as unfinished, unfinished.open("wb") as file:
-        sheet.save(file, format={".jpg": "jpeg"}.get(out.suffix, out.suffix[1:]))
+    write_picture(out, sheet)
     return out
