@@ -21,7 +21,7 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 def check_full_batch(num_images: int, batch_size: int) -> None:
     """Raise InputError where there are not images enough for one batch."""
-    if num_images < 2:
+    if num_images < min(2, batch_size):  # no batch size helps
         raise InputError(
             "too few images to train on",
             received=num_images,
