@@ -117,7 +117,7 @@ class Splits:
 
     @property
     def num_classes(self) -> int | None:
-        """Classes that a classifier tells apart; None where a part has no labels, or all are of one class."""
+        """How many classes a classifier has; None where a part has no labels, or all are of one class."""
         parts = [None if part is None else part.labels for part in (self.train, self.test)]
         labels = [part for part in parts if part is not None]
         if len(labels) < len(parts) or len(torch.unique(torch.cat(labels))) < 2:
