@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from falcon_ssl.core.devices import multiplies_bf16
 from falcon_ssl.losses import LossTerms
 from falcon_ssl.methods import Falcon
 from timeline import Spent, Timeline
@@ -45,16 +46,15 @@ def model_flop(method: Falcon, views: Sequence[Tensor]) -> int:
 
 def matrix_product(device: torch.device) -> Product:
     """The machine's own rate, by as many threads as torch has; medians."""
+    dtypes = [torch.float32]
+    if multiplies_bf16(device):  # without instructions for it a product takes minutes
+        dtypes.append(torch.bfloat16)
     return max(
-        (_timed(name, dtype, device) for name, dtype in _PRECISIONS.items()),
-        key=lambda product: product.per_second.cpu,
+        (_timed(dtype, device) for dtype in dtypes), key=lambda product: product.per_second.cpu
     )
 
 
-_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def _timed(name: str, dtype: torch.dtype, device: torch.device) -> Product:
+def _timed(dtype: torch.dtype, device: torch.device) -> Product:
     a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
     timeline, spent = Timeline(device), []
     for _ in range(TIMES):
@@ -63,4 +63,4 @@ def _timed(name: str, dtype: torch.dtype, device: torch.device) -> Product:
         timeline.mark("product")
         spent.append(timeline.parts()["product"])
     typical = [statistics.median(times) for times in zip(*spent, strict=True)]
-    return Product(name, Spent(*(2 * SIDE**3 / seconds for seconds in typical)))
+    return Product(str(dtype).removeprefix("torch."), Spent(*(2 * SIDE**3 / seconds for seconds in typical)))

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from falcon_ssl.commands.studies import runner
+from falcon_ssl.commands.studies.worker import run_job
 from falcon_ssl.config import FalconConfig, MonitorConfig, RunConfig, to_mapping
 from falcon_ssl.core.errors import CollapseError
 
@@ -65,5 +66,5 @@ def in_this_process(
 ) -> Iterator[Path]:
     """Runs one by one without a process each, which take seconds to start."""
     for job in jobs:
-        runner.run_job(job.config, out / job.name)
+        run_job(job.config, out / job.name)
         yield out / job.name

@@ -93,12 +93,12 @@ def duplicates(
         )
         for group in found
     ]
-    _write(target, groups, known)
     rows = [
         [(i, known.caption(i, c)) for i, c in zip(group.indices, group.cosines, strict=True)]
         for group in groups[:GROUPS_SHOWN]
     ]
-    with trusting_code(trust_code):  # of the images
+    with replacing(target) as unfinished, trusting_code(trust_code):  # of the images
+        _write(unfinished, groups, known)
         known.draw(target.with_suffix(".png"), [row[:IMAGES_SHOWN] for row in rows])
     return groups
 
@@ -111,10 +111,7 @@ def _write(target: Path, groups: list[Duplicates], known: EmbeddedImages) -> Non
         for index, cosine in zip(group.indices, group.cosines, strict=True)
     ]
     names = list(rows[0]) if rows else ["group", "cosine", "index"]
-    with (
-        replacing(target) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8") as file,
-    ):
+    with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

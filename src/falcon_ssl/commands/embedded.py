@@ -62,7 +62,6 @@ class EmbeddedImages:
 
         Where images cannot be found again there is a warning, and no sheet; without rows there is none either.
         """
-        sheet.unlink(missing_ok=True)  # an older one shows something else
         try:
             pictures = [
                 [(self._pixels(one) if isinstance(one, int) else one, words) for one, words in row]
@@ -70,9 +69,11 @@ class EmbeddedImages:
             ]
         except (InputError, OSError) as error:
             logger.warning("no pictures, the images are not found again: %s", error)
-            return
+            pictures = []
         if pictures:
             write_picture(sheet, captioned_sheet(pictures))
+        else:
+            sheet.unlink(missing_ok=True)  # an older one shows something else
 
     def _pixels(self, index: int) -> Tensor:
         """Pixels [C, H, W] of an image of the table. InputError: it is not where it was."""

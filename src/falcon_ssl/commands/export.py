@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.commands.card import CARD, model_card, published
-from falcon_ssl.commands.files import new_folder
+from falcon_ssl.commands.files import new_folder, replacing_folder
 from falcon_ssl.commands.formats import ABOUT, Kind, kind_of, own_preprocessing
 from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder, described
 from falcon_ssl.commands.loading import load_method, open_run_data
@@ -106,10 +105,7 @@ def export(
         "checkpoint": checkpoint,
         "falcon_ssl": __version__,
     }
-    unfinished = out.with_name(out.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with replacing_folder(out) as unfinished:
         kind.write(unfinished, network, about)
         with trusting_code(trust_code):
             verified = _compare(kind, unfinished, frozen, pixels, about)
@@ -117,11 +113,6 @@ def export(
         write_json(unfinished / ABOUT, about)
         card = model_card(read_run(Path(run)), about, folder=out, usage=kind.usage)
         write_text(unfinished / CARD, card)
-        if out.exists():
-            shutil.rmtree(out)
-        unfinished.rename(out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     if kind.reads_pooled and not network.readout.is_own:
         logger.warning(
             "%s reads the pooled representation, the run %s: falcon_ssl.load_encoder reads that",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.commands.features import HELD_OUT, extraction, reads_bf16
-from falcon_ssl.commands.files import new_folder
+from falcon_ssl.commands.files import new_folder, replacing_folder
 from falcon_ssl.commands.frozen import Preprocessing, described
 from falcon_ssl.commands.loading import RunParts, build, load_run, log_skipped, seen_shape
 from falcon_ssl.config.finetune import FinetuneConfig
@@ -232,9 +232,11 @@ def _write(folder: Path, record: dict[str, Any], best: Classifier, opened: RunPa
         **described(config.encoder, preprocess),
         "class_names": source.class_names,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(best.state_dict(), folder / MODEL, metadata={"falcon_ssl": json.dumps(about)})
-    write_json(folder / FINETUNE, record)
+    with replacing_folder(folder) as unfinished:
+        save_tensors(
+            best.state_dict(), unfinished / MODEL, metadata={"falcon_ssl": json.dumps(about)}
+        )
+        write_json(unfinished / FINETUNE, record)
 
 
 def lines_of(record: dict[str, Any]) -> Iterator[str]:

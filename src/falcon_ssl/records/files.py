@@ -38,9 +38,11 @@ def replacing(path: Path) -> Iterator[Path]:
             unfinished.chmod(mode)
         sync(unfinished)
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk does not say what it had no room for
         raise
 
 

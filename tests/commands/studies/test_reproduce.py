@@ -21,7 +21,8 @@ from falcon_ssl import cli, commands, engine
 from falcon_ssl.commands.studies import runner
 from falcon_ssl.commands.studies.grid import Selection, make_runs, read_grid
 from falcon_ssl.commands.studies.reproduce import plan, reproduce
-from falcon_ssl.commands.studies.runner import Status, read_status, run_job, run_processes
+from falcon_ssl.commands.studies.runner import Status, read_status, run_processes
+from falcon_ssl.commands.studies.worker import run_job
 from falcon_ssl.config.mapping import merged
 from falcon_ssl.core.errors import FailedRunsError, InputError
 from falcon_ssl.engine import RunFolder

@@ -12,22 +12,20 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
 from types import FrameType
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import torch
 
-from falcon_ssl import commands
 from falcon_ssl.commands.loading import build, check_same_run
-from falcon_ssl.config import RunConfig, from_mapping, to_mapping
-from falcon_ssl.core.consent import code_is_trusted, trusting_code
-from falcon_ssl.core.errors import CollapseError, FailedRunsError, InputError, StoppedError
+from falcon_ssl.config import RunConfig, to_mapping
+from falcon_ssl.core.consent import code_is_trusted
+from falcon_ssl.core.errors import FailedRunsError, InputError, StoppedError
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.records.checkpoints import Checkpoint, checkpoint_paths, newest_checkpoint
 from falcon_ssl.records.files import write_text
@@ -63,7 +61,7 @@ def read_status(run: Path) -> Status:
     """How far the run in a folder has come; the folder need not exist."""
     if (run / EVALUATION).is_file():
         return Status("done")
-    found = _checkpoint(run)
+    found = resumable(run)
     step = found.step if found else 0
     if (run / FAILURE).is_file():
         lines = (run / FAILURE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -71,7 +69,7 @@ def read_status(run: Path) -> Status:
     return Status("stopped", step) if step else Status("to do")
 
 
-def _checkpoint(run: Path) -> Checkpoint | None:
+def resumable(run: Path) -> Checkpoint | None:
     """The newest checkpoint; None where there is none to resume from."""
     if not checkpoint_paths(run):
         return None
@@ -168,24 +166,6 @@ def run_jobs(
         )
 
 
-def run_job(config: RunConfig, run: Path) -> None:
-    """Train and evaluate one run, from where it stopped; a collapse is a finding and not an error.
-
-    Raises:
-        Exception: Whatever `commands.pretrain` and `commands.evaluate` raise, except CollapseError.
-    """
-    (run / FAILURE).unlink(missing_ok=True)
-    found = _checkpoint(run)
-    if found is None or not found.state["finished"]:
-        unreadable = found is None and bool(checkpoint_paths(run))
-        how: dict[str, Any] = {"overwrite": True} if unreadable else {"resume": "auto"}
-        try:
-            commands.pretrain(config, out=run, **how)
-        except CollapseError as error:
-            logger.warning("%s: collapsed: %s", run, error)
-    commands.evaluate(run)
-
-
 def worker_environments(processes: int | None, device: str | None) -> list[dict[str, str]]:
     """Variables of every process at a time: its share of the cores, and its GPU where there are any."""
     if processes is not None and processes < 1:
@@ -274,7 +254,7 @@ def _start(
         log = (logs / f"{job.name.replace('/', '-')}.txt").open("a", encoding="utf-8")
     with log as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "falcon_ssl.commands.studies.runner"],
+            [sys.executable, "-m", "falcon_ssl.commands.studies.worker"],
             env={**os.environ, **environment},
             stdin=subprocess.PIPE,
             stdout=file,
@@ -286,7 +266,7 @@ def _start(
         order = {"run": str(run), "config": to_mapping(job.config), "trust_code": code_is_trusted()}
         process.stdin.write(json.dumps(order) + "\n")
         process.stdin.flush()
-    return process  # its input stays open: see _end_with_parent
+    return process  # its input stays open: the worker ends when it is closed
 
 
 def _record_crash(run: Path, code: int) -> None:
@@ -297,38 +277,3 @@ def _record_crash(run: Path, code: int) -> None:
         run.mkdir(parents=True, exist_ok=True)
         cause = f"killed by signal {-code}; out of memory?" if code < 0 else f"exit code {code}"
         write_text(run / FAILURE, f"the process crashed: {cause}\n")
-
-
-def _end_with_parent() -> None:
-    """End this process as soon as its input ends, which is when the parent closes it or is gone, killed even."""
-
-    def watch() -> None:
-        while os.read(0, 1):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    # Not through sys.stdin, whose lock the thread would still hold when the interpreter shuts down.
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def main() -> int:
-    """The process of one run: reads what to do from its input, leaves a failure in the run folder."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("falcon_ssl").setLevel(logging.INFO)
-    job = json.loads(sys.stdin.readline())
-    _end_with_parent()
-    run = Path(job["run"])
-    try:
-        with trusting_code(job["trust_code"]):
-            run_job(from_mapping(job["config"]), run)
-    except KeyboardInterrupt:  # a signal, after which the run can be resumed
-        return STOPPED
-    except Exception:
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(run / FAILURE, traceback.format_exc())
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
