@@ -63,4 +63,6 @@ def _timed(dtype: torch.dtype, device: torch.device) -> Product:
         timeline.mark("product")
         spent.append(timeline.parts()["product"])
     typical = [statistics.median(times) for times in zip(*spent, strict=True)]
-    return Product(str(dtype).removeprefix("torch."), Spent(*(2 * SIDE**3 / seconds for seconds in typical)))
+    return Product(
+        str(dtype).removeprefix("torch."), Spent(*(2 * SIDE**3 / seconds for seconds in typical))
+    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -73,22 +74,40 @@ def test_no_batch_size_helps_a_single_image(tmp_path: Path) -> None:
         commands.pretrain(config, out=tmp_path / "run")
 
 
+@pytest.mark.parametrize("tested", [1, 2])
 def test_labels_of_one_class_are_no_task(
-    run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tested: int, run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither while training nor after it; the rest is measured."""
-    (tmp_path / "only").mkdir()
-    for part in ("train", "test"):
-        shutil.copytree(photos / "cats", tmp_path / "only" / part / "cats")
-    data, reading = f"folder:{tmp_path}/only", ReadingConfig(folder_labels=True)
-    short = read_config(RunFolder.open(run))
-    config = replace(short, data=data, reading=reading)
+    """Neither while training nor after it, whatever there is to test on; the rest is measured."""
+    data = of_classes(photos, tmp_path / "only", train=1, test=tested)
+    config = replace(read_config(RunFolder.open(run)), data=data)
     trained = commands.pretrain(config, out=tmp_path / "run")
     probed = [line["monitor"] for line in RunFolder.open(trained).metrics() if "monitor" in line]
     assert [line.keys() for line in probed] == [{"effective_rank_z", "rankme_best_epoch"}]
     found = commands.evaluate(trained)
     assert "effective_rank_z" in found
     assert "top1_knn" not in found
-    assert "all images are of one class" in caplog.text
+    assert "all training images are of one class" in caplog.text
     with pytest.raises(InputError, match="nothing to tell apart"):
         commands.finetune(trained, out=tmp_path / "finetuned")
+
+
+def test_images_of_a_class_that_is_only_tested_count_as_wrong(
+    run: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = of_classes(photos, tmp_path / "more", train=2, test=3)
+    config = replace(read_config(RunFolder.open(run)), data=data)
+    found = commands.evaluate(commands.pretrain(config, out=tmp_path / "run"))
+    assert "10 test images are of classes without a training image" in caplog.text
+    assert found["top1_linear"] <= 2 / 3
+    assert found["top1_knn"] <= 2 / 3
+
+
+def of_classes(photos: Path, folder: Path, *, train: int, test: int) -> str:
+    """The photographs as tables, labeled in turn with so many classes."""
+    folder.mkdir()
+    images = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+    for part, count in {"train": train, "test": test}.items():
+        rows = [{"image": {"bytes": one}, "label": i % count} for i, one in enumerate(images)]
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{part}.parquet")
+    return f"parquet:{folder}"

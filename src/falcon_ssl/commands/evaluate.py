@@ -120,8 +120,15 @@ def evaluate(
         assert trained.test.label is not None
         # Accuracy of always answering the most frequent class.
         chance["top1"] = float(trained.test.label.bincount().max()) / len(trained.test)
+        if splits.num_unseen:
+            unseen = (
+                "%d test images are of classes without a training image: none of them can be right"
+            )
+            logger.warning(unseen, splits.num_unseen)
     elif splits.train.labels is not None and test_source.labels is not None:
-        logger.warning("%s: all images are of one class, so no accuracy is measured", config.data)
+        logger.warning(
+            "%s: all training images are of one class, so no accuracy is measured", config.data
+        )
     elif config.evaluation.few_labels:
         logger.warning("evaluation.few_labels: %s has no labels to draw from", config.data)
     num_codes = None if trained.dictionary is None else trained.dictionary.num_codes

@@ -166,7 +166,7 @@ def _labels(opened: RunParts) -> tuple[Tensor, LabeledImages]:
     if opened.splits.num_classes is None:
         raise InputError(
             "there is nothing to tell apart",
-            received=f"{opened.config.data}, all of one class",
+            received=f"{opened.config.data}, training images all of one class",
             expected="labels of two classes or more",
         )
     rows = torch.arange(len(test_source))

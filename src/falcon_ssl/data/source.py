@@ -117,12 +117,23 @@ class Splits:
 
     @property
     def num_classes(self) -> int | None:
-        """How many classes a classifier has; None where a part has no labels, or all are of one class."""
-        parts = [None if part is None else part.labels for part in (self.train, self.test)]
-        labels = [part for part in parts if part is not None]
-        if len(labels) < len(parts) or len(torch.unique(torch.cat(labels))) < 2:
+        """How many classes a classifier has; None where a part has no labels, or train is of one class."""
+        labels = self._labels
+        if labels is None or len(torch.unique(labels[0])) < 2:
             return None
-        return int(labels[0].max()) + 1
+        return int(torch.cat(labels).max()) + 1
+
+    @property
+    def num_unseen(self) -> int:
+        """How many labeled test images are of a class that no labeled training image has."""
+        labels = self._labels
+        return 0 if labels is None else int((~torch.isin(labels[1], labels[0])).sum())
+
+    @property
+    def _labels(self) -> tuple[Tensor, Tensor] | None:
+        """Labels of train and test, where both parts have some."""
+        train, test = self.train.labels, None if self.test is None else self.test.labels
+        return None if train is None or test is None else (train.cpu(), test.cpu())
 
 
 class TensorSource:

@@ -13,6 +13,9 @@ from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
 from falcon_ssl.data.files import read_inside
 
+# How Arrow calls the types; several tools write the large ones.
+_BINARY = ("binary", "large_binary", "binary_view")
+_TEXT = ("string", "large_string", "string_view", "null")
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 _LABEL_COLUMNS = ("label", "fine_label", "labels", "cls")
 
@@ -34,7 +37,7 @@ class Table(Protocol):
 
 
 class Cells:
-    """A piece of an image column: a `pyarrow.ChunkedArray` of binary, or of structs with fields bytes and path.
+    """A piece of an image column: a `pyarrow.ChunkedArray` of binary, or of structs with fields bytes, path or both.
 
     Args:
         column: The piece.
@@ -47,12 +50,12 @@ class Cells:
 
         self._bytes, self._paths, self._root = column, None, root
         if pa.types.is_struct(column.type):
-            self._bytes = pc.struct_field(column, "bytes")
-            self._paths = pc.struct_field(column, "path")
+            fields = {field.name: pc.struct_field(column, field.name) for field in column.type}
+            self._bytes, self._paths = fields.get("bytes"), fields.get("path")
 
     def read(self, row: int) -> bytes:
         """Content of one image file."""
-        data: bytes | None = self._bytes[row].as_py()
+        data: bytes | None = None if self._bytes is None else self._bytes[row].as_py()
         if data is not None:
             return data
         path = self.path(row)
@@ -120,17 +123,28 @@ def integers(column: Any, name: str) -> Tensor:
 
 def image_records(table: Table, *, rows: Tensor | None, name: str) -> Records:
     """The images of a table, at some ``rows`` (int64 [N], ascending) or all; InputError where it has none."""
-    import pyarrow as pa
-
     column = next((name for name in _IMAGE_COLUMNS if name in table.schema.names), None)
     kind = None if column is None else table.schema.field(column).type
-    if column is None or not (pa.types.is_struct(kind) or pa.types.is_binary(kind)):
+    if column is None or not _holds_images(kind):
+        columns = ", ".join(f"{field.name}: {field.type}" for field in table.schema)
         raise InputError(
             f"{name} has no column of images",
-            received=f"columns {', '.join(table.schema.names)}",
+            received=f"columns {columns}",
             expected=f"encoded images in a column named {' or '.join(_IMAGE_COLUMNS[:2])}",
         )
     return table.records(column, rows=rows, name=name)
+
+
+def _holds_images(kind: Any) -> bool:
+    """Whether cells of this type are encoded images, or structs of one (bytes) or of where it is (path)."""
+    import pyarrow as pa
+
+    if not pa.types.is_struct(kind):
+        return str(kind) in _BINARY
+    fields = {field.name: str(field.type) for field in kind}
+    if not fields.keys() & {"bytes", "path"}:
+        return False
+    return fields.get("bytes", "null") in (*_BINARY, "null") and fields.get("path", "null") in _TEXT
 
 
 def table_labels(table: Table) -> tuple[Tensor | None, list[str] | None]:

@@ -1,0 +1,47 @@
+"""Tables of images as several tools write them: pandas, polars, DuckDB, Arrow, the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from falcon_ssl.config import ReadingConfig
+from falcon_ssl.core.errors import InputError
+from falcon_ssl.data import load_splits
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.binary(),
+        pa.large_binary(),
+        pa.struct({"bytes": pa.binary()}),
+        pa.struct({"bytes": pa.large_binary(), "path": pa.large_string()}),
+        pa.struct({"path": pa.string()}),
+    ],
+    ids=str,
+)
+def test_images_as_several_tools_write_them(
+    kind: pa.DataType, stream: bool, tmp_path: Path, png: Callable[[int], bytes]
+) -> None:
+    (tmp_path / "0.png").write_bytes(png(0))
+    cell = {"bytes": png(0), "path": "0.png"}
+    is_struct = pa.types.is_struct(kind)
+    value = {field.name: cell[field.name] for field in kind} if is_struct else cell["bytes"]
+    pq.write_table(pa.table({"image": pa.array([value] * 3, kind)}), tmp_path / "train.parquet")
+    reading = ReadingConfig(stream=stream, in_memory=not stream)
+    source = load_splits(f"parquet:{tmp_path}", reading).train
+    assert source.images(torch.arange(3)).shape == (3, 3, 12, 12)
+
+
+@pytest.mark.parametrize("kind", [pa.struct({"pixels": pa.binary()}), pa.string()], ids=str)
+def test_cells_that_are_no_images_are_refused(kind: pa.DataType, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.nulls(3, kind)}), tmp_path / "train.parquet")
+    with pytest.raises(InputError, match="no column of images: received columns image: "):
+        load_splits(f"parquet:{tmp_path}")
