@@ -115,7 +115,7 @@ def test_power_law_prior():
 
 
 def test_auto_says_once_what_runs(caplog):
-    backends._log_once.cache_clear()
+    backends._logged.cache_clear()
     with caplog.at_level("INFO", logger="falcon_ssl"):
         for _ in range(3):
             falcon_loss((U1, U2), DICTIONARY, logit_scale=3.0)

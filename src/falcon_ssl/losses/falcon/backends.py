@@ -181,8 +181,13 @@ def _compute_triton(
     return falcon_loss_triton(u_VNF, dictionary, objective, input_precision=input_precision)
 
 
-@functools.cache
 def _log_once(line: str) -> None:
+    if not torch.compiler.is_compiling():  # a log ends a graph
+        _logged(line)
+
+
+@functools.cache
+def _logged(line: str) -> None:
     logger.info(line)
 
 
