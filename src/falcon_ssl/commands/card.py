@@ -11,7 +11,7 @@ from falcon_ssl.core.version import __version__
 from falcon_ssl.networks import Readout
 from falcon_ssl.records.metrics import GROUPS, describe
 from falcon_ssl.records.run import Run
-from falcon_ssl.report.formatting import format_duration, format_number
+from falcon_ssl.report.formatting import format_duration, format_number, format_precision
 
 CARD = "README.md"
 LIBRARY = {"timm": "timm", "hf": "transformers", "onnx": "onnx"}
@@ -175,7 +175,7 @@ def _training(run: Run) -> str:
         rows["time"] = format_duration(float(seconds))
     for name in ("device", "precision", "commit", "falcon_ssl"):
         if found := run.environment.get(name):
-            rows[name] = "float32" if found == "no" else found
+            rows[name] = format_precision(found) if name == "precision" else found
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
 
 

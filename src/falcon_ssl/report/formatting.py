@@ -45,6 +45,16 @@ def format_number(value: float | None, kind: Kind = "real") -> str:
     return text.replace("-", MINUS)
 
 
+def format_precision(precision: str) -> str:
+    """Write a precision as readers call it; ``engine.precision`` says no for float32.
+
+    Example:
+        >>> format_precision("no"), format_precision("bf16")
+        ('float32', 'bf16')
+    """
+    return "float32" if precision == "no" else precision
+
+
 def format_duration(seconds: float) -> str:
     """Write a time span in the two units that matter.
 

@@ -18,7 +18,7 @@ from falcon_ssl.core.theory import effective_temperature
 from falcon_ssl.records.metrics import BASELINE_LABEL, GROUPS, METRICS, Metric, describe
 from falcon_ssl.records.run import Run, as_number
 from falcon_ssl.report.document import Block, Card, Cell, Facts, Listing, MarkKind, Rows, Table
-from falcon_ssl.report.formatting import DASH, format_duration, format_number
+from falcon_ssl.report.formatting import DASH, format_duration, format_number, format_precision
 from falcon_ssl.report.theory import optimum_of
 
 MOST_CARDS = 6
@@ -255,7 +255,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Peak memory", as_number(environment.get("peak_memory")), bytes_text),
         ("Evaluation time", as_number(run.about("seconds")), format_duration),
         ("Hardware", environment.get("device") or run.about("device"), str),
-        ("Precision", "float32" if precision == "no" else precision, str),
+        ("Precision", precision, format_precision),
         ("Versions", ", ".join(versions), str),
     ]
     return [(name, write(value)) for name, value, write in rows if value not in (None, "")]

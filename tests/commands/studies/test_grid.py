@@ -203,3 +203,5 @@ def test_the_setting_of_a_table_names_what_differs() -> None:
     assert found["rate at the end"] == ["1e-06", "0"]
     alike = setting([run.config for run in runs[1:]], [])
     assert alike.keys() == {"encoder", "epochs", "batch size", "precision"}
+    measured = setting([run.config for run in runs], [{"precision": "no"}, {"precision": "bf16"}])
+    assert measured["precision"] == ["float32", "bf16"]

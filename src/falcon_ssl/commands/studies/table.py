@@ -28,6 +28,7 @@ from falcon_ssl.records.folder import (
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.records.schema import DONE_CELL, check_form
 from falcon_ssl.report.families import spread
+from falcon_ssl.report.formatting import format_precision
 
 logger = logging.getLogger(__name__)
 
@@ -162,8 +163,11 @@ def setting(
         "encoder": [_encoder(config) for config in configs],
         "epochs": [config.epochs for config in configs],
         "batch size": [config.batch_size for config in configs],
-        "precision": [one["precision"] for one in done]
-        or [config.engine.precision for config in configs],
+        "precision": [
+            format_precision(precision)
+            for precision in [one["precision"] for one in done]
+            or [config.engine.precision for config in configs]
+        ],
         "small views": [config.views.small_views for config in configs],
         "rate at the end": [f"{optim.peak_lr * optim.final_lr:g}" for optim in optims],
         "weight decay": [_decay(optim) for optim in optims],
