@@ -13,6 +13,7 @@ import torch
 from falcon_ssl.config import ReadingConfig
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data import load_splits
+from support.images import encoded, pixels
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -44,4 +45,38 @@ def test_images_as_several_tools_write_them(
 def test_cells_that_are_no_images_are_refused(kind: pa.DataType, tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": pa.nulls(3, kind)}), tmp_path / "train.parquet")
     with pytest.raises(InputError, match="no column of images: received columns image: "):
+        load_splits(f"parquet:{tmp_path}")
+
+
+def write_words(folder: Path, part: str, words: list[str], kind: pa.DataType) -> None:
+    images = [encoded(pixels(i)) for i in range(len(words))]
+    labels = pa.array(words).cast(kind)
+    pq.write_table(pa.table({"image": images, "label": labels}), folder / f"{part}.parquet")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
+def test_words_name_classes(kind: pa.DataType, stream: bool, tmp_path: Path) -> None:
+    """In the order of the training part's, whatever is in the test part."""
+    write_words(tmp_path, "train", ["cat", "dog", "cat", "ant", "dog", "ant"], kind)
+    write_words(tmp_path, "test", ["dog", "cat"], kind)
+    splits = load_splits(f"parquet:{tmp_path}", ReadingConfig(stream=stream, in_memory=not stream))
+    assert splits.train.labels.tolist() == [1, 2, 1, 0, 2, 0]
+    assert splits.test.labels.tolist() == [2, 1]
+    assert splits.train.class_names == splits.test.class_names == ["ant", "cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "error"),
+    [
+        (["cat"] * 4, ["cat", "dog"], "classes that training images lack: received dog"),
+        (["a", "b", "c", "d", "a"], ["a"], "received 4 different words in 5 rows"),
+    ],
+)
+def test_words_that_name_no_classes_are_refused(
+    train: list[str], test: list[str], error: str, tmp_path: Path
+) -> None:
+    write_words(tmp_path, "train", train, pa.string())
+    write_words(tmp_path, "test", test, pa.string())
+    with pytest.raises(InputError, match=error):
         load_splits(f"parquet:{tmp_path}")

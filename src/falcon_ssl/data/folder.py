@@ -8,12 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.data.encoded import EncodedSplit, Records
+from falcon_ssl.data.encoded import EncodedSplit, Records, class_numbers
 from falcon_ssl.data.files import path_text, read_file
 
 logger = logging.getLogger(__name__)
@@ -124,26 +121,13 @@ def folder_splits(root: Path, *, labeled: bool) -> tuple[list[EncodedSplit], str
         EncodedSplit(
             path_text(part.root),
             part,
-            _labels(part.classes(), names) if names else None,
+            class_numbers(part.classes(), names) if names else None,
             names,
         )
         for part in parts
     ]
     split = f"folders train and {test_root.name}" if test_root else "all images; no test part"
     return splits, f"{root.name}: {split}"
-
-
-def _labels(classes: list[str], names: list[str]) -> Tensor:
-    """The place of every image's class in the list of all names, int64 [N]."""
-    number = {name: index for index, name in enumerate(names)}
-    unknown = sorted(set(classes) - set(names))
-    if unknown:
-        raise InputError(
-            "test images have classes that training images lack",
-            received=", ".join(unknown[:5]),
-            expected=f"classes among {', '.join(names[:5])}, ...",
-        )
-    return torch.tensor([number[name] for name in classes])
 
 
 def known_suffixes() -> set[str]:

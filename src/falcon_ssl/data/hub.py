@@ -123,7 +123,11 @@ def parquet_splits(folder: Path, *, stream: bool) -> tuple[list[EncodedSplit], s
 def _guessed_splits(name: str, tables: dict[str, Table]) -> tuple[list[EncodedSplit], str]:
     train_split = "train" if "train" in tables else next(iter(tables))
     train = _split(name, train_split, tables[train_split])
-    tests = [(split, _split(name, split, tables[split])) for split in TEST_NAMES if split in tables]
+    tests = [
+        (split, _split(name, split, tables[split], names=train.class_names))
+        for split in TEST_NAMES
+        if split in tables
+    ]
     if not tests:
         return [train], f"{name}: its {train_split} split; no test split"
     # A test split may hide its labels; then the validation split is the one to report on.
@@ -132,11 +136,19 @@ def _guessed_splits(name: str, tables: dict[str, Table]) -> tuple[list[EncodedSp
 
 
 def _split(
-    name: str, split: str, table: Table, *, classes: tuple[int, ...] | None = None
+    name: str,
+    split: str,
+    table: Table,
+    *,
+    classes: tuple[int, ...] | None = None,
+    names: list[str] | None = None,
 ) -> EncodedSplit:
-    """One split: all of it, or the images of some classes, numbered in the order of ``classes``."""
+    """One split: all of it, or the images of some classes, numbered in the order of ``classes``.
+
+    ``names`` are the classes of the training part, for labels that are words.
+    """
     name, rows = f"{name} {split}", None
-    labels, class_names = table_labels(table)
+    labels, class_names = table_labels(table, names)
     if classes is not None:
         if labels is None:
             raise InputError(

@@ -14,14 +14,13 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.data.encoded import Records
 from falcon_ssl.data.files import OPENERS
 from falcon_ssl.data.order import blocks_per_window
-from falcon_ssl.data.table import Cells, Table, integers
+from falcon_ssl.data.table import Cells, Table
 
 
 class ShardTable(Table):
@@ -48,13 +47,14 @@ class ShardTable(Table):
         self.schema = opened[0][0]
         self._groups = [group for _, groups in opened for group in groups]
 
-    def integers(self, column: str) -> Tensor:
-        """A column of integers, int64 [N]; only this column is read."""
+    def column(self, name: str) -> Any:
+        """A column as `pyarrow.ChunkedArray`; only this column is read."""
+        import pyarrow as pa  # type: ignore[import-untyped]
+
         with ThreadPoolExecutor(OPENERS) as pool:
-            read = pool.map(
-                lambda group: integers(_read_group(group, column), column), self._groups
-            )
-            return torch.cat([torch.empty(0, dtype=torch.int64), *read])
+            read = pool.map(lambda group: _read_group(group, name), self._groups)
+            chunks = [chunk for cells in read for chunk in cells.chunks]
+        return pa.chunked_array(chunks, self.schema.field(name).type)
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
@@ -110,7 +110,7 @@ class _ShardRecords(Records):
 
 def _row_groups(file: str) -> tuple[Any, list[Any]]:
     """Schema of a file, and every row group as a `pyarrow.dataset.ParquetFileFragment`."""
-    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow as pa
     import pyarrow.dataset as pads  # type: ignore[import-untyped]
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.encoded import Records
+from falcon_ssl.data.encoded import Records, class_numbers
 from falcon_ssl.data.files import read_inside
 
 # How Arrow calls the types; several tools write the large ones.
 _BINARY = ("binary", "large_binary", "binary_view")
-_TEXT = ("string", "large_string", "string_view", "null")
+_TEXT = ("string", "large_string", "string_view")
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png", "webp")
 _LABEL_COLUMNS = ("label", "fine_label", "labels", "cls")
 
@@ -29,8 +29,8 @@ class Table(Protocol):
 
     schema: Any
 
-    def integers(self, column: str) -> Tensor:
-        """A column of integers, int64 [N]."""
+    def column(self, name: str) -> Any:
+        """A column as `pyarrow.ChunkedArray`; nothing else is read."""
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
@@ -75,9 +75,9 @@ class ArrowTable(Table):
         self._table, self._root = dataset.data, root
         self.schema = self._table.schema
 
-    def integers(self, column: str) -> Tensor:
-        """A column of integers, int64 [N]."""
-        return integers(self._table.column(column), column)
+    def column(self, name: str) -> Any:
+        """A column as `pyarrow.ChunkedArray`."""
+        return self._table.column(name)
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""
@@ -106,21 +106,6 @@ class _ArrowRecords(Records):
         return self._cells.path(int(self._rows[index]))
 
 
-def integers(column: Any, name: str) -> Tensor:
-    """Copy a `pyarrow.ChunkedArray` of integers to int64 [N]. InputError: it has others, or gaps."""
-    import pyarrow as pa
-
-    if not pa.types.is_integer(column.type) or column.null_count:
-        gaps = f" with {column.null_count} empty cells" if column.null_count else ""
-        raise InputError(
-            f"the column {name} holds no labels",
-            received=f"{column.type}{gaps}",
-            expected="an integer in every row",
-            fix="number the classes 0, 1, 2, ..., or give the column another name",
-        )
-    return torch.from_numpy(np.array(column.to_numpy(), dtype=np.int64))
-
-
 def image_records(table: Table, *, rows: Tensor | None, name: str) -> Records:
     """The images of a table, at some ``rows`` (int64 [N], ascending) or all; InputError where it has none."""
     column = next((name for name in _IMAGE_COLUMNS if name in table.schema.names), None)
@@ -144,18 +129,67 @@ def _holds_images(kind: Any) -> bool:
     fields = {field.name: str(field.type) for field in kind}
     if not fields.keys() & {"bytes", "path"}:
         return False
-    return fields.get("bytes", "null") in (*_BINARY, "null") and fields.get("path", "null") in _TEXT
+    return fields.get("bytes", "null") in (*_BINARY, "null") and fields.get("path", "null") in (
+        *_TEXT,
+        "null",
+    )
 
 
-def table_labels(table: Table) -> tuple[Tensor | None, list[str] | None]:
-    """Labels and class names of a table; None when it has none, or hides them as -1."""
+def table_labels(
+    table: Table, names: list[str] | None = None
+) -> tuple[Tensor | None, list[str] | None]:
+    """Labels int64 [N] and class names of a table; None when it has none, or hides them as -1.
+
+    Args:
+        table: The table.
+        names: The classes of the training part, for labels that are words; None numbers them in their order.
+
+    Raises:
+        InputError: A column of labels that holds something else, has gaps, or words that are no names of classes.
+    """
     import datasets
+    import pyarrow as pa
 
     column = next((name for name in _LABEL_COLUMNS if name in table.schema.names), None)
     if column is None:
         return None, None
-    labels = table.integers(column)
+    cells = table.column(column)
+    if cells.null_count or not (pa.types.is_integer(cells.type) or _is_text(cells.type)):
+        gaps = f" with {cells.null_count} empty cells" if cells.null_count else ""
+        raise InputError(
+            f"the column {column} holds no labels",
+            received=f"{cells.type}{gaps}",
+            expected="a class in every row, as integer or word",
+            fix="number the classes 0, 1, 2, ..., or give the column another name",
+        )
+    if _is_text(cells.type):
+        return _numbered(cells, column, names)
+    labels = torch.from_numpy(np.array(cells.to_numpy(), dtype=np.int64))
     if len(labels) == 0 or int(labels.min()) < 0:
         return None, None
     features = datasets.Features.from_arrow_schema(table.schema)
     return labels, getattr(features[column], "names", None)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return str(kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXT
+
+
+def _numbered(cells: Any, column: str, names: list[str] | None) -> tuple[Tensor, list[str]]:
+    """Labels that are words, as numbers, and what they stand for."""
+    import pyarrow as pa
+
+    coded = cells.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    words = coded.dictionary.to_pylist()
+    if names is None:
+        names = sorted(words)
+        if 2 * len(words) > len(cells):
+            raise InputError(
+                f"the column {column} holds no labels",
+                received=f"{len(words)} different words in {len(cells)} rows",
+                expected="words that name classes, each of two images or more",
+                fix="give the column another name",
+            )
+    return class_numbers(words, names)[torch.from_numpy(np.array(coded.indices))], names
