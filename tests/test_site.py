@@ -85,8 +85,17 @@ def test_lines_break_where_a_reader_would(site: Path) -> None:
     )
     assert "17.7\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}1.5" in codes
     assert "16\N{NO-BREAK SPACE}384" in codes
+    assert "40\N{NO-BREAK SPACE}%" in data
+    assert "F\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}128" in codes
     assert '<span class="whole">--reading.image_size</span> 224</code>' in data
     assert '<span class="whole"' not in "".join(re.findall("<pre.*?</pre>", data, re.DOTALL))
+
+
+def test_columns_of_words_are_marked_and_others_are_not(site: Path) -> None:
+    layout = (site / "architecture.html").read_text(encoding="utf-8")
+    floors = re.findall(r"<tr>\s*<td(.*?)>.*?</td>\s*<td(.*?)>.*?</td>\s*<td(.*?)>", layout)
+    assert len(floors) > 10
+    assert {tuple(bool(mark) for mark in row) for row in floors} == {(False, False, True)}
 
 
 def test_the_page_of_unknown_addresses_finds_its_styles_on_a_disk(site: Path) -> None:
@@ -112,5 +121,8 @@ def test_the_api_has_arguments_and_options_with_their_meaning(site: Path) -> Non
         assert f'id="falcon_ssl.commands.{name}.{name}"' in commands.replace(
             "id=falcon", 'id="falcon'
         )
+    pages = [page.read_text(encoding="utf-8") for page in (site / "api").glob("*.html")]
+    assert "".join(pages).count("doc-module") == 1  # that of the figures
+    assert not any(re.search(r'id="?falcon_ssl[\w.]*\._', page) for page in pages)
     assert "Passes over the training images." in options
     assert "option(" not in options

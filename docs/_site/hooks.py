@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,21 @@ ON_DISK = """<script>if (location.protocol === "file:") {
 }</script>"""
 BEGIN = '<p>Search for it above, or begin <a href="index.html">at the start</a>.</p>'
 BUNDLE = '<script src="assets/javascripts/bundle'
-# Words that hold together: a number and its spread or its thousands, an option and its dashes.
+# What holds together: a number and its spread, thousands or unit, a letter and its value, an option and its dashes.
 APART = re.compile(r"(<pre.*?</pre>|<svg.*?</svg>)", re.S)
-NUMBERS = re.compile(r"(?<=[\d)]) (?=± ?[\d.])|(?<=±) (?=[\d.])|(?<=\d) (?=\d{3}\b)")
+NUMBERS = re.compile(
+    r"(?<=[\d)]) (?=± ?[\d.])|(?<=±) (?=[\d.])|(?<=\d) (?=\d{3}\b|%)"
+    r"|(?<=\d) (?=(?:ms|s|min|px|[KMG]|[KMG]i?B)\b)|(?<=\b\w) (?== [\d.])|(?<=\b\w\W=) (?=[\d.])"
+)
+POWERS = re.compile(r"(?<=[\s(>])(\d[\d.]*e-\d+)(?![^<]*>)")
 HYPHENED = re.compile(r"(?<=[\s>])(-{1,2}\w[\w.-]*|\w+(?:-\w+)+)(?=[\s<,/])")
-CODE = re.compile(r"<code>[^<]*</code>")
+CODE = re.compile(r"(<code>[^<]*</code>)")
+# A table, its rows, their cells, and how many characters make a cell one of words.
+TABLE = re.compile(r"<table>.*?</table>", re.S)
+ROW = re.compile(r"<tr>.*?</tr>", re.S)
+CELL = re.compile(r"<td([^>]*)>(.*?)</td>", re.S)
+TAG = re.compile(r"<[^>]*>")
+WORDS = 24
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", "": "make"}
 NOT_FOUND_BY_SEARCH = "---\nsearch: {exclude: true}\n---\n"
 
@@ -155,7 +166,7 @@ def on_post_template(output_content: str, template_name: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Put figures into the page, and let lines break where a reader would break them."""
+    """Put figures into the page, give columns of words room, and let lines break where a reader would break them."""
 
     def drawn(found: re.Match[str]) -> str:
         svg = (DOCS / "images" / found[2]).read_text(encoding="utf-8")
@@ -163,14 +174,33 @@ def on_page_content(html: str, **_: Any) -> str:
 
     return "".join(
         part if APART.fullmatch(part) else unbroken(part)
-        for part in APART.split(PICTURE.sub(drawn, html))
+        for part in APART.split(PICTURE.sub(drawn, TABLE.sub(roomy, html)))
     )
 
 
 def unbroken(html: str) -> str:
-    """No line ends inside ".62 ± .01", "16 384" or "--reading.stream"."""
+    """No line ends inside ".62 ± .01", "16 384", "3 %", "F = 128", "1e-5" or "--reading.stream"."""
+    whole = r'<span class="whole">\1</span>'
+    return "".join(
+        HYPHENED.sub(whole, part)
+        if CODE.fullmatch(part)
+        else POWERS.sub(whole, NUMBERS.sub("\N{NO-BREAK SPACE}", part))
+        for part in CODE.split(html)
+    )
 
-    def options(found: re.Match[str]) -> str:
-        return HYPHENED.sub(r'<span class="whole">\1</span>', found[0])
 
-    return CODE.sub(options, NUMBERS.sub("\N{NO-BREAK SPACE}", html))
+def roomy(found: re.Match[str]) -> str:
+    """Marks columns of words: a phone gives them room, and does not break them into a word a line."""
+    rows = [[TAG.sub("", cell[2]) for cell in CELL.finditer(row)] for row in ROW.findall(found[0])]
+    lengths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+
+    def marked(row: re.Match[str]) -> str:
+        places = iter(lengths)
+        return CELL.sub(
+            lambda cell: (
+                f'<td{cell[1]} class="words">{cell[2]}</td>' if next(places) > WORDS else cell[0]
+            ),
+            row[0],
+        )
+
+    return ROW.sub(marked, found[0])

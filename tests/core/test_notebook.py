@@ -55,6 +55,12 @@ def test_a_verdict_has_its_color() -> None:
     assert not any(color in html_table([["a", "1"]]) for color in COLORS.values())
 
 
+def test_columns_of_numbers_alone_are_aligned_to_the_right() -> None:
+    html = html_table([["a", "1.5", "of it"], ["b", "", "2 of it all"]], head=["", "nats", "what"])
+    aligned = re.findall(r"text-align:(\w+)", html)
+    assert aligned == ["left", "right", "left"] * 3
+
+
 def test_loss_terms_show_every_term() -> None:
     text = shown(LossTerms(*torch.tensor([5.0, 1.0, 4.0, 0.75, 0.25])))
     assert "prior_matching 4.0000" in text

@@ -23,7 +23,8 @@ def html_table(
     """A table as HTML with its styles in it, as a notebook has no style sheet of ours.
 
     Args:
-        rows: Texts; the first of a row is its name. One that is a verdict is colored.
+        rows: Texts; the first of a row is its name. One that is a verdict is colored, and a column of numbers alone
+            is aligned to the right.
         head: Names of the columns.
         sentence: What stands above it.
         verdict: "healthy", "warning", "collapsed", or words of your own before the sentence.
@@ -38,9 +39,10 @@ def html_table(
         parts.append(f'<p style="margin:.3em 0">{_pill(verdict)}{escape(sentence)}</p>')
     if rows:
         parts.append('<table style="border-collapse:collapse;font-variant-numeric:tabular-nums">')
+        numbers = [all(map(_NUMBER.match, column)) for column in zip(*rows, strict=True)]
         if head:
-            parts.append(_row(head, tag="th"))
-        parts += [*(_row(row, tag="td") for row in rows), "</table>"]
+            parts.append(_row(head, numbers, tag="th"))
+        parts += [*(_row(row, numbers, tag="td") for row in rows), "</table>"]
     if note:
         parts.append(f'<p style="margin:.3em 0;opacity:.75">{escape(note)}</p>')
     return "".join([*parts, "</div>"])
@@ -53,10 +55,9 @@ def _pill(verdict: str) -> str:
     return f'<b style="{style};margin-right:.5em">{escape(verdict)}</b>'
 
 
-def _row(cells: Sequence[str], *, tag: str) -> str:
+def _row(cells: Sequence[str], numbers: Sequence[bool], *, tag: str) -> str:
     parts = []
-    for place, text in enumerate(cells):
-        is_number = place and (tag == "th" or _NUMBER.match(text))
+    for text, is_number in zip(cells, numbers, strict=False):
         style = f"text-align:{'right' if is_number else 'left'};padding:.15em .8em .15em 0"
         if text in COLORS:
             style += f";color:{COLORS[text]};font-weight:600"

@@ -88,8 +88,8 @@ def logit_scale_from_temperature(width: float, temperature: float) -> float:
 def effective_temperature(width: float, logit_scale: float) -> float:
     """F / L^2: with many codes FALCON is alignment plus uniformity at this temperature.
 
-    To second order the invariance is const - (L^2/F) mean <u_i, u'_i> and the prior term
-    log mean_ik exp((L^2/F) <u_i, u_k>); hence the name.
+    To second order the invariance is const - (L^2/F) mean_i cos(u_i, u'_i) and the prior term
+    log mean_ik exp((L^2/F) cos(u_i, u_k)); hence the name.
 
     Args:
         width: F, width of the embedding.
