@@ -42,6 +42,13 @@ def part_name(what: str, make: Callable[..., object]) -> str:
         >>> part_name("encoder", nn.Flatten)
         'python:torch.nn.modules.flatten:Flatten'
     """
+    if isinstance(make, str):
+        raise InputError(
+            f"{what} is a name",
+            received=repr(make),
+            expected=f"a function or class that returns the {what}",
+            fix="names belong into the RunConfig",
+        )
     module, own = getattr(make, "__module__", None), getattr(make, "__qualname__", None)
     name = f"{PREFIX}{module}:{own}"
     try:
