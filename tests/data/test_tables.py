@@ -66,11 +66,32 @@ def test_words_name_classes(kind: pa.DataType, stream: bool, tmp_path: Path) -> 
     assert splits.train.class_names == splits.test.class_names == ["ant", "cat", "dog"]
 
 
+def test_numbers_and_words_are_not_mixed(tmp_path: Path) -> None:
+    """In one part of a set words are numbered, in the other numbers may mean anything."""
+    write_words(tmp_path, "train", ["0", "1"] * 2, pa.int64())
+    write_words(tmp_path, "test", ["a", "b"] * 2, pa.string())
+    with pytest.raises(InputError, match="labeled in two ways"):
+        load_splits(f"parquet:{tmp_path}", ReadingConfig(stream=True))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_shards_of_several_types_are_one_column_or_an_error(stream: bool, tmp_path: Path) -> None:
+    reading = ReadingConfig(stream=stream, in_memory=not stream)
+    write_words(tmp_path, "train-0", ["0", "1"] * 2, pa.int64())
+    write_words(tmp_path, "train-1", ["1", "0"] * 2, pa.int32())
+    labels = load_splits(f"parquet:{tmp_path}", reading).train.labels
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 0, 1, 1, 0, 1, 0]
+    write_words(tmp_path, "train-1", ["a", "b"] * 2, pa.string())
+    with pytest.raises(InputError, match="int64"):
+        load_splits(f"parquet:{tmp_path}", reading)
+
+
 @pytest.mark.parametrize(
     ("train", "test", "error"),
     [
         (["cat"] * 4, ["cat", "dog"], "classes that training images lack: received dog"),
-        (["a", "b", "c", "d", "a"], ["a"], "received 4 different words in 5 rows"),
+        (["a", "b", "c", "d", "a"], ["a"], "received 4 different words for 5 images"),
     ],
 )
 def test_words_that_name_no_classes_are_refused(

@@ -66,7 +66,7 @@ def test_a_broken_image_is_left_out_and_named(shards, write_tar, caplog):
 
 
 def test_what_is_no_tar_file_is_refused(tmp_path, write_tar):
-    good = write_tar("good.tar", {"1.png": 1, "1.cls": b"no number"})
+    good = write_tar("good.tar", {"1.png": 1, "1.cls": b"\xff\xfe"})
     with pytest.raises(InputError, match=r"cannot read a tar file.*good\.tar"):
         load_splits(f"tar:{good}")
     packed = tmp_path / "packed.tar"
@@ -100,3 +100,26 @@ def test_labels_have_63_bits_and_minus_one_hides_them(write_tar):
         load_splits(f"tar:{write_tar('long.tar', {'1.png': 1, '1.cls': b'9' * 31})}")
     hidden = write_tar("hidden.tar", {"1.png": 1, "1.cls": b"-1", "2.png": 2, "2.cls": b"3"})
     assert load_splits(f"tar:{hidden}").train.labels is None
+
+
+def test_a_label_may_be_a_word(write_tar):
+    """Numbered in the order of the training part's, as the cells of a table are."""
+
+    def write(part, words):
+        members = {}
+        for i, word in enumerate(words):
+            members |= {f"{i}.png": i, f"{i}.cls": word.encode() + b"\n"}
+        return write_tar(f"named/{part}.tar", members).parent
+
+    folder = write("train", ["cat", "dog", "dog", "cat"])
+    write("test", ["dog"])
+    splits = load_splits(f"tar:{folder}")
+    assert splits.train.labels.tolist() == [0, 1, 1, 0]
+    assert splits.test.labels.tolist() == [1]
+    assert splits.train.class_names == splits.test.class_names == ["cat", "dog"]
+    write("test", ["1"])
+    with pytest.raises(InputError, match="labeled in two ways"):
+        load_splits(f"tar:{folder}")
+    write("test", ["bird"])
+    with pytest.raises(InputError, match="training images lack: received bird"):
+        load_splits(f"tar:{folder}")

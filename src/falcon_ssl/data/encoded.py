@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.config.run import ReadingConfig
-from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import MissingExtraError
 from falcon_ssl.core.machine import num_workers
 from falcon_ssl.data.bands import decode_bands
@@ -53,25 +52,14 @@ class EncodedSplit(NamedTuple):
         records: The encoded images.
         labels: int64 [N], or None.
         class_names: Name of every label, or None.
+        in_words: Whether the labels are words where they are stored, and were numbered here.
     """
 
     name: str
     records: Records
     labels: Tensor | None = None
     class_names: list[str] | None = None
-
-
-def class_numbers(classes: Sequence[str], names: Sequence[str]) -> Tensor:
-    """The place of every class in the list of all names, int64 [N]; InputError: one is not in it."""
-    number = {name: index for index, name in enumerate(names)}
-    unknown = sorted(set(classes) - set(names))
-    if unknown:
-        raise InputError(
-            "test images have classes that training images lack",
-            received=", ".join(unknown[:5]),
-            expected=f"classes among {', '.join(names[:5])}, ...",
-        )
-    return torch.tensor([number[name] for name in classes])
+    in_words: bool = False
 
 
 class EncodedSource:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.core.extras import train_extra
-from falcon_ssl.data.encoded import EncodedSplit, Records, class_numbers
+from falcon_ssl.data.classes import class_numbers
+from falcon_ssl.data.encoded import EncodedSplit, Records
 from falcon_ssl.data.files import path_text, read_file
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import torch
 
 from falcon_ssl.core.errors import InputError, did_you_mean, one_line
 from falcon_ssl.core.extras import train_extra
+from falcon_ssl.data.classes import check_same_kind
 from falcon_ssl.data.encoded import TEST_NAMES, EncodedSplit
 from falcon_ssl.data.shards import ShardTable
 from falcon_ssl.data.table import ArrowTable, Table, image_records, table_labels
@@ -132,6 +133,7 @@ def _guessed_splits(name: str, tables: dict[str, Table]) -> tuple[list[EncodedSp
         return [train], f"{name}: its {train_split} split; no test split"
     # A test split may hide its labels; then the validation split is the one to report on.
     test_split, test = min(tests, key=lambda found: found[1].labels is None)
+    check_same_kind(train, test)
     return [train, test], f"{name}: its {train_split} and {test_split} splits"
 
 
@@ -148,7 +150,7 @@ def _split(
     ``names`` are the classes of the training part, for labels that are words.
     """
     name, rows = f"{name} {split}", None
-    labels, class_names = table_labels(table, names)
+    labels, class_names, in_words = table_labels(table, names)
     if classes is not None:
         if labels is None:
             raise InputError(
@@ -161,7 +163,8 @@ def _split(
         rows = torch.nonzero(number[labels] >= 0).flatten()
         labels = number[labels[rows]]
         class_names = class_names and [class_names[index] for index in classes]
-    return EncodedSplit(name, image_records(table, rows=rows, name=name), labels, class_names)
+    records = image_records(table, rows=rows, name=name)
+    return EncodedSplit(name, records, labels, class_names, in_words)
 
 
 def _tables(
@@ -198,9 +201,11 @@ def _tables(
             raise
         raise InputError(
             f"cannot open the data set {repo}",
-            received=one_line(error),
+            received=one_line(error.__cause__ or error),
             expected="a readable set of images",
-            fix="check its name and the network; for a gated set, accept its terms and log in with `hf auth login`",
+            fix="check its name and the network; for a gated set, accept its terms and log in with `hf auth login`"
+            if data_files is None
+            else "",
         ) from error
     found = dict(loaded) if splits is None else dict(zip(splits, loaded, strict=True))
     return {split: ArrowTable(dataset, root) for split, dataset in found.items()}

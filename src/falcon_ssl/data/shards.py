@@ -54,7 +54,15 @@ class ShardTable(Table):
         with ThreadPoolExecutor(OPENERS) as pool:
             read = pool.map(lambda group: _read_group(group, name), self._groups)
             chunks = [chunk for cells in read for chunk in cells.chunks]
-        return pa.chunked_array(chunks, self.schema.field(name).type)
+        kind = self.schema.field(name).type
+        try:
+            return pa.chunked_array([chunk.cast(kind) for chunk in chunks], kind)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InputError(
+                "the parquet files do not form one table",
+                received=f"the column {name} as {' and '.join({str(c.type) for c in chunks})}",
+                expected=f"{kind} in all files, as in the first",
+            ) from error
 
     def records(self, column: str, *, rows: Tensor | None, name: str) -> Records:
         """A column of images, at some rows or at all."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
-from falcon_ssl.data.encoded import Records, class_numbers
+from falcon_ssl.data.classes import class_names, class_numbers
+from falcon_ssl.data.encoded import Records
 from falcon_ssl.data.files import read_inside
 
 # How Arrow calls the types; several tools write the large ones.
@@ -135,10 +136,16 @@ def _holds_images(kind: Any) -> bool:
     )
 
 
-def table_labels(
-    table: Table, names: list[str] | None = None
-) -> tuple[Tensor | None, list[str] | None]:
-    """Labels int64 [N] and class names of a table; None when it has none, or hides them as -1.
+class Labels(NamedTuple):
+    """The labels of a table, int64 [N] or None; names of the classes, where there are any; whether cells are words."""
+
+    numbers: Tensor | None = None
+    class_names: list[str] | None = None
+    in_words: bool = False
+
+
+def table_labels(table: Table, names: list[str] | None = None) -> Labels:
+    """The labels of a table; none where it has no column for them, or hides them as -1 or empty cells.
 
     Args:
         table: The table.
@@ -151,9 +158,9 @@ def table_labels(
     import pyarrow as pa
 
     column = next((name for name in _LABEL_COLUMNS if name in table.schema.names), None)
-    if column is None:
-        return None, None
-    cells = table.column(column)
+    cells = None if column is None else table.column(column)
+    if cells is None or cells.null_count == len(cells):
+        return Labels()
     if cells.null_count or not (pa.types.is_integer(cells.type) or _is_text(cells.type)):
         gaps = f" with {cells.null_count} empty cells" if cells.null_count else ""
         raise InputError(
@@ -163,33 +170,20 @@ def table_labels(
             fix="number the classes 0, 1, 2, ..., or give the column another name",
         )
     if _is_text(cells.type):
-        return _numbered(cells, column, names)
-    labels = torch.from_numpy(np.array(cells.to_numpy(), dtype=np.int64))
-    if len(labels) == 0 or int(labels.min()) < 0:
-        return None, None
+        coded = cells.cast(pa.large_string()).combine_chunks().dictionary_encode()
+        words = coded.dictionary.to_pylist()
+        if names is None:
+            names = class_names(words, num_images=len(cells), where=f"the column {column}")
+        number_K = class_numbers(words, names)
+        return Labels(number_K[torch.from_numpy(np.array(coded.indices))], names, in_words=True)
+    numbers = torch.from_numpy(np.array(cells.to_numpy(), dtype=np.int64))
+    if int(numbers.min()) < 0:
+        return Labels()
     features = datasets.Features.from_arrow_schema(table.schema)
-    return labels, getattr(features[column], "names", None)
+    return Labels(numbers, getattr(features[column], "names", None))
 
 
 def _is_text(kind: Any) -> bool:
     import pyarrow as pa
 
     return str(kind.value_type if pa.types.is_dictionary(kind) else kind) in _TEXT
-
-
-def _numbered(cells: Any, column: str, names: list[str] | None) -> tuple[Tensor, list[str]]:
-    """Labels that are words, as numbers, and what they stand for."""
-    import pyarrow as pa
-
-    coded = cells.cast(pa.large_string()).combine_chunks().dictionary_encode()
-    words = coded.dictionary.to_pylist()
-    if names is None:
-        names = sorted(words)
-        if 2 * len(words) > len(cells):
-            raise InputError(
-                f"the column {column} holds no labels",
-                received=f"{len(words)} different words in {len(cells)} rows",
-                expected="words that name classes, each of two images or more",
-                fix="give the column another name",
-            )
-    return class_numbers(words, names)[torch.from_numpy(np.array(coded.indices))], names

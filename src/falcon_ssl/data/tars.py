@@ -1,7 +1,7 @@
 """Tar files of images in the WebDataset format, read where they are: nothing is unpacked or copied.
 
 A sample is the members of a file that share a name up to its first dot, "0001.jpg" and "0001.cls"; its image is the
-first member with the ending of one, its label the integer in ``cls``
+first member with the ending of one, its label the integer or the word in ``cls``
 (https://github.com/webdataset/webdataset). An index of all members is made once; an image is read at its place then, in
 any order.
 """
@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from falcon_ssl.core.errors import InputError
+from falcon_ssl.data.classes import check_same_kind, class_names, class_numbers
 from falcon_ssl.data.encoded import TEST_NAMES, EncodedSplit, Records
 from falcon_ssl.data.files import LARGEST, OPENERS
 from falcon_ssl.data.folder import known_suffixes
 
 _LABEL = "cls"
+_LONGEST = 100  # bytes of a label
 
 
 class _Sample(NamedTuple):
@@ -33,7 +34,7 @@ class _Sample(NamedTuple):
     name: str
     start: int
     size: int
-    label: int | None
+    label: int | str | None
 
 
 class TarRecords(Records):
@@ -79,11 +80,10 @@ class TarRecords(Records):
         """Tar file and member."""
         return self.place(index)
 
-    def labels(self) -> Tensor | None:
-        """int64 [N]; None unless every sample has one, or where they are hidden as -1."""
-        found = [sample.label for sample in self._samples]
-        labels = None if None in found else torch.tensor(found)
-        return None if labels is None or int(labels.min()) < 0 else labels
+    @property
+    def labels(self) -> list[int | str | None]:
+        """What the samples are labeled with, N of them."""
+        return [sample.label for sample in self._samples]
 
 
 def tar_splits(path: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
@@ -106,16 +106,32 @@ def tar_splits(path: Path, *, stream: bool) -> tuple[list[EncodedSplit], str]:
     train = [file for file in files if file.name.startswith("train")]
     tests = [[f for f in files if f.name.startswith(name)] for name in TEST_NAMES] if train else []
     test = next((found for found in tests if found), [])
-    parts = [
-        EncodedSplit(f"{path.name} {name}", records, records.labels())
-        for name, chosen in (("train", train or files), ("test", test))
-        if chosen
-        for records in [TarRecords(chosen, stream=stream)]
-    ]
+    parts: list[EncodedSplit] = []
+    for name, chosen in (("train", train or files), ("test", test)):
+        if chosen:
+            names = parts[0].class_names if parts else None
+            records = TarRecords(chosen, stream=stream)
+            parts.append(_labeled(f"{path.name} {name}", records, names))
+    if test:
+        check_same_kind(*parts)
     named = "files train*.tar" if train else "all images"
     return parts, f"{path.name}: {named}" + (
         f" and {test[0].name}, ..." if test else "; no test part"
     )
+
+
+def _labeled(name: str, records: TarRecords, names: list[str] | None) -> EncodedSplit:
+    """A part with labels, where every sample has one and none is hidden as -1; words as ``names`` number them."""
+    found = [label for label in records.labels if label is not None]
+    numbers = [label for label in found if isinstance(label, int)]
+    if len(found) < len(records) or (numbers and min(numbers) < 0):
+        return EncodedSplit(name, records)
+    if len(numbers) == len(found):
+        return EncodedSplit(name, records, torch.tensor(numbers))
+    words = [str(label) for label in found]
+    if names is None:
+        names = class_names(set(words), num_images=len(words), where=f"{_LABEL} of {name}")
+    return EncodedSplit(name, records, class_numbers(words, names), names, in_words=True)
 
 
 def _samples(file: Path) -> list[_Sample]:
@@ -140,15 +156,23 @@ def _indexed(file: Path, archive: tarfile.TarFile, suffixes: set[str]) -> Iterat
         if image is None:
             continue
         label = next((p for p in parts if p.name.endswith(f".{_LABEL}")), None)
-        number = None if label is None else _integer(archive, label)
-        yield _Sample(file, image.name, image.offset_data, image.size, number)
+        found = None if label is None else _label(archive, label)
+        yield _Sample(file, image.name, image.offset_data, image.size, found)
 
 
-def _integer(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int | None:
-    """What a file holds. ValueError: no integer, or one of more than 63 bits."""
+def _label(archive: tarfile.TarFile, member: tarfile.TarInfo) -> int | str | None:
+    """What a file holds. ValueError: neither an integer of up to 63 bits nor a word."""
     content = archive.extractfile(member)
-    number = None if content is None else int(content.read(32))
-    if number is not None and abs(number) >= 2**63:
+    if content is None:
+        return None
+    text = content.read(_LONGEST + 1).decode().strip()
+    try:
+        number = int(text)
+    except ValueError:
+        if text and text.isprintable() and len(text) <= _LONGEST:
+            return text
+        raise
+    if abs(number) >= 2**63:
         raise ValueError(f"the label {number} in {member.name}")
     return number
 
