@@ -37,12 +37,13 @@ APART = re.compile(r"(<pre.*?</pre>|<svg.*?</svg>)", re.S)
 NUMBERS = re.compile(
     r"(?<=[\d)]) (?=± ?[\d.])|(?<=±) (?=[\d.])|(?<=\d) (?=\d{3}\b|%)"
     r"|(?<=\d) (?=(?:ms|s|min|px|[KMG]|[KMG]i?B)\b)|(?<=\b\w) (?== [\d.])|(?<=\b\w\W=) (?=[\d.])"
+    r"|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)"
 )
-POWERS = re.compile(r"(?<=[\s(>])(\d[\d.]*e-\d+)(?![^<]*>)")
+NAMES = re.compile(r"(?<=[\s(>])(\d[\d.]*e-\d+|[A-Z]\w*-\d+|[A-Za-z]-\w+)(?![^<]*>)")
 HYPHENED = re.compile(r"(?<=[\s>])(-{1,2}\w[\w.-]*|\w+(?:-\w+)+)(?=[\s<,/])")
 CODE = re.compile(r"(<code>[^<]*</code>)")
 # A table, its rows, their cells, and how many characters make a cell one of words.
-TABLE = re.compile(r"<table>.*?</table>", re.S)
+TABLE = re.compile(r"<table.*?</table>", re.S)
 ROW = re.compile(r"<tr>.*?</tr>", re.S)
 CELL = re.compile(r"<td([^>]*)>(.*?)</td>", re.S)
 TAG = re.compile(r"<[^>]*>")
@@ -179,12 +180,12 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def unbroken(html: str) -> str:
-    """No line ends inside ".62 ± .01", "16 384", "3 %", "F = 128", "1e-5" or "--reading.stream"."""
+    """No line ends inside ".62 ± .01", "16 384", "3 %", "F = 2", "2 x 2", "1e-5", "CIFAR-10" or "--reading.stream"."""
     whole = r'<span class="whole">\1</span>'
     return "".join(
         HYPHENED.sub(whole, part)
         if CODE.fullmatch(part)
-        else POWERS.sub(whole, NUMBERS.sub("\N{NO-BREAK SPACE}", part))
+        else NAMES.sub(whole, NUMBERS.sub("\N{NO-BREAK SPACE}", part))
         for part in CODE.split(html)
     )
 
