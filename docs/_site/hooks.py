@@ -36,10 +36,12 @@ BUNDLE = '<script src="assets/javascripts/bundle'
 APART = re.compile(r"(<pre.*?</pre>|<svg.*?</svg>)", re.S)
 NUMBERS = re.compile(
     r"(?<=[\d)]) (?=± ?[\d.])|(?<=±) (?=[\d.])|(?<=\d) (?=\d{3}\b|%)"
-    r"|(?<=\d) (?=(?:ms|s|min|px|[KMG]|[KMG]i?B)\b)|(?<=\b\w) (?== [\d.])|(?<=\b\w\W=) (?=[\d.])"
+    r"|(?<=\d) (?=(?:ms|µs|s|min|px|[KMG]|[KMG]i?B)\b)|(?<=\b\w) (?== [\d.])|(?<=\b\w\W=) (?=[\d.])"
     r"|(?<=\d) (?=x \d)|(?<=\d x) (?=\d)"
 )
-NAMES = re.compile(r"(?<=[\s(>])(\d[\d.]*e-\d+|[A-Z]\w*-\d+|[A-Za-z]-\w+)(?![^<]*>)")
+NAMES = re.compile(
+    r"(?<=[\s(>])(\d[\d.]*e-\d+|[A-Z]\w*-\d+|ViT-\w(?:/\d+)?|[A-Za-z]-\w+)(?![^<]*>)"
+)
 HYPHENED = re.compile(r"(?<=[\s>])(-{1,2}\w[\w.-]*|\w+(?:-\w+)+)(?=[\s<,/])")
 CODE = re.compile(r"(<code>[^<]*</code>)")
 # A table, its rows, their cells, and how many characters make a cell one of words.
