@@ -156,10 +156,16 @@ def read_ahead(
 def build_loader(
     source: Source, *, batch_size: int, seed: int, device: Device
 ) -> ResidentLoader | StreamingLoader:
-    """Choose the loader: resident when the source is decoded and fits on the device. Arguments as `Loader`.
+    """Choose the loader: resident when the source is decoded and fits on the device.
+
+    Args:
+        source: What to read.
+        batch_size: Rows of a global batch, over all ranks together.
+        seed: Seed of the order of the images.
+        device: Where the batches appear.
 
     Raises:
-        InputError: As BatchPlan.
+        InputError: A batch larger than the source, or with fewer rows than ranks.
     """
     device = torch.device(device)
     resident = isinstance(source, TensorSource)

@@ -144,7 +144,7 @@ def certify(
             the sample it is the divergence.
         num_places: S, places of a view.
         kernel_places: How many of them enter the divergence of each sample; None for all. With some, nothing is said
-            about mutual information, and the threshold is lower by what `_unseen` says.
+            about mutual information, and the threshold is lower by what may be unseen, see docs/theory-views.md.
         marginal_momentum: Of a running marginal, `FalconLoss.marginal_momentum`. What is matched is then no marginal of
             this batch: nothing is said about mutual information, and the threshold is lower, see
             `falcon_ssl.core.averaging.running_threshold`.

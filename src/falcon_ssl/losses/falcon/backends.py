@@ -43,7 +43,7 @@ def choose_backend(
     Args:
         backend: A name, or "auto".
         dictionary: C codes of width F.
-        block_size: Codes a block, for the chunked back end.
+        block_size: Codes per block, for the chunked back end.
         input_precision: How the triton back end multiplies float32 embeddings.
 
     Raises:

@@ -66,7 +66,7 @@ def falcon_loss_chunked(
         u_VNF: Embeddings of V views; half precision multiplies matrices in that precision.
         dictionary: C codes of width F.
         objective: The options.
-        block_size: Codes a block; None fits it to the cache.
+        block_size: Codes per block; None fits it to the cache.
 
     Memory:
         O(V N F + M C + V N block) and at most `KEEP_BYTES` of kept logits.

@@ -68,7 +68,7 @@ def falcon_loss(
             "pooled": one marginal of all target views. "renyi2" of the complete dictionary is then taken over pairs of
             rows of different samples alone, a U-statistic, which may be negative.
         backend: "reference", "dense", "chunked", "triton", or "auto" to choose by size and device.
-        block_size: Codes a block of the chunked back end; None fits it to the cache.
+        block_size: Codes per block of the chunked back end; None fits it to the cache.
         input_precision: How the triton back end multiplies float32: "bf16x3", three bfloat16 products on tensor cores,
             which with codes of +-1 lose nothing; "tf32", one of 11 significant bits; "ieee", without tensor cores.
         running_marginal: [C], zeros before the first batch. The prior is then matched by an average over batches, the
@@ -153,7 +153,7 @@ class FalconLoss(nn.Module):
         prior: q [C]; None is uniform.
         marginal: "separate" or "pooled", see `falcon_loss`.
         backend: Which implementation computes it.
-        block_size: Codes a block of the chunked back end.
+        block_size: Codes per block of the chunked back end.
         input_precision: How the triton back end multiplies float32, see `falcon_loss`.
         marginal_momentum: Momentum of a running average of the marginal, in [0, 1); 0 matches every batch alone. The
             average is a buffer, so a checkpoint holds it; evaluation neither uses nor changes it.
