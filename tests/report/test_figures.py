@@ -14,6 +14,7 @@ from PIL import Image
 from falcon_ssl.core.errors import InputError
 from falcon_ssl.report import figures
 from falcon_ssl.report.document import Figure
+from falcon_ssl.report.images import GAP, SIDE, Matrices
 from falcon_ssl.report.plots import map_figure
 from falcon_ssl.report.run import read_run
 from falcon_ssl.report.sheet import Sheet, resolved, svg_text
@@ -102,3 +103,11 @@ def test_what_cannot_be_drawn_is_said(make_run: MakeRun, run: Path, tmp_path: Pa
     assert on_a_page is not None
     with pytest.raises(InputError, match="a part of a page"):
         on_a_page.svg()
+
+
+def test_heat_maps_make_room_for_their_names() -> None:
+    def width(name: str) -> float:
+        return Matrices("pair", [("a", np.eye(3)), (name, np.eye(3))]).sheet().width
+
+    assert width("short") == 2 * SIDE + GAP
+    assert width("random encoder: off-diagonal RMS 0.186") > 2 * SIDE + GAP + 40

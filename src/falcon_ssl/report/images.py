@@ -20,6 +20,7 @@ POSITIVE_RGB = (37, 108, 190)
 NEGATIVE_RGB = (214, 102, 38)
 MOST_PIXELS = 400
 SIDE, GAP, LINE = 210.0, 20.0, 22.0  # of a heat map in a drawing of its own, and between two
+LETTER = 6.1  # width of a letter of its name, on average
 COLOR_SCALE = Markup(
     '<p class="scale" role="img" aria-label="orange is -1, blue is +1"><i></i></p>'
 )
@@ -52,13 +53,14 @@ class Matrices:
             ' href="{}"/><path class="frame" d="M0 18h{s:g}v{s:g}h-{s:g}z"/></g>'
         )
         columns = min(columns, len(self.named))
+        step = max(SIDE, *(LETTER * len(name) for name, _ in self.named)) + GAP
         body = Markup("")
         for k, (name, matrix) in enumerate(self.named):
             row, column = divmod(k, columns)
-            at = column * (SIDE + GAP), row * (SIDE + LINE + GAP)
+            at = column * step, row * (SIDE + LINE + GAP)
             body += one.format(*at, name, heat_map(pick_square(matrix)), s=SIDE)
         rows = -(-len(self.named) // columns)
-        return Sheet(columns * (SIDE + GAP) - GAP, rows * (SIDE + LINE + GAP) - GAP, body)
+        return Sheet(columns * step - GAP, rows * (SIDE + LINE + GAP) - GAP, body)
 
 
 def heat_map(matrix: Array) -> str:
