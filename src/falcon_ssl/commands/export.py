@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.commands.card import CARD, model_card, published
-from falcon_ssl.commands.files import new_folder, replacing_folder
+from falcon_ssl.commands.files import new_folder
 from falcon_ssl.commands.formats import ABOUT, Kind, kind_of, own_preprocessing
 from falcon_ssl.commands.frozen import FrozenEncoder, Preprocessing, ReadEncoder, described
 from falcon_ssl.commands.loading import load_method, open_run_data
@@ -26,7 +26,7 @@ from falcon_ssl.data import read_images
 from falcon_ssl.engine import RunFolder
 from falcon_ssl.networks import Readout, representation_width
 from falcon_ssl.networks.readout import OWN
-from falcon_ssl.records.files import write_json, write_text
+from falcon_ssl.records.files import replacing_folder, write_json, write_text
 from falcon_ssl.records.folder import DATA
 from falcon_ssl.records.run import read_run
 

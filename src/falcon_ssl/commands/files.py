@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,24 +86,6 @@ def new_folder(path: str | Path, *, marked_by: str, overwrite: bool) -> Path:
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Where to write a folder that takes the name ``path`` when the block ends, and is gone when the block fails.
-
-    It replaces what `new_folder` has allowed to replace.
-    """
-    unfinished = path.with_name(path.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        if path.exists():
-            shutil.rmtree(path)
-        unfinished.rename(path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def folder_for_records(run: str | Path, out: str | Path | None) -> RunFolder:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from falcon_ssl.commands.features import HELD_OUT, extraction, reads_bf16
-from falcon_ssl.commands.files import new_folder, replacing_folder
+from falcon_ssl.commands.files import new_folder
 from falcon_ssl.commands.frozen import Preprocessing, described
 from falcon_ssl.commands.loading import RunParts, build, load_run, log_skipped, seen_shape
 from falcon_ssl.config.finetune import FinetuneConfig
@@ -33,7 +33,7 @@ from falcon_ssl.evaluation.features import extract
 from falcon_ssl.evaluation.few_labels import drawn_rows
 from falcon_ssl.evaluation.linear_probe import fit_probe
 from falcon_ssl.networks import copy_fitted, representation_width
-from falcon_ssl.records.files import write_json
+from falcon_ssl.records.files import replacing_folder, write_json
 from falcon_ssl.records.folder import FINETUNE, MODEL
 from falcon_ssl.records.provenance import environment
 from falcon_ssl.views import supervised_views

@@ -60,7 +60,7 @@ class ShardTable(Table):
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 "the parquet files do not form one table",
-                received=f"the column {name} as {' and '.join({str(c.type) for c in chunks})}",
+                received=f"the column {name} as {' and '.join(sorted({str(c.type) for c in chunks}))}",
                 expected=f"{kind} in all files, as in the first",
             ) from error
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from falcon_ssl.config.engine import EngineConfig
 from falcon_ssl.core.monitor import Moment, Observation
+from falcon_ssl.records.files import replacing_folder
 
 
 def kept_names(
@@ -35,11 +36,8 @@ def kept_names(
 
 def keep_checkpoint(checkpoint: Path, kept: Path) -> None:
     """Keep a checkpoint as it is now; a crash at any moment leaves ``kept`` whole, or absent."""
-    unfinished = kept.with_name(kept.name + ".tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(checkpoint, unfinished, copy_function=_link)
-    shutil.rmtree(kept, ignore_errors=True)
-    unfinished.rename(kept)
+    with replacing_folder(kept) as unfinished:
+        shutil.copytree(checkpoint, unfinished, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:

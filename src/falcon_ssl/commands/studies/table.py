@@ -159,15 +159,12 @@ def setting(
     The precision is the one that the finished runs chose: the grid may leave it to their machine.
     """
     optims = [config.optim for config in configs]
+    precisions = [one["precision"] for one in done] or [c.engine.precision for c in configs]
     values: dict[str, list[Any]] = {
         "encoder": [_encoder(config) for config in configs],
         "epochs": [config.epochs for config in configs],
         "batch size": [config.batch_size for config in configs],
-        "precision": [
-            format_precision(precision)
-            for precision in [one["precision"] for one in done]
-            or [config.engine.precision for config in configs]
-        ],
+        "precision": [format_precision(one) for one in precisions],
         "small views": [config.views.small_views for config in configs],
         "rate at the end": [f"{optim.peak_lr * optim.final_lr:g}" for optim in optims],
         "weight decay": [_decay(optim) for optim in optims],
